@@ -1,0 +1,55 @@
+"""A simulated camera in the rain, the node, and a window on both where a viewer is installed."""
+
+import shutil
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, LogInfo, OpaqueFunction
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.substitutions import FindPackageShare
+
+SHARE = FindPackageShare("rain_removal_ros")
+
+
+def generate_launch_description() -> LaunchDescription:
+    return LaunchDescription(
+        [
+            DeclareLaunchArgument("viewer", default_value="auto", description="auto or none"),
+            DeclareLaunchArgument(
+                "camera_params_file", default_value="", description="of the simulated camera"
+            ),
+            # First: it also sets up the transport for what is started after it.
+            IncludeLaunchDescription(PathJoinSubstitution([SHARE, "launch", "derain.launch.py"])),
+            OpaqueFunction(function=_camera),
+            OpaqueFunction(function=_viewer),
+        ]
+    )
+
+
+def _camera(context: LaunchContext) -> list:
+    given = LaunchConfiguration("camera_params_file").perform(context)
+    return [
+        Node(
+            package="rain_removal_ros",
+            executable="sim_camera",
+            namespace=LaunchConfiguration("namespace"),
+            parameters=[given] if given else [],
+            output="screen",
+        )
+    ]
+
+
+def _viewer(context: LaunchContext) -> list:
+    """RViz with the layout that ships, or rqt_image_view, or a word on what to install."""
+    if LaunchConfiguration("viewer").perform(context) == "none":
+        return []
+    if shutil.which("rviz2"):
+        layout = PathJoinSubstitution([SHARE, "config", "derain.rviz"])
+        return [Node(package="rviz2", executable="rviz2", arguments=["-d", layout])]
+    if shutil.which("rqt_image_view"):
+        return [
+            Node(
+                package="rqt_image_view", executable="rqt_image_view", arguments=["/image_derained"]
+            )
+        ]
+    return [LogInfo(msg="no viewer: install rviz2 or rqt_image_view, or look at /image_derained")]

@@ -1,0 +1,183 @@
+"""Which topics of a recording are cleaned, and what the new ones beside them are called."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rain_removal_ros.bags.messages import (
+    CAMERA_INFO,
+    COMPRESSED,
+    FLOAT,
+    IMAGE,
+    Channel,
+    decoded,
+    standard,
+)
+from rain_removal_ros.bags.reading import Recording
+from rain_removal_ros.errors import BagError, FrameError
+
+REFERENCE = "image_clean"
+"""What a camera's rainless images are called in the recordings that are made here."""
+_OURS = ("attention", REFERENCE)
+_NO_COLOURS = ("32FC1", "64FC1", "16UC1", "32SC1", "8SC1", "16SC1")
+
+
+@dataclass(frozen=True)
+class CameraTopics:
+    """One camera of a recording: what comes in, and what goes out."""
+
+    image: Channel
+    clean: Channel
+    attention: Channel
+    rain_level: Channel
+    info: Channel | None
+    """Its calibration, where it was recorded."""
+    info_clean: Channel | None
+    reference: Channel | None
+    """The same scene without rain, where it was recorded."""
+    in_place: bool
+
+
+def camera_topics(
+    recording: Recording,
+    *,
+    topics: Sequence[str] = (),
+    in_place_of: Sequence[str] = (),
+    ending: str = "derained",
+    reference: str = "",
+) -> list[CameraTopics]:
+    """The cameras to clean: those asked for, else all that can be found."""
+    named = list(dict.fromkeys((*topics, *in_place_of)))
+    images = [_image(recording, name) for name in named] if named else _found(recording)
+    spaces = [_space(image.topic) for image in images]
+    cameras = [
+        _camera(
+            recording,
+            image,
+            stem=f"{space}/" if spaces.count(space) == 1 else f"{_base(image.topic)}_",
+            ending=ending,
+            reference=reference,
+            in_place=image.topic in in_place_of,
+        )
+        for image, space in zip(images, spaces, strict=True)
+    ]
+    _check_new(recording, cameras)
+    return cameras
+
+
+def _camera(
+    recording: Recording,
+    image: Channel,
+    *,
+    stem: str,
+    ending: str,
+    reference: str,
+    in_place: bool,
+) -> CameraTopics:
+    again = "" if ending == "derained" else f"_{ending}"
+    transport = image.topic[len(_base(image.topic)) :]
+    info = _channel(recording, f"{_space(image.topic)}/camera_info", CAMERA_INFO)
+    name = "image_" if stem.endswith("/") else ""
+    clean = image.topic if in_place else f"{stem}{name}{ending}{transport}"
+    info_topic = f"{stem}camera_info_{ending}"
+    if in_place and info is not None:
+        info_topic = info.topic
+    return CameraTopics(
+        image=image,
+        clean=standard(clean, image.msgtype, qos=image.qos),
+        attention=standard(f"{stem}attention{again}", IMAGE, qos=image.qos),
+        rain_level=standard(f"{stem}rain_level{again}", FLOAT, qos=image.qos),
+        info=info,
+        info_clean=info and standard(info_topic, CAMERA_INFO, qos=info.qos),
+        reference=_reference(recording, image, reference),
+        in_place=in_place,
+    )
+
+
+def _reference(recording: Recording, image: Channel, asked: str) -> Channel | None:
+    if asked:
+        return _image(recording, asked)
+    name = f"{_space(image.topic)}/{REFERENCE}"
+    return _channel(recording, name, IMAGE) or _channel(recording, f"{name}/compressed", COMPRESSED)
+
+
+def _image(recording: Recording, topic: str) -> Channel:
+    """The image channel of this name, or an error that offers near ones."""
+    images = {c.topic: c for c in recording.channels if c.msgtype in (IMAGE, COMPRESSED)}
+    if topic in images:
+        return images[topic]
+    if not images:
+        raise BagError(f"{recording.path} holds no images; its topics are {_list(recording)}")
+    others = [c for c in recording.channels if c.topic == topic]
+    what = f"is {others[0].msgtype}, no image" if others else "is not there"
+    near = difflib.get_close_matches(topic, images, n=3, cutoff=0.3) or sorted(images)
+    raise BagError(f"{recording.path}: {topic} {what}; images are on {', '.join(near)}")
+
+
+def _found(recording: Recording) -> list[Channel]:
+    """What looks like a camera's colour images; of one camera, the raw rather than the packed."""
+    images = [
+        channel
+        for channel in recording.channels
+        if channel.msgtype in (IMAGE, COMPRESSED)
+        and recording.counts[channel]
+        and not _base(channel.topic).endswith((*_OURS, "_derained"))
+        and _has_colours(recording, channel)
+    ]
+    raw = {channel.topic for channel in images if channel.msgtype == IMAGE}
+    images = [c for c in images if c.msgtype == IMAGE or _base(c.topic) not in raw]
+    if not images:
+        raise BagError(f"{recording.path} holds no camera images; topics: {_list(recording)}")
+    return images
+
+
+def _has_colours(recording: Recording, channel: Channel) -> bool:
+    """Whether a channel carries pictures, going by its first message that can be read."""
+    for message in recording.messages([channel]):
+        try:
+            first: Any = decoded(channel, message.data)
+        except FrameError:
+            continue
+        if channel.msgtype == COMPRESSED:
+            return "compressedDepth" not in first.format
+        return first.encoding not in _NO_COLOURS
+    return False
+
+
+def _check_new(recording: Recording, cameras: Sequence[CameraTopics]) -> None:
+    """Refuse new topics that would mix with recorded ones."""
+    replaced = {c.image.topic for c in cameras if c.in_place}
+    replaced |= {c.info.topic for c in cameras if c.in_place and c.info}
+    taken = {channel.topic for channel in recording.channels} - replaced
+    for camera in cameras:
+        new = [camera.clean, camera.attention, camera.rain_level]
+        new += [camera.info_clean] if camera.info_clean else []
+        for channel in new:
+            if channel.topic in taken:
+                raise BagError(
+                    f"{recording.path} has a topic {channel.topic} already; choose another name "
+                    "for the new ones with --ending"
+                )
+
+
+def _channel(recording: Recording, topic: str, msgtype: str) -> Channel | None:
+    found = (c for c in recording.channels if c.topic == topic and c.msgtype == msgtype)
+    return next(found, None)
+
+
+def _base(topic: str) -> str:
+    """The topic without its transport."""
+    return topic.removesuffix("/compressed")
+
+
+def _space(topic: str) -> str:
+    """The camera's namespace."""
+    return _base(topic).rpartition("/")[0]
+
+
+def _list(recording: Recording) -> str:
+    names = [f"{channel.topic} ({channel.msgtype})" for channel in recording.channels]
+    return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "") if names else "none"

@@ -1,0 +1,283 @@
+"""What networks cost on this machine: time, memory, and the work that takes it.
+
+Time is measured in rounds that step every configuration once, so that whatever else the machine
+does hits them all alike and ratios hold even where it is busy. Memory is measured apart, each
+configuration in a process of its own that has never held anything else.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rain_removal_ros.allocator import keep_freed_memory
+from rain_removal_ros.errors import EngineError, RainRemovalError
+
+if TYPE_CHECKING:
+    from rain_removal_ros.engines import Engine
+    from rain_removal_ros.networks._base import Network
+
+__all__ = ["Case", "Effort", "Measured", "cases", "measure"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One configuration to be measured."""
+
+    network: str
+    weights: str
+    """File, or empty for untrained weights, which take the same time."""
+    engine: str
+    device: str
+    precision: str
+    stages: int
+    """0 is the network's own number."""
+    width: int
+    height: int
+    cameras: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.network} {self.engine} {self.device} {self.precision} "
+            f"{self.width}x{self.height}"
+        )
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure."""
+
+    repeat: int = 20
+    """Rounds at most."""
+    seconds: float = 10.0
+    """A configuration that has run so long in all sits out the rounds that are left."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a configuration costs; times are of one step, which cleans a frame of each camera."""
+
+    network: str
+    engine: str
+    device: str
+    precision: str
+    stages: int
+    width: int
+    height: int
+    cameras: int
+    ms_median: float
+    ms_p95: float
+    repetitions: int
+    peak_bytes: int | None
+    """Memory taken from loading the network to the second frame; on a GPU, its memory."""
+    gmacs: float
+    """10^9 multiply-accumulates of one camera's frame."""
+    parameters: int
+    weights: str | None
+
+
+def cases(
+    names: Iterable[str],
+    *,
+    engines: Sequence[str] = ("auto",),
+    devices: Sequence[str] = ("auto",),
+    precisions: Sequence[str] = ("auto",),
+    stages: Sequence[int] = (0,),
+    sizes: Sequence[tuple[int, int]] = ((640, 480),),
+    cameras: Sequence[int] = (1,),
+    weights: Callable[[str], str] = lambda name: "",
+) -> list[Case]:
+    """Every combination there is: a network without stages has but one number of them.
+
+    ``weights`` gives the file for a network, or nothing.
+    """
+    from rain_removal_ros import networks
+
+    found = []
+    for (width, height), name in itertools.product(sizes, names):
+        counts = stages if networks.module(name).Network.facts.stages > 1 else (0,)
+        found += [
+            Case(name, weights(name), engine, device, precision, count, width, height, several)
+            for engine, device, precision, count, several in itertools.product(
+                engines, devices, precisions, counts, cameras
+            )
+        ]
+    return list(dict.fromkeys(found))
+
+
+def measure(
+    wanted: Sequence[Case],
+    effort: Effort,
+    *,
+    said: Callable[[str], None] = lambda line: None,
+) -> tuple[list[Measured], list[tuple[Case, str]]]:
+    """Measure all of them; those that cannot be come back with the reason.
+
+    ``said`` is told what is being done.
+    """
+    failures: list[tuple[Case, str]] = []
+    peaks: dict[Case, int | None] = {}
+    for number, case in enumerate(wanted, 1):
+        said(f"memory {number}/{len(wanted)}: {case}")
+        try:
+            peaks[case] = _in_a_new_process(case)
+        except RainRemovalError as error:
+            failures.append((case, str(error)))
+    runs = [_Run(case) for case in peaks]
+    for run in runs:
+        said(f"first frame: {run.case}")
+        run.warm_up()
+    for number in range(1, effort.repeat + 1):
+        active = [run for run in runs if not run.times or sum(run.times) < effort.seconds]
+        if not active:
+            break
+        said(f"round {number}/{effort.repeat}: {len(active)} configurations")
+        for run in active:
+            run.step()
+    return [run.result(peaks[run.case]) for run in runs], failures
+
+
+class _Run:
+    """A configuration that is loaded and stepped."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.engine, self._gmacs, self._parameters = _load(case)
+        self._frames = _frames(case)
+        self.times: list[float] = []
+        self._states: list[Any] = [None] * case.cameras
+
+    def warm_up(self) -> None:
+        """Twice: with the first state other code may run, and memory is laid out for good."""
+        for _ in range(2):
+            self.step()
+        self.times.clear()
+
+    def step(self) -> None:
+        began = time.perf_counter()
+        results = self.engine.step(self._frames, self._states)
+        self.times.append(time.perf_counter() - began)
+        self._states = [result.state for result in results]
+
+    def result(self, peak: int | None) -> Measured:
+        times = sorted(1000 * seconds for seconds in self.times)
+        case, engine = self.case, self.engine
+        return Measured(
+            network=case.network,
+            engine=engine.name,
+            device=engine.device,
+            precision=engine.precision,
+            stages=engine.stages,
+            width=case.width,
+            height=case.height,
+            cameras=case.cameras,
+            ms_median=round(statistics.median(times), 3),
+            ms_p95=round(times[math.ceil(0.95 * len(times)) - 1], 3),
+            repetitions=len(times),
+            peak_bytes=peak,
+            gmacs=round(self._gmacs, 3),
+            parameters=self._parameters,
+            weights=case.weights or None,
+        )
+
+
+def _load(case: Case) -> tuple[Engine, float, int]:
+    """The engine, and the network's GMACs and parameters."""
+    from rain_removal_ros import engines
+    from rain_removal_ros.networks import _cost
+    from rain_removal_ros.settings import EngineSettings, build
+
+    network = _network(case)
+    if case.stages:
+        network.stages = case.stages
+    gmacs = _cost.macs(network, width=case.width, height=case.height) / 1e9
+    parameters = _cost.parameters(network)
+    settings = build(
+        EngineSettings,
+        {"name": case.engine, "device": case.device, "precision": case.precision},
+    )
+    return engines.create(network, settings), gmacs, parameters
+
+
+def _network(case: Case) -> Network:
+    from rain_removal_ros import checkpoints, networks
+
+    if case.weights:
+        return checkpoints.load(case.weights).network
+    return networks.create(case.network)
+
+
+def _frames(case: Case) -> list[Any]:
+    """What the cameras see: a slope with streaks, so that whatever looks for regions finds some."""
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    slope = np.linspace(40, 160, case.height)[:, None, None]
+    streaks = 70 * (random.random((1, case.width, 1)) > 0.95)
+    noise = random.integers(0, 12, (case.height, case.width, 3))
+    frame = (slope + streaks + noise).astype(np.uint8)
+    return [frame] * case.cameras
+
+
+def _in_a_new_process(case: Case) -> int | None:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        try:
+            return pool.submit(_peak, case).result()
+        except BrokenProcessPool as error:
+            raise EngineError(
+                "the process was killed, most likely because memory ran out"
+            ) from error
+
+
+def _peak(case: Case) -> int | None:
+    """The most memory that loading a network and cleaning two frames takes."""
+    keep_freed_memory()
+    import torch
+
+    from rain_removal_ros import engines  # noqa: F401  what it imports is not the network's
+
+    frames = _frames(case)
+    before = _restart_peak()
+    engine, _, _ = _load(case)
+    states: list[Any] = [None] * case.cameras
+    for _ in range(2):
+        states = [result.state for result in engine.step(frames, states)]
+    if engine.device.startswith("cuda"):
+        return int(torch.cuda.max_memory_allocated(engine.device))
+    return _peak_resident() - before
+
+
+def _restart_peak() -> int:
+    """What is resident now, which from now on is also the peak."""
+    # Where that cannot be done, growth is counted from the peak that imports reached.
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return _peak_resident()
+
+
+def _peak_resident() -> int:
+    """The most memory this program has held.
+
+    Linux's own note of it, where there is one: ``ru_maxrss`` begins with what the process held
+    before it became this program, which is as much as its parent.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        (line,) = (line for line in lines if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,32 @@
+"""The calibration that belongs to an enlarged image."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+
+def scaled(info: Any, factor: int) -> Any:
+    """``info``, of rclpy's or rosbags' making, for an image enlarged ``factor`` times each way.
+
+    The centre of the first pixel, not its corner, has the coordinate 0: a point at u lies at
+    ``(u + 0.5) * factor - 0.5`` afterwards. Calibration speaks of the sensor before binning, where
+    that half pixel of the image is ``binning`` times as wide, which is how image_geometry reads it.
+    """
+    if factor == 1:
+        return info
+    info = deepcopy(info)
+    shift_x = 0.5 * (factor - 1) * max(1, info.binning_x)
+    shift_y = 0.5 * (factor - 1) * max(1, info.binning_y)
+    for matrix, columns in ((info.k, 3), (info.p, 4)):
+        for index in range(2 * columns):
+            matrix[index] *= factor
+        # A camera that is not calibrated sends zeros, and they stay zeros.
+        if any(matrix):
+            matrix[2] += shift_x
+            matrix[columns + 2] += shift_y
+    info.height *= factor
+    info.width *= factor
+    for side in ("x_offset", "y_offset", "height", "width"):
+        setattr(info.roi, side, getattr(info.roi, side) * factor)
+    return info

@@ -1,0 +1,216 @@
+"""Weight files: safetensors with everything in the header that is needed to use them.
+
+The header names the network, its config, facts about the training, and a checksum over the
+weights, so that a file explains itself and a damaged one is noticed. Nothing is ever unpickled
+that could run code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialize
+from torch import Tensor
+
+from rain_removal_ros import networks
+from rain_removal_ros.errors import CheckpointError, SettingsError
+from rain_removal_ros.networks._base import Network
+
+_FORMAT = "rain_removal_ros/1"
+_BEST = "rainstream"  # what runs when nobody says otherwise
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a weight file holds, its network ready for use and in evaluation mode."""
+
+    name: str
+    network: Network
+    facts: dict[str, Any]
+    checksum: str
+
+
+def save(path: Path, network: Network, facts: Mapping[str, Any]) -> str:
+    """Write a network to ``path`` and return its checksum; all of the file appears, or none."""
+    weights = _weights(network)
+    checksum = _checksum(weights)
+    header = {
+        "format": _FORMAT,
+        "network": type(network).__module__.rpartition(".")[2],
+        "config": json.dumps(dataclasses.asdict(network.config)),
+        "facts": json.dumps(dict(facts)),
+        "sha256": checksum,
+    }
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise CheckpointError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(serialize(weights, metadata=header))
+            file.flush()
+            os.fsync(file.fileno())
+        Path(draft).chmod(0o644)
+        Path(draft).replace(path)
+    except OSError as error:
+        raise CheckpointError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        Path(draft).unlink(missing_ok=True)
+    return checksum
+
+
+def load(path: Path | str) -> Checkpoint:
+    """Read a weight file; anything wrong with it is one clear ``CheckpointError``."""
+    path = Path(path)
+    header, weights = _read(path)
+    if header.get("format") != _FORMAT:
+        raise CheckpointError(
+            f"{path} is not a weight file of this package; published weights come in with "
+            "'rain-removal import'"
+        )
+    if _checksum(weights) != header.get("sha256"):
+        raise CheckpointError(f"{path} is damaged: its weights do not match their checksum")
+    name = header["network"]
+    try:
+        network = networks.create(name, **_as_tuples(json.loads(header["config"])))
+        network.load_state_dict(weights)
+    except (SettingsError, RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path} does not fit this version's {name}: {reason}") from error
+    return Checkpoint(name, network.eval(), json.loads(header["facts"]), header["sha256"])
+
+
+def checksum(network: Network) -> str:
+    """What a weight file of this network would have as its checksum."""
+    return _checksum(_weights(network))
+
+
+def name_of(path: Path | str) -> str:
+    """The network a weight file belongs to, from its header alone."""
+    header, _ = _read(Path(path), weights=())
+    if header.get("format") != _FORMAT:
+        raise CheckpointError(f"{path} is not a weight file of this package")
+    return header["network"]
+
+
+def import_published(path: Path, name: str) -> Network:
+    """Load weights published elsewhere (a torch state dict) into our network of this name."""
+    file = networks.module(name)
+    if not hasattr(file, "from_published"):
+        raise CheckpointError(f"no published weights are known for {name}")
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+    except Exception as error:  # torch raises many kinds for a file that is not its own
+        raise CheckpointError(
+            f"{path} is not a plain file of weights; nothing in it was run"
+        ) from error
+    for wrapper in ("state_dict", "model", "params"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
+            loaded = loaded[wrapper]
+    if not isinstance(loaded, dict) or not all(
+        isinstance(value, Tensor) for value in loaded.values()
+    ):
+        raise CheckpointError(f"{path} holds no table of weights")
+    try:
+        config, weights = file.from_published(loaded)
+        network: Network = file.Network(config)
+        network.load_state_dict(weights)
+    except (KeyError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path} does not hold weights of {name}: {reason}") from error
+    return network.eval()
+
+
+def find(name: str) -> Path | None:
+    """The weight file shipped for a network, or None."""
+    for folder in model_folders():
+        if (path := folder / f"{name}.safetensors").is_file():
+            return path
+    return None
+
+
+def resolve(name_or_file: str) -> Path:
+    """The weight file meant by a network's name, a path, or "auto" for the best that ships."""
+    if name_or_file == "auto":
+        shipped = (find(name) for name in (_BEST, *networks.available()))
+        if (best := next((path for path in shipped if path), None)) is None:
+            raise CheckpointError(
+                "no weights ship with this installation; name a weight file, or train one with "
+                "'rain-removal train'"
+            )
+        return best
+    if (path := Path(name_or_file)).suffix or path.is_file():
+        if not path.is_file():
+            raise CheckpointError(f"there is no weight file {path}")
+        return path
+    if (found := find(name_or_file)) is None:
+        networks.module(name_or_file)  # an unknown name is the likelier mistake
+        raise CheckpointError(
+            f"no weights are shipped for {name_or_file}; looked in "
+            + ", ".join(str(folder) for folder in model_folders())
+        )
+    return found
+
+
+def model_folders() -> list[Path]:
+    """Where shipped weights are looked for: a checkout, then the installed share folder."""
+    package = Path(__file__).resolve().parent
+    share = Path("share") / "rain_removal_ros" / "models"
+    overlays = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    prefixes = [Path(overlay) for overlay in overlays if overlay]
+    # A wheel's share folder lies beside the interpreter's, a workspace's four above the package.
+    prefixes += [Path(sys.prefix), *package.parents[2:5]]
+    folders = [package.parent / "models", *(prefix / share for prefix in prefixes)]
+    return list(dict.fromkeys(folder for folder in folders if folder.is_dir()))
+
+
+def _read(
+    path: Path, weights: tuple[str, ...] | None = None
+) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Header and the named tensors (all by default) of a safetensors file."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            header = dict(file.metadata() or {})
+            names = file.keys() if weights is None else weights
+            return header, {key: file.get_tensor(key) for key in names}
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no weight file {path}") from error
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
+
+
+def _weights(network: Network) -> dict[str, Tensor]:
+    return {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+
+
+def _checksum(weights: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for key in sorted(weights):
+        tensor = weights[key]
+        digest.update(f"{key} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _as_tuples(config: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows no tuples; configs, being frozen, hold nothing else."""
+    return {
+        key: tuple(value) if isinstance(value, list) else value for key, value in config.items()
+    }

@@ -1,0 +1,99 @@
+"""Takes rain out of pictures, videos and recordings, and trains and measures what does it.
+
+One subcommand is one file here, found by itself: the module's docstring is its help,
+``add_arguments(parser)`` declares its flags, and ``run(args)`` does the work and may return an exit
+code. The file's name is the command's name unless the module sets ``NAME``. At its top a
+module imports nothing heavy, so that ``--help`` is instant: torch, OpenCV and what needs them are
+imported inside ``run``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import pkgutil
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+from rain_removal_ros import __version__
+from rain_removal_ros.allocator import keep_freed_memory
+from rain_removal_ros.errors import RainRemovalError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+__all__ = ["commands", "main"]
+
+_INTERRUPTED = 130
+_READER_GONE = 141
+
+
+def commands() -> dict[str, ModuleType]:
+    """The subcommands by name, sorted."""
+    found = {}
+    for info in pkgutil.iter_modules(__path__):
+        if not info.name.startswith("_"):
+            module = importlib.import_module(f"{__name__}.{info.name}")
+            found[getattr(module, "NAME", info.name.replace("_", "-"))] = module
+    return dict(sorted(found.items()))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand and say how it ended, as an exit code."""
+    try:
+        try:
+            return _run(_parser().parse_args(argv))
+        finally:
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output, `head` say, has enough. Python flushes once more at its end,
+        # and that must not fail a second time.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _READER_GONE
+
+
+def _run(args: argparse.Namespace) -> int:
+    keep_freed_memory()
+    try:
+        code: int | None = args.run(args)
+    except RainRemovalError as error:
+        line = " ".join(str(error).split())
+        print(f"rain-removal {args.command}: {line}", file=sys.stderr)
+        return error.exit_code
+    return code or 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that answers a mistake with one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="rain-removal", description=_summary(sys.modules[__name__]), allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"rain-removal {__version__}")
+    choices = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
+    choices.required = True
+    for name, module in commands().items():
+        command = choices.add_parser(
+            name,
+            help=_summary(module),
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+def _summary(module: ModuleType) -> str:
+    """The first paragraph of a module's docstring, on one line."""
+    return " ".join((module.__doc__ or "").split("\n\n")[0].split())

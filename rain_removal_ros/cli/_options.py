@@ -1,0 +1,63 @@
+"""Flags that mean the same in every subcommand that has them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rain_removal_ros.settings import Settings
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """``--json FILE``: the results once more, for programs; ``manifest.write_json`` writes them."""
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="also write the results to FILE as JSON, with a manifest of how they came about",
+    )
+
+
+_SHORT = {
+    "network.weights": ("--model", "NAME_OR_FILE"),
+    "network.stages": ("--stages", "N"),
+    "engine.device": ("--device", "DEVICE"),
+    "engine.precision": ("--precision", "FORMAT"),
+}
+
+
+def add_settings(parser: argparse.ArgumentParser, *groups: str) -> None:
+    """``--config FILE``, and a flag for every setting of some groups: ``--stream.max-gap-s``."""
+    from rain_removal_ros.settings import Settings, entries
+
+    flags = parser.add_argument_group("settings")
+    flags.add_argument(
+        "--config", type=Path, metavar="FILE", help="settings as YAML, as the node reads them"
+    )
+    for entry in entries(Settings):
+        if entry.name.partition(".")[0] not in groups:
+            continue
+        short, kind = _SHORT.get(entry.name, ("", "VALUE"))
+        names = [*filter(None, [short]), f"--{entry.name.replace('_', '-')}"]
+        help = entry.described.help.replace("%", "%%")
+        flags.add_argument(*names, dest=f"set:{entry.name}", metavar=kind, help=help)
+
+
+def settings_from(args: argparse.Namespace) -> Settings:
+    """The settings that the flags of ``add_settings`` ask for."""
+    import yaml
+
+    from rain_removal_ros.settings import Settings, build, load
+
+    changes = {}
+    for name, text in vars(args).items():
+        if name.startswith("set:") and text is not None:
+            try:
+                value = yaml.safe_load(text)
+            except yaml.YAMLError:
+                value = text
+            plain = value is None or isinstance(value, dict)
+            changes[name.removeprefix("set:")] = text if plain else value
+    return load(Settings, args.config, changes) if args.config else build(Settings, changes)

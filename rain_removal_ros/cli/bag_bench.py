@@ -1,0 +1,68 @@
+"""Measures how well and how fast the node cleans a recording, for one setting or several.
+
+Player, node and recorder run as processes of their own over DDS, at the recording's own rate:
+latency from stamp to publish, drops, load, and the quality of the frames that came through. With
+--offline there are no topics: every frame is cleaned, of any number of recordings, and the time is
+that of the network. --try NAME:setting=value,... may be given several times:
+
+  rain-removal bag-bench IN --try full: --try fast:network.stages=1,stream.strength=0.9
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rain_removal_ros.cli._options import add_json, add_settings, settings_from
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("inputs", nargs="+", type=Path, metavar="IN", help="recordings")
+    parser.add_argument(
+        "--try", dest="wanted", action="append", default=[], metavar="NAME:SETTINGS",
+        help="a setting to be measured, beside what the flags say",
+    )  # fmt: skip
+    parser.add_argument("--offline", action="store_true", help="every frame, without ROS")
+    parser.add_argument("--topic", default="", metavar="TOPIC", help="the images to be cleaned")
+    parser.add_argument(
+        "--reference", default="", metavar="TOPIC", help="the same images without rain"
+    )
+    parser.add_argument("--rate", type=float, default=1.0, metavar="X", help="play so much faster")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="also write an HTML report")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="offline: at a time")
+    parser.add_argument("--ray", metavar="ADDRESS", help="offline: a Ray cluster, or 'local'")
+    add_json(parser)
+    add_settings(parser, "network", "engine", "stream", "output", "bypass", "input", "safety")
+
+
+def run(args: argparse.Namespace) -> None:
+    from rain_removal_ros.bags import benching, comparing, find_recordings
+    from rain_removal_ros.errors import BagError
+
+    found = [recording for path in args.inputs for recording in find_recordings(path) or [path]]
+    attempts = benching.attempts(settings_from(args), args.wanted)
+    rows: list[dict[str, Any]]
+    if args.offline:
+        rows = [
+            comparing.offline(
+                found, attempt, topic=args.topic, reference=args.reference,
+                jobs=args.jobs, ray=args.ray,
+            )
+            for attempt in attempts
+        ]  # fmt: skip
+    elif len(found) == 1:
+        rows = [
+            benching.online(
+                found[0], attempt, topic=args.topic, reference=args.reference, rate=args.rate
+            )
+            for attempt in attempts
+        ]
+    else:
+        raise BagError(f"one recording is played at a time, not {len(found)}; or use --offline")
+    print(comparing.as_text(rows))
+    if args.json:
+        comparing.write_json(args.json, rows)
+    if args.report:
+        comparing.write_report(args.report, rows, found)
+        print(f"report: {args.report}")

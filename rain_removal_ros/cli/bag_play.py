@@ -1,0 +1,63 @@
+"""Plays a recording onto ROS topics, where ros2 bag play is not installed.
+
+Needs ROS's Python packages. The service ~/set_paused pauses and goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recording", type=Path, metavar="IN")
+    parser.add_argument("--rate", type=float, default=1.0, metavar="X", help="times as fast")
+    parser.add_argument("--loop", action="store_true", help="again and again")
+    parser.add_argument(
+        "--clock", type=float, nargs="?", const=40.0, default=0.0, metavar="HZ",
+        help="publish the recording's time on /clock (default: 40 times a second)",
+    )  # fmt: skip
+    parser.add_argument("--start-paused", action="store_true", help="wait for ~/set_paused")
+    parser.add_argument("--topics", nargs="+", default=[], metavar="TOPIC", help="only these")
+    parser.add_argument(
+        "--restamp", action="store_true", help="headers say when a message was played"
+    )
+    parser.add_argument(
+        "--wait-for", nargs="+", default=[], metavar="TOPIC",
+        help="do not start before these topics have subscribers",
+    )  # fmt: skip
+    parser.add_argument(
+        "--warm-up", default="", metavar="TOPIC",
+        help="first send the first image until something comes out on TOPIC",
+    )  # fmt: skip
+    parser.add_argument(
+        "--schedule", type=Path, metavar="FILE", help="note the old and new stamps of images"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    from rain_removal_ros.errors import BagError
+
+    try:
+        from rain_removal_ros.ros import player
+    except ModuleNotFoundError as error:
+        raise BagError(
+            f"bag-play needs ROS ({error.name} is not here): pip install 'rain_removal_ros[ros]'"
+        ) from error
+    options = player.PlayOptions(
+        rate=args.rate,
+        loop=args.loop,
+        clock_hz=args.clock,
+        paused=args.start_paused,
+        topics=tuple(args.topics),
+        restamp=args.restamp,
+        subscribers=tuple(args.wait_for),
+        warm_up=args.warm_up,
+        schedule=args.schedule,
+    )
+    played = player.play(
+        args.recording, options, began=lambda: print(f"playing {args.recording}", flush=True)
+    )
+    for topic, kind in played.unknown.items():
+        print(f"left out: {topic}, as {kind} is not installed")
+    print(f"{played.messages} messages played, at most {1e3 * played.late_s:.0f} ms late")

@@ -1,0 +1,254 @@
+"""Says whether taking the rain out helps an object detector: helps, hurts, or cannot tell.
+
+PICTURES is a folder of clear photos, onto which rain of several severities falls, or with
+--recorded one of rainy ones. --drive takes simulated streets instead, --bag a recording. What is on
+the pictures says --truth (COCO, Pascal VOC, PASCAL 1.00, KITTI, YOLO); without it, what the
+detector finds on the clean pictures counts as pseudo ground truth.
+
+Every score is compared with that of the rainy input on the same pictures, with intervals. What was
+seen is kept in a cache, so that with another model only that model is run.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rain_removal_ros.cli._options import add_json
+
+if TYPE_CHECKING:
+    from rain_removal_ros.detection.arms import Arm
+    from rain_removal_ros.detection.document import Facts
+    from rain_removal_ros.detection.findings import Findings
+    from rain_removal_ros.detection.sources import Source
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("pictures", nargs="?", type=Path, metavar="PICTURES", help="a folder")
+    parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="NAME_OR_FILE",
+        help="network to compare, may be given again (default: the best that ships)",
+    )
+    parser.add_argument(
+        "--detector",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="hog, an .onnx file of the YOLO family, torchvision:NAME=WEIGHTS or hf:FOLDER; may be "
+        "given again (default: hog)",
+    )
+    parser.add_argument("--truth", type=Path, metavar="PATH", help="labels of the pictures")
+    parser.add_argument(
+        "--truth-format",
+        default="auto",
+        metavar="NAME",
+        help="auto, coco, voc, pascal, kitti, yolo",
+    )
+    parser.add_argument(
+        "--classes", default="", metavar="A,B", help="score these classes only (default: all)"
+    )
+    weather = parser.add_argument_group("weather")
+    weather.add_argument(
+        "--rain",
+        default="0.3,0.6,1",
+        metavar="S,S,...",
+        help="severities of the rain that falls, from 0 to 1 (default 0.3,0.6,1)",
+    )
+    weather.add_argument("--style", default="heavy", help="kind of rain (default heavy)")
+    weather.add_argument("--seed", type=int, default=0, help="the same seed, the same rain")
+    weather.add_argument(
+        "--recorded", action="store_true", help="PICTURES are rainy already; no rain is added"
+    )
+    weather.add_argument(
+        "--clean", type=Path, metavar="DIR", help="with --recorded: clean pictures, same names"
+    )
+    frames = parser.add_argument_group("sequences")
+    frames.add_argument(
+        "--fps",
+        type=float,
+        metavar="F",
+        help="the pictures of a folder follow each other at this rate (default: single photos)",
+    )
+    frames.add_argument(
+        "--drive", type=int, metavar="N", help="simulated drives in place of PICTURES"
+    )
+    frames.add_argument("--drive-frames", type=int, default=30, metavar="N", help="of each drive")
+    frames.add_argument("--bag", type=Path, metavar="BAG", help="a recording in place of PICTURES")
+    frames.add_argument(
+        "--topic", default="", metavar="NAME", help="with --bag: the rainy images (default: found)"
+    )
+    frames.add_argument(
+        "--online",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="with --bag: a topic with images that were cleaned online, scored as one more arm",
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N pictures only")
+    parser.add_argument(
+        "--stages", type=int, default=0, metavar="N", help="passes of the networks over each frame"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--provider", default="cpu", help="of ONNX detectors: cpu, cuda or tensorrt"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=1000, metavar="N", help="of the bootstrap (default 1000)"
+    )
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="what was seen before (default: user's cache)"
+    )
+    add_json(parser)
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the report to FILE")
+    parser.add_argument(
+        "--markdown",
+        type=Path,
+        metavar="FILE",
+        help="write the tables to FILE, below what it has above its line <!-- tables -->",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    from rain_removal_ros.detection import detectors, document, findings, harness
+    from rain_removal_ros.errors import DataError
+    from rain_removal_ros.manifest import manifest, write_json, write_whole
+
+    if args.rounds < 100:
+        raise DataError(f"--rounds {args.rounds} is too few for an interval; give 100 or more")
+    watching = [detectors.create(name, provider=args.provider) for name in args.detector or ["hog"]]
+    _refuse_twins("detectors", [each.name for each in watching])
+    source = _source(args)
+    arms, models = _arms(args, source)
+    seen = harness.run(source, arms, watching, cache=args.cache or harness.default_cache())
+    classes = [name.strip() for name in args.classes.split(",") if name.strip()]
+    results = [
+        findings.conclude(seen, each, models, classes=classes, rounds=args.rounds)
+        for each in watching
+    ]
+    facts = _facts(args, source)
+    print(document.markdown(results, facts), end="")
+    if args.json:
+        write_json(args.json, _payload(manifest(), results, facts))
+    if args.markdown:
+        write_whole(args.markdown, document.page(args.markdown, results, facts))
+    if args.html:
+        document.html(results, seen, facts).write(args.html)
+
+
+def _source(args: argparse.Namespace) -> Source:
+    from rain_removal_ros.detection import sources
+    from rain_removal_ros.detection.recordings import Bag
+    from rain_removal_ros.errors import DataError
+
+    given = [value for value in (args.pictures, args.drive, args.bag) if value is not None]
+    if len(given) != 1:
+        raise DataError("give one of PICTURES, --drive and --bag")
+    if args.limit is not None and args.limit < 1:
+        raise DataError(f"--limit is a number of pictures, not {args.limit}")
+    if args.bag is not None:
+        return Bag(args.bag, topic=args.topic, online=args.online, limit=args.limit)
+    if args.online:
+        raise DataError("--online names topics of a recording; give --bag")
+    falling = sources.Falling(severities=_severities(args.rain), style=args.style, seed=args.seed)
+    if args.drive is not None:
+        return sources.Drives(falling, sequences=args.drive, frames=args.drive_frames)
+    if args.clean and not args.recorded:
+        raise DataError("--clean goes with --recorded; else the pictures are the clean ones")
+    if args.recorded:
+        return sources.Recorded(
+            args.pictures, args.clean, labels=args.truth, form=args.truth_format,
+            video_fps=args.fps, limit=args.limit,
+        )  # fmt: skip
+    return sources.Photos(
+        args.pictures, falling, labels=args.truth, form=args.truth_format,
+        video_fps=args.fps, limit=args.limit,
+    )  # fmt: skip
+
+
+def _severities(text: str) -> tuple[float, ...]:
+    from rain_removal_ros.errors import DataError
+
+    try:
+        return tuple(float(value) for value in text.split(","))
+    except ValueError:
+        raise DataError(f"--rain is severities from 0 to 1 as in 0.3,0.6,1, not {text!r}") from None
+
+
+def _arms(args: argparse.Namespace, source: Source) -> tuple[list[Arm], list[str]]:
+    """The arms, and which of them are networks, in the order in which they were named."""
+    from rain_removal_ros.detection import arms
+    from rain_removal_ros.settings import EngineSettings
+
+    engine = EngineSettings(device=args.device)
+    derain = [arms.Derain(name, engine, stages=args.stages) for name in args.model or ["auto"]]
+    models = [arm.name for arm in derain]
+    _refuse_twins("models", models)
+    every: list[Arm] = [arms.Input()]
+    if source.has_clean:
+        every.append(arms.Clean())
+    every.append(arms.SpatialMedian())
+    if source.frame_s is not None:
+        every.append(arms.TemporalMedian())
+    every += [arms.Online(topic) for topic in args.online]
+    return [*every, *derain], models
+
+
+def _refuse_twins(what: str, names: list[str]) -> None:
+    from rain_removal_ros.errors import DataError
+
+    if len(set(names)) < len(names):
+        raise DataError(f"two {what} have one name: {', '.join(names)}; rename a file")
+
+
+def _facts(args: argparse.Namespace, source: Source) -> Facts:
+    from rain_removal_ros.detection.document import Facts
+    from rain_removal_ros.manifest import manifest
+
+    groups = len({item.group for item in source.items})
+    frames = len(source.items)
+    of = "pictures" if groups == frames else "sequences or blocks of one"
+    made = manifest()
+    setting = {
+        "pictures": f"{frames} of {source.name}"
+        + (f" in {groups} sequences or blocks" if groups < frames else ""),
+        "weather": ", ".join(condition.name for condition in source.conditions)
+        + ("" if args.recorded or args.bag else f"; synthetic, {args.style}, seed {args.seed}"),
+        "labels": _labels(args, source),
+        "measured on": f"{made['cpu']}, {made['cores']} cores, {made['threads']} threads, "
+        f"torch {made['torch']}; times are medians of a frame",
+    }
+    if source.notes:
+        setting["left out"] = "; ".join(source.notes)
+    return Facts(args.rounds, f"{groups} {of}", setting)
+
+
+def _labels(args: argparse.Namespace, source: Source) -> str:
+    if args.truth:
+        return str(args.truth.resolve().name)
+    return "known exactly" if any(item.truth for item in source.items) else "none"
+
+
+def _payload(made: dict[str, Any], results: list[Findings], facts: Facts) -> dict[str, Any]:
+    return {
+        "manifest": made,
+        "facts": asdict(facts),
+        "results": [
+            {
+                "detector": each.detector,
+                "pseudo_ground_truth": each.is_pseudo,
+                "classes": each.labels,
+                "score": each.score,
+                "notes": each.notes,
+                "rows": [asdict(row) for row in each.rows],
+                "gates": [asdict(gate) | {"advice": gate.advice} for gate in each.gates],
+                "helped": [asdict(example) for example in each.helped],
+                "hurt": [asdict(example) for example in each.hurt],
+            }
+            for each in results
+        ],
+    }

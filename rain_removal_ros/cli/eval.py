@@ -1,0 +1,148 @@
+"""Measures what models do to pictures and clips, against the truth and the untouched input.
+
+  rain-removal eval --models all --data rain100l/test rain800/test --html report.html
+
+Sets of pairs are recognised by their files, or named DIR:LAYOUT. The tables are Markdown. What
+cannot be used is named, left out for all models, and counted; the command then ends with 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rain_removal_ros.cli._options import add_json
+
+if TYPE_CHECKING:
+    from rain_removal_ros.evaluation import Plan
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_subjects(parser)
+    parser.add_argument(
+        "--protocol",
+        choices=("default", "published"),
+        default="default",
+        help="how output becomes 8 bit: rounded, as the node does, or truncated, as papers' "
+        "figures are made",
+    )
+    parser.add_argument(
+        "--stages",
+        nargs="+",
+        type=int,
+        default=[0],
+        metavar="N",
+        help="passes over each frame, several to compare them; 0 is the network's own number",
+    )
+    parser.add_argument(
+        "--engine", default="torch", help="torch (default), onnxruntime, openvino or auto"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--precision", default="float32", help="float32 (default), bfloat16, float16 or auto"
+    )
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th picture")
+    parser.add_argument(
+        "--limit", type=int, default=0, metavar="N", help="of these, N of each set at most"
+    )
+    add_json(parser)
+    parser.add_argument(
+        "--html",
+        type=Path,
+        metavar="FILE",
+        help="also write a page with plots and the worst cases to look at",
+    )
+
+
+def _add_subjects(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        default=["default"],
+        metavar="MODEL",
+        help="all that ship, default for the best of them, names, weight files, or NETWORK:FILE "
+        "for weights published elsewhere",
+    )
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="rainy and clean pictures, as DIR or DIR:LAYOUT",
+    )
+    parser.add_argument(
+        "--clean",
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="pictures without rain: how far does the output keep to them?",
+    )
+    parser.add_argument(
+        "--clips",
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="clean videos or folders of frames; rain is drawn over them, and models are measured "
+        "with and without their state",
+    )
+    parser.add_argument(
+        "--drive",
+        nargs="?",
+        type=int,
+        default=0,
+        const=1,
+        metavar="N",
+        help="N simulated drives in drawn rain, whose motion is known (1 if no N is given)",
+    )
+    parser.add_argument(
+        "--frames", type=int, default=16, metavar="N", help="frames of a clip (default 16)"
+    )
+    parser.add_argument(
+        "--rains",
+        type=int,
+        default=2,
+        metavar="N",
+        help="rains each clip is seen in, each over another part of it (default 2)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="the same seed, the same rain")
+
+
+def run(args: argparse.Namespace) -> int:
+    from rain_removal_ros.evaluation import evaluate
+    from rain_removal_ros.evaluation.report import page
+    from rain_removal_ros.evaluation.tables import tables
+    from rain_removal_ros.manifest import write_json
+
+    evaluation = evaluate(_plan(args))
+    print("\n\n".join(table.markdown() for table in tables(evaluation.rows)))
+    if args.json:
+        write_json(args.json, evaluation.as_json())
+    if args.html:
+        page(evaluation).write(args.html)
+    if evaluation.skipped:
+        print(f"\nleft out: {len(evaluation.skipped)}", file=sys.stderr)
+    return 1 if evaluation.skipped else 0
+
+
+def _plan(args: argparse.Namespace) -> Plan:
+    from rain_removal_ros.evaluation import Plan
+    from rain_removal_ros.settings import EngineSettings, build
+
+    engine = {"name": args.engine, "device": args.device, "precision": args.precision}
+    return Plan(
+        models=tuple(args.models),
+        pairs=tuple(args.data),
+        clean=tuple(args.clean),
+        clips=tuple(args.clips),
+        drives=args.drive,
+        protocol=args.protocol,
+        stages=tuple(args.stages),
+        engine=build(EngineSettings, engine),
+        every=args.every,
+        limit=args.limit,
+        frames=args.frames,
+        rains=args.rains,
+        seed=args.seed,
+    )

@@ -1,0 +1,46 @@
+"""Writes a network as an ONNX file, which runs without torch.
+
+State goes in and comes out under names of its own; batch and size are free. Network, scale, stride,
+checksum, names and what a fresh start is are recorded in the file's metadata. The graph is run and
+held against torch before it is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a weight file, or a network that ships with weights, or auto",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="an .onnx file"
+    )
+    parser.add_argument(
+        "--stages",
+        type=int,
+        default=0,
+        metavar="N",
+        help="passes over each frame, fixed in the file; 0 for the network's own number",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    from rain_removal_ros import checkpoints
+    from rain_removal_ros.errors import SettingsError
+    from rain_removal_ros.export import export, write
+
+    if args.stages < 0:
+        raise SettingsError(f"--stages {args.stages}: there are no fewer than 0")
+    checkpoint = checkpoints.load(checkpoints.resolve(args.model))
+    graph, facts = export(checkpoint.network, stages=args.stages)
+    write(args.output, graph)
+    print(f"{args.output}: {facts.network}, opset {facts.opset}, weights {facts.checksum[:12]}")
+    print(f"in: {', '.join(facts.input_names)}; out: {', '.join(facts.output_names)}")
+    for part in facts.state:
+        print(f"fresh {part.input}: {part.fresh}")
+    print(f"off from torch by {facts.difference:.1g} at most ({facts.tolerance:g} is allowed)")

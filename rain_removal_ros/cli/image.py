@@ -1,0 +1,170 @@
+"""Takes rain out of pictures and videos: a file, several, or whole folders.
+
+Without -o, clean files appear beside the rainy ones: street.png becomes street_derained.png, and
+the folder drive becomes drive_derained. Pictures keep their format, bit depth and transparency.
+Videos become MPEG-4 (Motion JPEG in .avi) without their sound. A network's memory of earlier frames
+is carried through a video, never from one picture to the next. What does not fit into memory is
+cleaned in overlapping tiles.
+
+Ends with 1 if some files could not be cleaned; the others then are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rain_removal_ros.cli._options import add_json
+
+if TYPE_CHECKING:
+    from rain_removal_ros.cleaning import Cleaner, Done, Failure, Wishes
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "inputs", nargs="+", type=Path, metavar="IN", help="pictures, videos, folders of them"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="OUT",
+        help="folder for the clean files, which keep their names; for one input also a file",
+    )
+    parser.add_argument(
+        "--attention",
+        action="store_true",
+        help="show where the network saw rain: a file NAME_attention beside each clean one, or "
+        "with --side-by-side a third panel",
+    )
+    parser.add_argument(
+        "--side-by-side", action="store_true", help="show before and after in one picture"
+    )
+    parser.add_argument(
+        "--model",
+        default="auto",
+        metavar="NAME_OR_FILE",
+        help="a network whose weights ship, or a weight file (default: the best that ships)",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--precision", default="auto", help="auto, float32, bfloat16 or float16")
+    parser.add_argument(
+        "--stages",
+        type=int,
+        default=0,
+        metavar="N",
+        help="passes over each frame (default: the network's own number)",
+    )
+    parser.add_argument(
+        "--tile",
+        type=int,
+        default=0,
+        metavar="PIXELS",
+        help="side of the tiles of what is larger (default: what fits into memory)",
+    )
+    parser.add_argument(
+        "--memory-gb",
+        type=float,
+        default=0.0,
+        metavar="GB",
+        help="memory to fill at most, in GiB (default: most of what is free)",
+    )
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    # What decoders print of a damaged file would stand beside our one line about it.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    from tqdm import tqdm
+
+    from rain_removal_ros import cleaning
+
+    wishes = _wishes(args)
+    jobs, failures = cleaning.plan(args.inputs, args.output, wishes)
+    cleaner = _cleaner(args, wishes)
+    for failure in failures:
+        _say_failure(failure)
+    done: list[Done] = []
+    with tqdm(total=len(jobs), disable=None, unit="file") as bar:
+        for result in cleaning.clean(cleaner, jobs):
+            bar.update()
+            if isinstance(result, cleaning.Failure):
+                failures.append(result)
+                _say_failure(result)
+            else:
+                done.append(result)
+                _say_done(result)
+    _summarise(done, failures)
+    if args.json:
+        _write_json(args.json, cleaner, done, failures)
+    return 1 if failures else 0
+
+
+def _wishes(args: argparse.Namespace) -> Wishes:
+    from rain_removal_ros.cleaning import Wishes
+    from rain_removal_ros.errors import SettingsError
+
+    if args.memory_gb < 0 or args.tile < 0:
+        raise SettingsError("--memory-gb and --tile are 0, which is automatic, or more")
+    return Wishes(args.attention, args.side_by_side, args.tile, args.memory_gb)
+
+
+def _cleaner(args: argparse.Namespace, wishes: Wishes) -> Cleaner:
+    from rain_removal_ros import settings
+    from rain_removal_ros.cleaning import Cleaner
+    from rain_removal_ros.settings import EngineSettings, NetworkSettings
+
+    return Cleaner(
+        settings.build(NetworkSettings, {"weights": args.model, "stages": args.stages}),
+        settings.build(EngineSettings, {"device": args.device, "precision": args.precision}),
+        wishes,
+    )
+
+
+def _say_failure(failure: Failure) -> None:
+    from tqdm import tqdm
+
+    line = " ".join(failure.reason.split())
+    tqdm.write(f"rain-removal image: {line}", file=sys.stderr)
+
+
+def _say_done(done: Done) -> None:
+    from tqdm import tqdm
+
+    for remark in done.remarks:
+        tqdm.write(f"rain-removal image: {done.source} {remark}", file=sys.stderr)
+    tqdm.write(f"{done.targets[0]}")
+
+
+def _summarise(done: list[Done], failures: list[Failure]) -> None:
+    if len(done) + len(failures) > 1:
+        failed = f", {len(failures)} failed" if failures else ""
+        print(f"{len(done)} cleaned{failed}")
+
+
+def _write_json(path: Path, cleaner: Cleaner, done: list[Done], failures: list[Failure]) -> None:
+    from rain_removal_ros.manifest import manifest, write_json
+
+    engine = cleaner.engine
+    how: dict[str, Any] = {
+        "weights": cleaner.weights,
+        "network": engine.network_name,
+        "engine": engine.name,
+        "device": engine.device,
+        "precision": engine.precision,
+        "stages": engine.stages,
+    }
+    write_json(
+        path,
+        {
+            "manifest": manifest(),
+            **how,
+            "results": [dataclasses.asdict(result) for result in done],
+            "failures": [dataclasses.asdict(failure) for failure in failures],
+        },
+    )

@@ -1,0 +1,30 @@
+"""Makes a weight file of ours out of weights published elsewhere.
+
+The published file is a PyTorch state dict (.pth, .pt). It is read as plain weights only: nothing
+in it can run.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+NAME = "import"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE", help="the published weights")
+    parser.add_argument(
+        "--network", required=True, metavar="NAME", help="the network they belong to"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT", help="a .safetensors file"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    from rain_removal_ros import checkpoints
+
+    network = checkpoints.import_published(args.file, args.network)
+    checksum = checkpoints.save(args.output, network, {"imported_from": args.file.name})
+    print(f"{args.output}: {args.network}, sha256 {checksum}")

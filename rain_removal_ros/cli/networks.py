@@ -1,0 +1,70 @@
+"""Lists the networks: what each costs, what it does, and whether weights for it are here."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from rain_removal_ros.cli._options import add_json
+
+_WIDTH, _HEIGHT = 640, 480
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    from rain_removal_ros import networks
+    from rain_removal_ros.manifest import manifest, write_json
+
+    results = [_describe(name) for name in networks.available()]
+    _print_table(results)
+    if args.json:
+        write_json(args.json, {"manifest": manifest(), "results": results})
+
+
+def _describe(name: str) -> dict[str, Any]:
+    from rain_removal_ros import checkpoints, networks
+    from rain_removal_ros.networks import _cost
+
+    network = networks.create(name)
+    weights = checkpoints.find(name)
+    return {
+        "network": name,
+        "parameters": _cost.parameters(network),
+        "macs": _cost.macs(network, width=_WIDTH, height=_HEIGHT),
+        "width": _WIDTH,
+        "height": _HEIGHT,
+        "stages": network.stages,
+        "scale": network.scale,
+        "recurrent": network.facts.recurrent,
+        "weights": str(weights) if weights else None,
+        "paper": network.facts.paper,
+    }
+
+
+def _print_table(results: list[dict[str, Any]]) -> None:
+    head = ("network", "parameters", "GMACs", "stages", "scale", "recurrent", "weights", "paper")
+    rows = [
+        (
+            row["network"],
+            f"{row['parameters']:,}",
+            f"{row['macs'] / 1e9:.1f}",
+            str(row["stages"]),
+            str(row["scale"]),
+            "yes" if row["recurrent"] else "no",
+            "yes" if row["weights"] else "no",
+            row["paper"],
+        )
+        for row in results
+    ]
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    numbers = {"parameters", "GMACs", "stages", "scale"}
+    for row in [head, *rows]:
+        cells = (
+            cell.rjust(width) if title in numbers else cell.ljust(width)
+            for title, cell, width in zip(head, row, widths, strict=True)
+        )
+        print("  ".join(cells).rstrip())
+    print(f"\nGMACs: 10^9 multiply-accumulates for a frame of {_WIDTH}x{_HEIGHT}, all stages.")

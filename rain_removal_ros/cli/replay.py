@@ -1,0 +1,171 @@
+"""Cleans the cameras in a recording (rosbag2 or ROS 1) and writes another with the clean images.
+
+The new recording is MCAP and holds everything of the old one, byte for byte, and beside each
+camera's image_raw: image_derained, attention, rain_level, and camera_info_derained. OUT is a
+folder, or a single file if its name ends in .mcap. What is cut off or damaged is read as far as it
+goes. With --report, every frame is judged, against the topic image_clean (the same scene without
+rain) where there is one.
+
+IN may be several recordings, or a folder of them: then OUT is a folder that gets a recording for
+each, local processes or a Ray cluster share the work, and the same command continues what was
+interrupted. Ends with 1 if some of several recordings failed; the others then are done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rain_removal_ros.cli._options import add_json, add_settings, settings_from
+
+if TYPE_CHECKING:
+    from rain_removal_ros.bags.replaying import Replayed, Wishes
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("inputs", nargs="+", type=Path, metavar="IN", help="recordings")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT")
+    parser.add_argument("--force", action="store_true", help="replace a recording at OUT")
+    parser.add_argument(
+        "--topics",
+        nargs="+",
+        default=[],
+        metavar="TOPIC",
+        help="image topics to clean (default: every camera's)",
+    )
+    parser.add_argument(
+        "--in-place-of",
+        nargs="+",
+        default=[],
+        metavar="TOPIC",
+        help="image topics whose clean images take their place and name",
+    )
+    parser.add_argument(
+        "--ending",
+        default="derained",
+        metavar="NAME",
+        help="what the new topics end in (default: derained)",
+    )
+    parser.add_argument("--start", type=float, default=0.0, metavar="S", help="seconds to skip")
+    parser.add_argument("--duration", type=float, metavar="S", help="seconds to process")
+    parser.add_argument(
+        "--every", type=int, default=1, metavar="N", help="clean every N-th frame only"
+    )
+    parser.add_argument(
+        "--compression",
+        choices=("none", "zstd"),
+        default="none",
+        help="of the chunks of the new recording",
+    )
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE", help="judge every frame and write an HTML report"
+    )
+    parser.add_argument(
+        "--reference", default="", metavar="TOPIC", help="the same images without rain"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="recordings at a time, a process each"
+    )
+    parser.add_argument(
+        "--ray", metavar="ADDRESS", help="share several recordings over a Ray cluster (or 'local')"
+    )
+    add_json(parser)
+    add_settings(parser, "network", "engine", "stream", "output")
+
+
+def run(args: argparse.Namespace) -> int:
+    from rain_removal_ros.bags import find_recordings
+    from rain_removal_ros.errors import BagError
+
+    found = [recording for path in args.inputs for recording in find_recordings(path) or [path]]
+    if not found:
+        raise BagError("there are no recordings at " + ", ".join(map(str, args.inputs)))
+    if len(found) == 1 and args.inputs == found:
+        _run_one(args, found[0])
+        return 0
+    return _run_many(args, found)
+
+
+def _run_one(args: argparse.Namespace, source: Path) -> None:
+    from tqdm import tqdm
+
+    from rain_removal_ros.bags import judging, results
+    from rain_removal_ros.bags.replaying import replay
+    from rain_removal_ros.engines import load
+
+    settings = settings_from(args)
+    engine = load(settings.network, settings.engine)
+    judge = judging.Judge() if args.report else None
+    with tqdm(disable=None, unit="frame") as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        done = replay(
+            source, args.output, engine, settings, _wishes(args), observer=judge, progress=progress
+        )
+    _print(done)
+    payload = results.payload(done, engine, settings, judge)
+    if judge is not None:
+        results.write_report(args.report, payload, judge)
+        print(f"report: {args.report}")
+    if args.json:
+        results.write(args.json, payload)
+
+
+def _run_many(args: argparse.Namespace, sources: list[Path]) -> int:
+    from tqdm import tqdm
+
+    from rain_removal_ros import fleet
+
+    order = fleet.Order(
+        settings=settings_from(args), wishes=_wishes(args), judged=args.report is not None
+    )
+    with tqdm(disable=None, unit="recording") as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        done = fleet.run(
+            sources, args.output, order, jobs=args.jobs, ray=args.ray, progress=progress
+        )
+    for name, failure in done.failures.items():
+        print(f"rain-removal replay: {name}: {failure}", file=sys.stderr)
+    print(done.summary())
+    fleet.write(done, report=args.report, json=args.json)
+    return 1 if done.failures else 0
+
+
+def _wishes(args: argparse.Namespace) -> Wishes:
+    from rain_removal_ros.bags.replaying import Wishes
+
+    return Wishes(
+        topics=tuple(args.topics),
+        in_place_of=tuple(args.in_place_of),
+        ending=args.ending,
+        start_s=args.start,
+        duration_s=args.duration,
+        every=args.every,
+        reference=args.reference,
+        compression=args.compression,
+        force=args.force,
+    )
+
+
+def _print(done: Replayed) -> None:
+    for loss in done.losses:
+        print(f"rain-removal replay: lost: {loss}", file=sys.stderr)
+    for camera in done.cameras:
+        notes: list[Any] = [f"{camera.cleaned} frames"]
+        notes += [f"{camera.unreadable} unreadable"] if camera.unreadable else []
+        notes += [f"{camera.skipped} left out"] if camera.skipped else []
+        notes += [f"{sum(camera.resets.values())} fresh starts"] if len(camera.resets) > 1 else []
+        print(f"{camera.topic} -> {camera.clean_topic}: {', '.join(notes)}")
+    print(
+        f"{done.output}: {done.copied} messages as they were, "
+        f"{done.overhead_ms:.1f} ms a frame beside the network"
+    )

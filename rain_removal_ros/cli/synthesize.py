@@ -1,0 +1,50 @@
+"""Makes pairs of rainy and clean pictures out of clean ones.
+
+Every picture is written once for each rain: rainy into OUT/input, clean under the same name into
+OUT/target. OUT/manifest.json says what rain fell on each. The result is a data set that training
+and evaluation read.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, metavar="SRC", help="a picture or a folder of them")
+    parser.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="DIR", help="folder for the pairs"
+    )
+    parser.add_argument(
+        "--directions",
+        type=int,
+        default=1,
+        metavar="N",
+        help="rains a picture; several fall in evenly spread directions (default 1)",
+    )
+    parser.add_argument(
+        "--severity", type=float, metavar="S", help="from 0, dry, to 1 (default: varied)"
+    )
+    parser.add_argument("--style", metavar="NAME", help="one kind of rain (default: varied)")
+    parser.add_argument(
+        "--depth",
+        type=Path,
+        metavar="DIR",
+        help="depth maps named as the pictures, .npy or 16-bit PNG, larger is farther "
+        "(default: depth is guessed)",
+    )
+    parser.add_argument(
+        "--textures", type=Path, metavar="DIR", help="streak textures, white on black"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="the same seed, the same rain")
+
+
+def run(args: argparse.Namespace) -> None:
+    from rain_removal_ros.data.synthesis import Wishes, synthesize
+
+    wishes = Wishes(
+        directions=args.directions, severity=args.severity, style=args.style, seed=args.seed
+    )
+    count = synthesize(args.source, args.out, wishes, depth=args.depth, textures=args.textures)
+    print(f"{count} pairs are in {args.out}")

@@ -1,0 +1,62 @@
+"""Trains a network as a recipe says, or continues where it was stopped.
+
+The run writes weights, log and validation pictures into one folder, and the same command goes on
+with it. Under torchrun it trains on several processes or machines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, required=True, help="the recipe, a YAML file")
+    parser.add_argument(
+        "--run", dest="folder", metavar="DIR", help="folder the run writes to and continues in"
+    )
+    parser.add_argument("--data-root", metavar="DIR", help="folder that data paths are relative to")
+    parser.add_argument("--steps", type=int, help="steps in all")
+    parser.add_argument(
+        "--max-minutes", type=float, help="stop after so long; the same command continues"
+    )
+    parser.add_argument("--device", help="auto, cpu or cuda")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="any setting of the recipe by its dotted name, optimiser.rate=0.0005 or "
+        "network.stages=3; may be given again",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    from rain_removal_ros.allocator import keep_freed_memory
+
+    keep_freed_memory()
+    from rain_removal_ros.training import load_recipe, train
+    from rain_removal_ros.training.recipe import parse_override
+
+    flags = {
+        "run": args.folder,
+        "data.root": args.data_root,
+        "steps": args.steps,
+        "max_minutes": args.max_minutes,
+        "device": args.device,
+    }
+    overrides = dict(parse_override(text) for text in args.overrides)
+    overrides |= {name: value for name, value in flags.items() if value is not None}
+    done = train(load_recipe(args.config, overrides))
+    if done.rank == 0:
+        state = "done" if done.finished else "stopped; the same command continues"
+        print(f"step {done.step} of {done.recipe.steps}, {state}; all is in {done.folder}")
+    if done.processes > 1:
+        # DistributedDataParallel leaves Gloo's threads behind, and now and then one of them aborts
+        # the process while Python ends. All is written, so it need not end in the usual way.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)

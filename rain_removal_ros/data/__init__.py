@@ -1,0 +1,1 @@
+"""Pictures, clips and rain: what networks are trained and measured on."""

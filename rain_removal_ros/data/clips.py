@@ -1,0 +1,297 @@
+"""Clips to cut training samples from: still pictures, videos and folders of frames, read alike.
+
+A still has one frame and becomes a clip by a camera that pans over it. Every picture is decoded
+once and kept as 8 bit within a memory limit, because decoding costs more than all else.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from rain_removal_ros.data import pictures
+from rain_removal_ros.data.pairs import Pair
+from rain_removal_ros.errors import DataError
+from rain_removal_ros.frames import Image
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
+
+Views = tuple[Image, ...]
+"""One moment as seen with and without rain (rainy, clean), or in the one way there is."""
+
+
+class Cache:
+    """Decoded pictures up to a limit; what does not fit is decoded each time anew."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.used_bytes = 0
+        self._kept: dict[tuple[str, int], Views] = {}
+
+    @property
+    def full(self) -> bool:
+        return self.used_bytes >= self.limit_bytes
+
+    def get(self, key: tuple[str, int], load: Callable[[], Views]) -> Views:
+        found = self._kept.get(key)
+        if found is None:
+            found = load()
+            self.put(key, found)
+        return found
+
+    def put(self, key: tuple[str, int], views: Views) -> None:
+        size = sum(view.nbytes for view in views)
+        if key not in self._kept and self.used_bytes + size <= self.limit_bytes:
+            # A view would keep the picture alive that it was cut from.
+            self._kept[key] = tuple(np.ascontiguousarray(view) for view in views)
+            self.used_bytes += size
+
+
+@dataclass(frozen=True)
+class Still:
+    """One picture, or one pair."""
+
+    name: str
+    load: Callable[[], Views]
+    frames: int = 1
+
+    def frame(self, index: int, cache: Cache) -> Views:
+        return cache.get((self.name, 0), self.load)
+
+    def read_through(self, cache: Cache) -> Iterator[Views]:
+        yield self.frame(0, cache)
+
+
+@dataclass(frozen=True)
+class FrameFolder:
+    """Frames in files, in order."""
+
+    name: str
+    loads: tuple[Callable[[], Views], ...]
+
+    @property
+    def frames(self) -> int:
+        return len(self.loads)
+
+    def frame(self, index: int, cache: Cache) -> Views:
+        return cache.get((self.name, index), self.loads[index])
+
+    def read_through(self, cache: Cache) -> Iterator[Views]:
+        for index in range(self.frames):
+            yield self.frame(index, cache)
+
+
+@dataclass(frozen=True)
+class Video:
+    """Frames of a video file, read with OpenCV."""
+
+    name: str
+    path: Path
+    frames: int = field(default=0)
+
+    @staticmethod
+    def open(path: Path) -> Video:
+        capture = cv2.VideoCapture(str(path))
+        frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+        capture.release()
+        if frames < 1:
+            raise DataError(f"{path} is no video that can be decoded")
+        return Video(str(path), path, frames)
+
+    def frame(self, index: int, cache: Cache) -> Views:
+        return cache.get((self.name, index), lambda: (self._seek(index),))
+
+    def read_through(self, cache: Cache) -> Iterator[Views]:
+        """All frames there are, which may be fewer than the file claims."""
+        capture = cv2.VideoCapture(str(self.path))
+        for index in itertools.count():
+            there, decoded = capture.read()
+            if not there:
+                break
+            views = (_rgb(decoded),)
+            cache.put((self.name, index), views)
+            yield views
+        capture.release()
+
+    def _seek(self, index: int) -> Image:
+        capture = cv2.VideoCapture(str(self.path))
+        capture.set(cv2.CAP_PROP_POS_FRAMES, index)
+        there, decoded = capture.read()
+        capture.release()
+        if not there:
+            raise DataError(f"{self.path} has no frame {index}")
+        return _rgb(decoded)
+
+
+Clip = Still | FrameFolder | Video
+
+
+def find_stills(path: Path) -> list[Clip]:
+    """All pictures and videos at a path: one file, or a folder and everything below it."""
+    found: list[Clip] = []
+    for file in _files(path):
+        if pictures.is_picture(file):
+            found.append(_still(file))
+        elif file.suffix.lower() in VIDEO_SUFFIXES:
+            found.append(Video.open(file))
+    if not found:
+        raise DataError(f"{path} holds neither pictures nor videos")
+    return found
+
+
+def find_clips(path: Path) -> list[Clip]:
+    """All videos at a path, and every folder with pictures as the frames of a clip."""
+    folders: dict[Path, list[Still]] = {}
+    found: list[Clip] = []
+    for clip in find_stills(path):
+        if isinstance(clip, Still):
+            folders.setdefault(Path(clip.name).parent, []).append(clip)
+        else:
+            found.append(clip)
+    return found + [
+        FrameFolder(f"clip {folder}", tuple(still.load for still in stills))
+        for folder, stills in folders.items()
+    ]
+
+
+def pair_stills(found: Iterable[Pair]) -> list[Clip]:
+    """Every pair for itself."""
+    return [_still_pair(pair) for pair in found]
+
+
+def pair_clips(found: Iterable[Pair]) -> list[Clip]:
+    """The pairs whose rainy pictures share a folder are the frames of one clip."""
+    folders: dict[Path, list[Still]] = {}
+    for pair in found:
+        folders.setdefault(pair.rainy.parent, []).append(_still_pair(pair))
+    return [
+        FrameFolder(f"clip of pairs {folder}", tuple(still.load for still in stills))
+        for folder, stills in folders.items()
+    ]
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.exists():
+        raise DataError(f"{path} does not exist")
+    return [path] if path.is_file() else sorted(path.rglob("*"), key=pictures.natural_order)
+
+
+def _still(path: Path) -> Still:
+    return Still(str(path), lambda: (pictures.read(path),))
+
+
+def _still_pair(pair: Pair) -> Still:
+    # Not named like the picture, which another source may use alone: names are the cache's keys.
+    return Still(f"pair {pair.rainy}", pair.load)
+
+
+@dataclass(frozen=True)
+class Window:
+    """How much of a clip a sample is."""
+
+    height: int
+    width: int
+    frames: int
+
+
+def cut(clip: Clip, window: Window, cache: Cache, rng: np.random.Generator) -> Views:
+    """A random part of a clip, each view as T x H x W x 3.
+
+    Of a clip with too few frames one moment is taken and panned over, as of a still.
+    """
+    if clip.frames < window.frames:
+        return _pan(clip.frame(int(rng.integers(clip.frames)), cache), window, rng)
+    start = int(rng.integers(clip.frames - window.frames + 1))
+    moments = [clip.frame(start + offset, cache) for offset in range(window.frames)]
+    check_size(moments[0][0], window, clip.name)
+    height, width = moments[0][0].shape[:2]
+    top = int(rng.integers(height - window.height + 1))
+    left = int(rng.integers(width - window.width + 1))
+    rows, columns = slice(top, top + window.height), slice(left, left + window.width)
+    return tuple(
+        np.stack([view[rows, columns] for view in track]) for track in zip(*moments, strict=True)
+    )
+
+
+def turn(parts: Views, rng: np.random.Generator, how: str) -> Views:
+    """All parts mirrored (``mirror``), or turned in any of a square's ways (``all``), at random."""
+    mirrored, upside_down, transposed = rng.random(3) < 0.5
+    if how != "none" and mirrored:
+        parts = tuple(part[:, :, ::-1] for part in parts)
+    if how == "all" and upside_down:
+        parts = tuple(part[:, ::-1] for part in parts)
+    if how == "all" and transposed and parts[0].shape[1] == parts[0].shape[2]:
+        parts = tuple(part.swapaxes(1, 2) for part in parts)
+    return tuple(np.ascontiguousarray(part) for part in parts)
+
+
+def shrink(clip: Image, scale: int) -> Image:
+    """A clip T x H x W x 3 by area: what a camera with fewer pixels would have seen."""
+    if scale == 1:
+        return clip
+    size = (clip.shape[2] // scale, clip.shape[1] // scale)
+    return np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in clip])
+
+
+def check_size(view: Image, window: Window, name: str) -> None:
+    height, width = view.shape[:2]
+    if height < window.height or width < window.width:
+        raise DataError(
+            f"{name} is {width}x{height}, smaller than the crop of {window.width}x{window.height}"
+        )
+
+
+_FASTEST_PIXELS = 6.0
+_ZOOM_RATE = 0.006
+
+
+def _pan(moment: Views, window: Window, rng: np.random.Generator) -> Views:
+    """A clip of a camera that moves smoothly over a still: its path, its swaying, its zoom.
+
+    Up to six pixels a frame is what a car's camera sees beside its vanishing point at 30 Hz.
+    """
+    height, width = moment[0].shape[:2]
+    time = np.arange(window.frames, dtype=np.float64)
+    room = (width - window.width, height - window.height)
+    path = np.stack([_drift(time, pixels, rng) for pixels in room])
+    zoom = np.exp(rng.normal(0, _ZOOM_RATE) * (time - time.mean()))
+    centre = np.array([(window.width - 1) / 2, (window.height - 1) / 2])
+    tracks = []
+    for view in moment:
+        frames = np.empty((window.frames, window.height, window.width, 3), np.uint8)
+        for index in range(window.frames):
+            scale = zoom[index]
+            offset = path[:, index] + centre * (1 - scale)
+            matrix = np.array([[scale, 0, offset[0]], [0, scale, offset[1]]])
+            cv2.warpAffine(
+                view,
+                matrix,
+                (window.width, window.height),
+                dst=frames[index],
+                flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                borderMode=cv2.BORDER_REFLECT_101,
+            )
+        tracks.append(frames)
+    return tuple(tracks)
+
+
+def _drift(time: NDArray[np.float64], room: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Positions along one axis: a steady speed and a sway, folded back at the picture's edges."""
+    # Squared, so that slow cameras are as common as they are on the road.
+    speed = _FASTEST_PIXELS * rng.uniform(-1, 1) * rng.uniform(0, 1)
+    sway = rng.uniform(0, 1.5) * np.sin(time * rng.uniform(0.1, 0.8) + rng.uniform(0, 2 * np.pi))
+    if room <= 0:
+        return np.zeros_like(time)
+    position = rng.uniform(0, room) + speed * time + sway
+    return room - np.abs(position % (2 * room) - room)
+
+
+def _rgb(decoded: Any) -> Image:
+    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)

@@ -1,0 +1,306 @@
+"""Training samples from many sources at once: pairs, clean scenes with rain drawn over, real rain.
+
+Sample number n of a run is a function of the seed and n alone. So nothing about the order has to be
+saved for a run to continue exactly, and any number of processes can share one sequence.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from rain_removal_ros.data import clips, pairs, rain
+from rain_removal_ros.data.clips import Cache, Clip, Video, Window
+from rain_removal_ros.errors import DataError, SettingsError
+from rain_removal_ros.settings import setting
+
+Pixels = NDArray[np.uint8]
+
+_DRAWS = 20
+_LABELLED, _UNLABELLED, _PLAN = 0, 1, 2
+_AHEAD = 4
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """One data set and how much of it goes into the mix."""
+
+    path: str = setting(
+        "", "folder, or file, below data.root; of pairs DIR:layout where it is not recognised"
+    )
+    kind: str = setting(
+        "pairs",
+        "pairs; clean scenes that rain is drawn over; or unlabelled, real rain",
+        choices=("pairs", "clean", "unlabelled"),
+    )
+    clips: bool = setting(False, "the pictures of a folder are the frames of a clip")
+    weight: float = setting(1.0, "how often it is drawn from, against others", low=0.0)
+    skip_every: int = setting(
+        0,
+        "leaves out every n-th picture or clip, for validation; 0 for none",
+        low=0,
+    )
+    only_every: int = setting(
+        0,
+        "takes only every n-th, those that skip_every leaves out; 0 for all",
+        low=0,
+    )
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """What to train on."""
+
+    sources: tuple[SourceSettings, ...] = ()
+    root: str = setting(".", "folder that all paths are relative to")
+    textures: str = setting("", "folder of streak textures for drawn rain; empty for none")
+    crop: int = setting(128, "side of the square the network sees", unit="px", low=8)
+    crop_width: int = setting(
+        0, "its width, if it is no square: crop is then the height", unit="px", low=0
+    )
+    augment: str = setting(
+        "mirror",
+        "mirror left and right; all adds upside down and, for squares, quarter turns",
+        choices=("none", "mirror", "all"),
+    )
+    frames: int = setting(1, "frames of a clip; gradients flow back in time over no more", low=1)
+    batch: int = setting(16, "samples a step and process", low=1)
+    still_share: float = setting(
+        0.0,
+        "with frames over 1: share of steps that see single pictures of all sources, as many as a "
+        "clip has frames; the other steps then see clips of clean sources only, because in a "
+        "picture of a pair the rain stands still",
+        low=0.0,
+        high=1.0,
+    )
+    unlabelled_batch: int = setting(
+        0,
+        "real rainy samples a step, for networks that want them; 0 for as many",
+        low=0,
+    )
+    memory_gb: float = setting(
+        4.0,
+        "decoded pictures each process keeps in memory; the rest is decoded anew each time",
+        unit="GB",
+        low=0.0,
+    )
+    workers: int = setting(
+        1, "processes that prepare batches; 0 prepares them between steps", low=0
+    )
+    broken_share: float = setting(
+        0.05,
+        "more unusable pictures than this in a source end the run before it starts",
+        low=0.0,
+        high=1.0,
+    )
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.root).expanduser()
+
+
+class Samples(NamedTuple):
+    """A batch as 8 bit, which is a quarter to copy and to keep waiting; made float where used."""
+
+    rainy: Tensor
+    clean: Tensor
+    unlabelled: Tensor | None
+
+
+class RainMaker:
+    """Draws rain over clean clips, with the streak textures there are."""
+
+    def __init__(self, settings: DataSettings) -> None:
+        folder = settings.folder / settings.textures
+        self.textures = rain.load_textures(folder) if settings.textures else []
+
+    def fall(
+        self, clean: Pixels, rng: np.random.Generator, *, severity: float | None = None
+    ) -> Pixels:
+        drawn = rain.sample(rng, severity=severity, textures=len(self.textures))
+        return rain.render_frames(clean, drawn, textures=self.textures)
+
+
+class Source:
+    """The clips of one data set."""
+
+    def __init__(self, settings: SourceSettings, root: Path) -> None:
+        self.settings = settings
+        found = _find(settings, root)
+        if settings.skip_every:
+            found = [clip for i, clip in enumerate(found) if i % settings.skip_every]
+        if settings.only_every:
+            found = found[:: settings.only_every]
+        if not found:
+            raise DataError(f"nothing is left of {settings.path} after skip_every and only_every")
+        self.clips: list[Clip] = found
+
+    def preload(self, cache: Cache, window: Window, broken_share: float) -> None:
+        """Decode what fits into memory; name what cannot be used, and refuse if it is much."""
+        usable: list[Clip] = []
+        refused: list[str] = []
+        for clip in self.clips:
+            if cache.full:
+                usable.append(clip)
+                continue
+            try:
+                usable.append(_read_through(clip, cache, window))
+            except DataError as error:
+                refused.append(str(error))
+        for reason in refused:
+            print(f"left out: {reason}", file=sys.stderr)
+        if len(refused) > broken_share * len(self.clips):
+            raise DataError(
+                f"{len(refused)} of {len(self.clips)} pictures of {self.settings.path} cannot be "
+                f"used, the first because {refused[0]}; data.broken_share allows more"
+            )
+        self.clips = usable
+
+    def draw(self, window: Window, cache: Cache, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+        """A clip with and without rain, T x H x W x 3; the same twice where there is one only."""
+        for _ in range(_DRAWS):
+            clip = self.clips[int(rng.integers(len(self.clips)))]
+            try:
+                parts = clips.cut(clip, window, cache, rng)
+            except DataError as error:
+                # Only what did not fit into memory can still surprise.
+                print(f"left out: {error}", file=sys.stderr)
+            else:
+                return parts[0], parts[-1]
+        raise DataError(f"{_DRAWS} pictures of {self.settings.path} in a row cannot be used")
+
+
+def _find(settings: SourceSettings, root: Path) -> list[Clip]:
+    path = root / settings.path
+    if settings.kind == "pairs":
+        found = pairs.find_pairs(*pairs.split_layout(str(path)))
+        return clips.pair_clips(found) if settings.clips else clips.pair_stills(found)
+    return clips.find_clips(path) if settings.clips else clips.find_stills(path)
+
+
+def _read_through(clip: Clip, cache: Cache, window: Window) -> Clip:
+    """The clip, known to be usable and how long it is."""
+    frames = 0
+    for views in clip.read_through(cache):
+        clips.check_size(views[0], window, clip.name)
+        frames += 1
+    if frames == 0:
+        raise DataError(f"{clip.name} has no frame that can be decoded")
+    return replace(clip, frames=frames) if isinstance(clip, Video) else clip
+
+
+class Mix(Dataset[Samples]):
+    """Item n is batch number n of a run, for one process of several."""
+
+    def __init__(
+        self,
+        settings: DataSettings,
+        *,
+        seed: int,
+        scale: int = 1,
+        wants_unlabelled: bool = False,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
+        self.settings, self.seed, self.scale = settings, seed, scale
+        self.rank, self.processes = rank, processes
+        self.window = Window(
+            settings.crop * scale, (settings.crop_width or settings.crop) * scale, settings.frames
+        )
+        sources = [Source(source, settings.folder) for source in settings.sources]
+        self.labelled = [source for source in sources if source.settings.kind != "unlabelled"]
+        self.unlabelled = [source for source in sources if source.settings.kind == "unlabelled"]
+        self.clean = [source for source in self.labelled if source.settings.kind == "clean"]
+        if settings.still_share and not self.clean:
+            raise SettingsError("data.still_share needs a source of kind clean, to make clips of")
+        if not self.labelled:
+            raise SettingsError("data.sources has nothing of kind pairs or clean to train on")
+        if wants_unlabelled and not self.unlabelled:
+            raise SettingsError("this network is trained with a source of kind unlabelled as well")
+        if not wants_unlabelled:
+            self.unlabelled = []
+        # OpenCV's threads do not survive the fork to a worker, which would wait for them forever.
+        cv2.setNumThreads(0)
+        self.rain = RainMaker(settings)
+        self.cache = Cache(int(settings.memory_gb * 1e9))
+        for source in (*self.labelled, *self.unlabelled):
+            source.preload(self.cache, self.window, settings.broken_share)
+
+    def batches(self, first: int, end: int) -> Iterator[Samples]:
+        """Batches ``first`` to ``end``, prepared ahead by the workers."""
+        loader: DataLoader[Samples] = DataLoader(
+            self,
+            batch_size=None,
+            sampler=range(first, end),
+            num_workers=self.settings.workers,
+            prefetch_factor=_AHEAD if self.settings.workers else None,
+            worker_init_fn=_leave_signals,
+        )
+        return iter(loader)
+
+    def __getitem__(self, step: int) -> Samples:
+        window, sources, count = self._plan(step)
+        rainy, clean = self._stack(sources, window, step, count, stream=_LABELLED)
+        unlabelled = None
+        if self.unlabelled:
+            count = self.settings.unlabelled_batch or self.settings.batch
+            real, _ = self._stack(self.unlabelled, window, step, count, stream=_UNLABELLED)
+            unlabelled = _channels_first(real)
+        return Samples(_channels_first(rainy), _channels_first(clean), unlabelled)
+
+    def _plan(self, step: int) -> tuple[Window, list[Source], int]:
+        """What samples of a step look like, where they come from, and how many there are."""
+        share, count = self.settings.still_share, self.settings.batch
+        if share == 0 or self.window.frames == 1:
+            return self.window, self.labelled, count
+        if np.random.default_rng((self.seed, _PLAN, step)).random() < share:
+            return replace(self.window, frames=1), self.labelled, count * self.window.frames
+        return self.window, self.clean, count
+
+    def _stack(
+        self, sources: Sequence[Source], window: Window, step: int, count: int, *, stream: int
+    ) -> tuple[Pixels, Pixels]:
+        weights = np.array([source.settings.weight for source in sources])
+        rainy, clean = [], []
+        for place in range(count):
+            number = (step * self.processes + self.rank) * count + place
+            rng = np.random.default_rng((self.seed, stream, number))
+            source = sources[int(rng.choice(len(sources), p=weights / weights.sum()))]
+            first, last = self._sample(source, window, rng)
+            rainy.append(clips.shrink(first, self.scale))
+            clean.append(last)
+        return np.stack(rainy), np.stack(clean)
+
+    def _sample(
+        self, source: Source, window: Window, rng: np.random.Generator
+    ) -> tuple[Pixels, Pixels]:
+        first, last = source.draw(window, self.cache, rng)
+        if source.settings.kind == "clean":
+            # Rain falls down and the sky is above, so such scenes are mirrored at most.
+            how = "none" if self.settings.augment == "none" else "mirror"
+            (last,) = clips.turn((last,), rng, how)
+            return self.rain.fall(last, rng), last
+        first, last = clips.turn((first, last), rng, self.settings.augment)
+        return first, last
+
+
+def _leave_signals(_: int) -> None:
+    """A worker ends when the training process does, which decides what a signal means."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _channels_first(batch: Pixels) -> Tensor:
+    # Kept as a view: the pixels stay interleaved, which is the channels-last order to train in.
+    return torch.from_numpy(batch).permute(0, 1, 4, 2, 3)

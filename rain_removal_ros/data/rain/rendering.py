@@ -1,0 +1,170 @@
+"""From a description of rain and a clean clip to the rainy clip.
+
+The model is the heavy-rain model, ``I = T * (J + sum S) + (1 - T) * A``, and then the camera.
+Everything is a torch operation on the clip's own device but the noise's and the drops' random
+numbers, which are numpy's, so that a seed means the same rain everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rain_removal_ros.data.rain.description import Rain, Veil
+from rain_removal_ros.data.rain.drops import draw_layer
+from rain_removal_ros.data.rain.textures import Texture, draw_texture
+from rain_removal_ros.errors import DataError
+
+
+class Rendered(NamedTuple):
+    """A rainy clip and what it was made of."""
+
+    rainy: Tensor
+    """T x 3 x H x W in [0, 1]."""
+    streaks: Tensor
+    """T x 3 x H x W: what the streaks add to the clean clip."""
+    transmission: Tensor
+    """T x 1 x H x W or 1 x 1 x H x W: the share of the scene that comes through the veil."""
+    level: float
+    """How much rain there is, from 0 to 1, whatever the background."""
+
+
+def render(
+    clean: Tensor,
+    rain: Rain,
+    *,
+    depth: Tensor | None = None,
+    textures: Sequence[Texture] = (),
+    first: int = 0,
+) -> Rendered:
+    """Let ``rain`` fall on a clip, T x 3 x H x W in [0, 1], whose first frame is number ``first``.
+
+    ``depth``, H x W or T x H x W, runs from 0 at the lens to 1; without it a guess is used for the
+    veil, and streaks are hidden by nothing.
+    """
+    if clean.ndim != 4 or clean.shape[1] != 3:
+        raise DataError(f"a clip is frames x 3 x height x width, got {tuple(clean.shape)}")
+    given = None if depth is None else _checked_depth(depth, clean)
+    if rain.clear:
+        return Rendered(clean, torch.zeros_like(clean), torch.ones_like(clean[:1, :1]), 0.0)
+    opacity = _opacity(clean, rain, given, textures, first)
+    colour = clean.new_tensor(rain.colour).view(1, 3, 1, 1)
+    streaks = opacity * (colour - rain.absorption * clean)
+    transmission = _transmission(clean, rain.veil, given, rain.seed)
+    light = clean.new_tensor(rain.veil.light).view(1, 3, 1, 1)
+    scene = light + transmission * (clean + streaks - light)
+    level = _level(opacity, transmission)
+    return Rendered(_photograph(scene, rain, first), streaks, transmission, level)
+
+
+def render_frames(
+    clean: NDArray[np.uint8],
+    rain: Rain,
+    *,
+    depth: NDArray[np.float32] | None = None,
+    textures: Sequence[Texture] = (),
+    first: int = 0,
+) -> NDArray[np.uint8]:
+    """``render`` for 8-bit frames, T x H x W x 3."""
+    clip = torch.from_numpy(clean).permute(0, 3, 1, 2).float() / 255
+    distance = None if depth is None else torch.from_numpy(depth)
+    rainy = render(clip, rain, depth=distance, textures=textures, first=first).rainy
+    frames: NDArray[np.uint8] = (rainy * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    return np.ascontiguousarray(frames)
+
+
+def _checked_depth(depth: Tensor, clean: Tensor) -> Tensor:
+    """T x 1 x H x W or 1 x 1 x H x W."""
+    frames = depth if depth.ndim == 3 else depth[None]
+    if frames.shape[-2:] != clean.shape[-2:] or frames.shape[0] not in (1, clean.shape[0]):
+        raise DataError(f"depth {tuple(depth.shape)} does not fit a clip {tuple(clean.shape)}")
+    return frames[:, None].to(clean)
+
+
+def _opacity(
+    clean: Tensor, rain: Rain, depth: Tensor | None, textures: Sequence[Texture], first: int
+) -> Tensor:
+    """T x 1 x H x W of all streaks together, in [-1, 1]; negative where drops darken."""
+    total = clean.new_zeros((clean.shape[0], 1, *clean.shape[2:]))
+    for index, layer in enumerate(rain.layers):
+        drawn = draw_layer(total, layer, rain.wind, (rain.seed, index), first)
+        if depth is not None:
+            # Drops behind an object are hidden by it. Soft, as drops lie at all distances.
+            drawn = drawn * ((depth - layer.distance) * 8 + 1).clamp(0, 1)
+        total = total + drawn
+    for patch in rain.textures:
+        if not textures:
+            raise DataError("this rain has streaks from textures; hand them to the renderer")
+        chosen = textures[min(int(patch.choice * len(textures)), len(textures) - 1)]
+        total = total + draw_texture(total, patch, chosen, first)
+    return total.clamp(-1, 1)
+
+
+def _transmission(clean: Tensor, veil: Veil, depth: Tensor | None, seed: int) -> Tensor:
+    """1 x 1 x H x W, or T x 1 x H x W where depth was given for each frame."""
+    if veil.thickness == 0:
+        return torch.ones_like(clean[:1, :1])
+    distance = _guessed_depth(clean, veil) if depth is None else depth
+    height, width = clean.shape[-2:]
+    coarse = np.random.default_rng((seed, 1_000)).normal(size=(1, 1, 4, 4)).clip(-2, 2)
+    uneven = F.interpolate(clean.new_tensor(coarse), (height, width), mode="bicubic")
+    thickness = veil.thickness * (1 + 0.5 * veil.clouds * uneven).clamp_min(0)
+    return (-thickness * distance).exp()
+
+
+def _guessed_depth(clean: Tensor, veil: Veil) -> Tensor:
+    """1 x 1 x H x W from simple cues: far is up, and far is bright and colourless.
+
+    One guess for a whole clip, as a veil must not flicker.
+    """
+    height, width = clean.shape[-2:]
+    down = torch.linspace(0, 1, height, device=clean.device, dtype=clean.dtype)
+    plane = (1 + (veil.nearest - 1) * down)[None, None, :, None].expand(1, 1, height, width)
+    if veil.cue == 0:
+        return plane
+    # The dark channel, on a small copy: a guess of depth has no use for detail.
+    small = F.adaptive_avg_pool2d(clean.mean(0, keepdim=True), (16, 16))
+    pale = F.interpolate(small.amin(1, keepdim=True), (height, width), mode="bicubic")
+    guess = veil.nearest + (1 - veil.nearest) * pale.clamp(0, 1)
+    return plane + veil.cue * (guess - plane)
+
+
+def _level(opacity: Tensor, transmission: Tensor) -> float:
+    """Grows with what streaks cover and with what the veil takes, and nears 1 only for both."""
+    covered = 4 * float(opacity.abs().mean())
+    return 1 - math.exp(-2 * (covered + float(1 - transmission.mean())))
+
+
+def _photograph(scene: Tensor, rain: Rain, first: int) -> Tensor:
+    """The scene as the camera delivers it: exposure, contrast, noise, compression."""
+    camera = rain.camera
+    if camera.exposure != 1 or camera.contrast != 1:
+        middle = 0.5 * (1 - camera.contrast)
+        scene = scene * (camera.exposure * camera.contrast) + middle * camera.exposure
+    if camera.noise > 0:
+        rng = np.random.default_rng((rain.seed, 2_000, first))
+        grain = torch.from_numpy(rng.standard_normal(tuple(scene.shape), dtype=np.float32))
+        scene = scene + camera.noise * grain.to(scene)
+    scene = scene.clamp(0, 1)
+    return scene if camera.jpeg is None else _compressed(scene, camera.jpeg)
+
+
+def _compressed(clip: Tensor, quality: int) -> Tensor:
+    frames = (clip * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    unpacked = np.stack([_jpeg(frame, quality) for frame in frames])
+    return (torch.from_numpy(unpacked).permute(0, 3, 1, 2).float() / 255).to(clip)
+
+
+def _jpeg(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    turned = np.ascontiguousarray(image[..., ::-1])  # OpenCV's order is blue, green, red
+    _, packed = cv2.imencode(".jpg", turned, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    unpacked = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR), np.uint8)
+    return np.ascontiguousarray(unpacked[..., ::-1])

@@ -1,0 +1,181 @@
+"""Makes a paired data set out of clean pictures: the same picture under many rains.
+
+What was drawn for each pair is written beside the pictures, so that a set can be judged, made
+again, or split by how hard it rains.
+"""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from rain_removal_ros.data import pictures
+from rain_removal_ros.data.rain import Rain, Texture, load_textures, render, sample
+from rain_removal_ros.errors import DataError
+from rain_removal_ros.frames import Image
+from rain_removal_ros.manifest import manifest, write_json
+
+_STEEPEST = 0.75
+"""Radians from the vertical that the outermost of several directions lie at."""
+_REFERENCE_SIZE = 500
+"""Longer side, in pixels, of the pictures that drops of scale 1 suit."""
+_DEPTH_SUFFIXES = (".npy", ".png", ".tif", ".tiff", ".exr")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What the rain is to be like; what is left open is drawn at random."""
+
+    directions: int = 1
+    severity: float | None = None
+    style: str | None = None
+    seed: int = 0
+
+
+def synthesize(
+    source: Path,
+    out: Path,
+    wishes: Wishes,
+    *,
+    depth: Path | None = None,
+    textures: Path | None = None,
+) -> int:
+    """Write ``input/``, ``target/`` and ``manifest.json`` into ``out``; how many pairs.
+
+    Pictures that cannot be used are named and left out.
+    """
+    if wishes.directions < 1:
+        raise DataError(f"directions is how many rains a picture gets, got {wishes.directions}")
+    if depth is not None and not depth.is_dir():
+        raise DataError(f"no folder of depth maps at {depth}")
+    # Refuses a severity or style that does not exist before anything is written.
+    sample(np.random.default_rng(0), severity=wishes.severity, style=wishes.style)
+    named = _named(source)
+    streaks = load_textures(textures) if textures else []
+    _make_folders(out)
+    pairs: list[dict[str, Any]] = []
+    skipped: dict[str, str] = {}
+    for name, path in tqdm(named.items(), unit="picture", disable=None):
+        try:
+            clean = pictures.read(path)
+            distance = None if depth is None else read_depth(depth, path, source, clean.shape)
+        except DataError as error:
+            skipped[str(path)] = str(error)
+            tqdm.write(f"left out: {error}", file=sys.stderr)
+            continue
+        target = _png(clean)
+        for number, rain in enumerate(_rains(name, wishes, len(streaks), clean)):
+            pair = f"{name}-{number:02d}.png"
+            rainy, level = _rendered(clean, rain, distance, streaks)
+            _write(out / "target" / pair, target)
+            _write(out / "input" / pair, _png(rainy))
+            pairs.append({"name": pair, "source": str(path), "level": level, "rain": asdict(rain)})
+    if not pairs:
+        raise DataError(f"none of the {len(named)} pictures in {source} could be used")
+    facts = {"manifest": manifest(), "wishes": asdict(wishes), "skipped": skipped, "pairs": pairs}
+    write_json(out / "manifest.json", facts)
+    return len(pairs)
+
+
+def read_depth(
+    folder: Path, picture: Path, source: Path, shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """The depth map that belongs to a picture, H x W, the farthest at 1.
+
+    Larger is farther. What is not finite or not positive, as where a sensor saw nothing, is as far
+    as can be.
+    """
+    stem = (folder / _relative(picture, source)).with_suffix("")
+    path = next((p for s in _DEPTH_SUFFIXES if (p := stem.with_suffix(s)).is_file()), None)
+    if path is None:
+        raise DataError(f"{picture} has no depth map {stem}{{{','.join(_DEPTH_SUFFIXES)}}}")
+    try:
+        raw = np.load(path) if path.suffix == ".npy" else cv2.imread(str(path), -1)
+    except (OSError, ValueError, cv2.error) as error:
+        raise DataError(f"the depth map {path} cannot be read: {error}") from error
+    if raw is None or raw.ndim != 2 or raw.shape != shape[:2]:
+        found = "no picture" if raw is None else "x".join(map(str, raw.shape))
+        raise DataError(f"the depth map {path} should be {shape[0]}x{shape[1]}, but is {found}")
+    depth = raw.astype(np.float32)
+    seen = np.isfinite(depth) & (depth > 0)
+    if not seen.any():
+        raise DataError(f"the depth map {path} holds no depth")
+    return np.where(seen, depth / depth[seen].max(), np.float32(1))
+
+
+def _named(source: Path) -> dict[str, Path]:
+    """The pictures to be used by the names their pairs will have."""
+    if not source.exists():
+        raise DataError(f"no picture or folder at {source}")
+    paths = pictures.find_pictures(source) if source.is_dir() else [source]
+    if not paths:
+        raise DataError(f"{source} holds no pictures")
+    named: dict[str, Path] = {}
+    for path in paths:
+        name = "-".join(_relative(path, source).with_suffix("").parts)
+        if name in named:
+            raise DataError(f"{named[name]} and {path} would both be called {name}; rename one")
+        named[name] = path
+    return named
+
+
+def _relative(picture: Path, source: Path) -> Path:
+    return picture.relative_to(source) if source.is_dir() else Path(picture.name)
+
+
+def _make_folders(out: Path) -> None:
+    try:
+        for folder in (out / "input", out / "target"):
+            folder.mkdir(parents=True, exist_ok=True)
+            if any(folder.iterdir()):
+                raise DataError(f"{folder} is not empty; choose another folder or clear it")
+    except OSError as error:
+        raise DataError(f"cannot write to {out}: {error.strerror or error}") from error
+
+
+def _rains(name: str, wishes: Wishes, textures: int, clean: Image) -> Iterator[Rain]:
+    """The rains for one picture, whatever others there are."""
+    rng = np.random.default_rng((wishes.seed, zlib.crc32(name.encode())))
+    scale = max(clean.shape[:2]) / _REFERENCE_SIZE
+    angles = np.linspace(-_STEEPEST, _STEEPEST, wishes.directions)
+    for angle in angles:
+        rain = sample(
+            rng, severity=wishes.severity, style=wishes.style, textures=textures, scale=scale
+        )
+        yield rain.turned(float(angle)) if wishes.directions > 1 else rain
+
+
+def _rendered(
+    clean: Image, rain: Rain, depth: NDArray[np.float32] | None, textures: Sequence[Texture]
+) -> tuple[Image, float]:
+    clip = torch.from_numpy(clean).permute(2, 0, 1)[None].float() / 255
+    distance = None if depth is None else torch.from_numpy(depth)
+    rendered = render(clip, rain, depth=distance, textures=textures)
+    rainy: Image = (rendered.rainy[0] * 255).round().byte().permute(1, 2, 0).numpy()
+    return rainy, rendered.level
+
+
+def _png(image: Image) -> bytes:
+    _, packed = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))
+    return packed.tobytes()
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Whole or not at all."""
+    draft = path.with_name(f".{path.name}")
+    try:
+        draft.write_bytes(data)
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from error

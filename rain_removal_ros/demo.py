@@ -1,0 +1,238 @@
+"""Shows what the package does on a street that it brings along: a video, a still and a figure.
+
+Where ROS is installed, a simulated camera and the node run as on a robot, in processes of their
+own, and what they publish is recorded. Elsewhere the same frames go through the same stream.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from rain_removal_ros.errors import DataError
+from rain_removal_ros.frames import Frame, Image
+
+__all__ = ["WAYS", "Moment", "Plan", "Summary", "Tell", "run"]
+
+WAYS = ("auto", "ros", "direct")
+"""How frames get to the network; auto takes ROS where it is installed."""
+
+Tell = Callable[[str], None]
+"""Is handed a line of progress at a time."""
+
+_PATIENCE_S = 30.0
+"""What has not been cleaned directly by then is left out."""
+_PANEL_WIDTH = 480
+"""Smaller pictures are enlarged to it, so that the labels can be read."""
+_BAR, _FOOT = 28, 32
+_INK, _PAPER, _FAINT = (235, 235, 235), (28, 28, 30), (165, 165, 170)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be shown."""
+
+    output: Path
+    weights: str = ""
+    """Weight file; empty takes the best that ships."""
+    seconds: float = 5.0
+    width: int = 480
+    height: int = 360
+    fps: float = 15.0
+    seed: int = 0
+    severity: float = 0.3
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One frame on all its ways."""
+
+    stamp_ns: int
+    rainy: Image
+    clean: Image
+    attention: NDArray[np.uint8]
+    reference: Image
+    """The same moment without rain."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What came of it."""
+
+    frames: int
+    rainy_db: float
+    """Mean PSNR of the rainy frames against those without rain."""
+    clean_db: float
+    """The same of the cleaned frames."""
+    still: Path
+    video: Path
+
+
+def run(plan: Plan, *, way: str, tell: Tell) -> Summary | None:
+    """Show it; nothing is returned, and nothing written, where no clean frame came through."""
+    try:
+        plan.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot write to {plan.output}: {error.strerror}") from error
+    moments, note = _record(plan, way, tell)
+    if not moments:
+        return None
+    still, video = plan.output / "still.png", plan.output / "demo.mp4"
+    tell(f"writing {len(moments)} frames")
+    _write_still(still, board(moments[len(moments) // 2], note))
+    _write_video(video, [board(moment, note) for moment in moments], _rate(moments, plan.fps))
+    return Summary(
+        frames=len(moments),
+        rainy_db=float(np.mean([_psnr(moment.rainy, moment.reference) for moment in moments])),
+        clean_db=float(np.mean([_psnr(_fitted(moment), moment.reference) for moment in moments])),
+        still=still,
+        video=video,
+    )
+
+
+def _record(plan: Plan, way: str, tell: Tell) -> tuple[list[Moment], str]:
+    """The moments, and a line on how they came about."""
+    there = importlib.util.find_spec("rclpy") is not None
+    if way == "ros" and not there:
+        raise DataError("ROS is not installed here (there is no rclpy); leave --way out")
+    if way == "direct" or not there:
+        return _directly(plan, tell)
+    from rain_removal_ros.ros import demo
+
+    return demo.record(plan, tell)
+
+
+def _directly(plan: Plan, tell: Tell) -> tuple[list[Moment], str]:
+    """Every frame, in order, through a stream."""
+    from rain_removal_ros import engines
+    from rain_removal_ros.data.scenes import Film, RainSettings, SceneSettings, open_scene
+    from rain_removal_ros.settings import EngineSettings, NetworkSettings
+    from rain_removal_ros.stream import Stream
+
+    engine = engines.load(NetworkSettings(weights=plan.weights), EngineSettings())
+    scene = SceneSettings(width=plan.width, height=plan.height, fps=plan.fps, seed=plan.seed)
+    film = Film(open_scene(scene), RainSettings(severity=plan.severity))
+    stream = Stream(engine)
+    moments: list[Moment] = []
+    took_s = 0.0
+    count = max(1, round(plan.seconds * plan.fps))
+    began = told = time.monotonic()
+    for index in range(count):
+        if moments and time.monotonic() - began > _PATIENCE_S:
+            break
+        view = film.view(index)
+        step = stream.step(Frame(view.rainy, stamp_ns=round(index * 1e9 / plan.fps)))
+        took_s += step.seconds
+        assert step.attention is not None
+        moments.append(
+            Moment(
+                step.frame.stamp_ns, view.rainy, step.frame.image, step.attention, view.shot.image
+            )
+        )
+        if time.monotonic() - told > 2:
+            tell(f"{len(moments)} of {count} frames, {1e3 * took_s / len(moments):.0f} ms each")
+            told = time.monotonic()
+    speed = f"{1e3 * took_s / len(moments):.0f} ms a frame on {engine.device}"
+    return moments, f"{engine.network_name}, without ROS: {speed}"
+
+
+# --- Pictures --------------------------------------------------------------------------------
+
+
+def board(moment: Moment, note: str) -> Image:
+    """Rainy and cleaned side by side, below them attention and the truth, all with labels."""
+    clean = _fitted(moment)
+    rainy_db, clean_db = _psnr(moment.rainy, moment.reference), _psnr(clean, moment.reference)
+    top = [
+        _panel(moment.rainy, "In the rain", f"{rainy_db:.1f} dB"),
+        _panel(clean, "Cleaned", f"{clean_db:.1f} dB"),
+    ]
+    below = [
+        _panel(_glow(moment.attention), "Attention", "where the network saw rain"),
+        _panel(moment.reference, "Without rain", "for comparison; the network never saw it"),
+    ]
+    rows = np.vstack([np.hstack(top), np.hstack(below)])
+    foot = _strip(_FOOT, rows.shape[1])
+    _text(foot, note, at=(10, 21), size=0.5, colour=_FAINT)
+    return np.asarray(np.vstack([rows, foot]), np.uint8)
+
+
+def _panel(image: Image, title: str, note: str) -> NDArray[np.uint8]:
+    if image.shape[1] < _PANEL_WIDTH:
+        height = round(image.shape[0] * _PANEL_WIDTH / image.shape[1])
+        image = np.asarray(cv2.resize(image, (_PANEL_WIDTH, height)), np.uint8)
+    bar = _strip(_BAR, image.shape[1])
+    end = _text(bar, title, at=(10, 19), size=0.55, colour=_INK)
+    _text(bar, note, at=(end + 12, 19), size=0.45, colour=_FAINT)
+    return np.asarray(np.vstack([bar, image]), np.uint8)
+
+
+def _strip(height: int, width: int) -> NDArray[np.uint8]:
+    return np.full((height, width, 3), _PAPER, np.uint8)
+
+
+def _text(
+    onto: NDArray[np.uint8],
+    text: str,
+    *,
+    at: tuple[int, int],
+    size: float,
+    colour: tuple[int, int, int],
+) -> int:
+    """Write a line of text; returns where it ends."""
+    font = cv2.FONT_HERSHEY_SIMPLEX
+    cv2.putText(onto, text, at, font, size, colour, 1, cv2.LINE_AA)
+    (width, _), _ = cv2.getTextSize(text, font, size, 1)
+    return at[0] + width
+
+
+def _glow(attention: NDArray[np.uint8]) -> Image:
+    coloured = cv2.applyColorMap(attention, cv2.COLORMAP_INFERNO)
+    return np.asarray(cv2.cvtColor(coloured, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _fitted(moment: Moment) -> Image:
+    """The clean frame in the size of the others, from networks that enlarge."""
+    size = moment.reference.shape[1::-1]
+    if moment.clean.shape[1::-1] == size:
+        return moment.clean
+    return np.asarray(cv2.resize(moment.clean, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _psnr(image: Image, reference: Image) -> float:
+    return float(cv2.PSNR(image, reference))
+
+
+def _rate(moments: Sequence[Moment], fps: float) -> float:
+    """Frames a second of those that came through, so that the video runs in real time."""
+    if len(moments) < 2:
+        return fps
+    return min(fps, (len(moments) - 1) * 1e9 / (moments[-1].stamp_ns - moments[0].stamp_ns))
+
+
+def _write_still(path: Path, image: Image) -> None:
+    _, packed = cv2.imencode(".png", image[..., ::-1])
+    try:
+        path.write_bytes(packed.tobytes())
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _write_video(path: Path, images: Sequence[Image], fps: float) -> None:
+    # The codec takes even sizes only.
+    height, width = (length // 2 * 2 for length in images[0].shape[:2])
+    # MPEG-4: every build of OpenCV can write it, and it costs 1/30 of VP9.
+    code = cv2.VideoWriter.fourcc(*"mp4v")
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, code, fps, (width, height))
+    if not writer.isOpened():
+        raise DataError(f"cannot write the video {path}")
+    for image in images:
+        writer.write(cv2.cvtColor(image[:height, :width], cv2.COLOR_RGB2BGR))
+    writer.release()

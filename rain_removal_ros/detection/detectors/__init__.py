@@ -1,0 +1,69 @@
+"""Those who look at the pictures. A detector is one small class in a file of its own.
+
+It says which classes it knows and finds them on one picture at a time; nothing is known of rain
+here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from rain_removal_ros.detection.boxes import Detections
+from rain_removal_ros.errors import DataError
+from rain_removal_ros.frames import Image
+
+__all__ = ["COCO", "Detector", "create"]
+
+
+class Detector(Protocol):
+    """Finds objects of its classes on pictures."""
+
+    name: str
+    labels: tuple[str, ...]
+    sure: float
+    """The score from which a detection is usually taken for one."""
+    fingerprint: str
+    """Changes whenever the same picture might be answered differently."""
+
+    def detect(self, image: Image) -> Detections: ...
+
+
+def create(wanted: str, *, provider: str = "cpu") -> Detector:
+    """The detector meant by hog, an .onnx file, torchvision:NAME=WEIGHTS or hf:FOLDER."""
+    if wanted == "hog":
+        from rain_removal_ros.detection.detectors.hog import Hog
+
+        return Hog()
+    kind, _, rest = wanted.partition(":")
+    if kind == "torchvision":
+        from rain_removal_ros.detection.detectors.torchvision import Torchvision
+
+        return Torchvision(rest)
+    if kind == "hf":
+        from rain_removal_ros.detection.detectors.transformers import Transformer
+
+        return Transformer(Path(rest))
+    if wanted.endswith(".onnx"):
+        from rain_removal_ros.detection.detectors.yolo import Yolo
+
+        return Yolo(Path(wanted), provider=provider)
+    raise DataError(
+        f"no detector is called {wanted!r}; there are hog, an .onnx file, "
+        "torchvision:NAME=WEIGHTS and hf:FOLDER"
+    )
+
+
+COCO = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat",
+    "traffic light", "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog",
+    "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella",
+    "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard", "sports ball", "kite",
+    "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle",
+    "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange",
+    "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant",
+    "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard", "cell phone",
+    "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors",
+    "teddy bear", "hair drier", "toothbrush",
+)  # fmt: skip
+"""The classes most detectors are trained on, in their order."""

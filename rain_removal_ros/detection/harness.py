@@ -1,0 +1,217 @@
+"""Shows every arm's pictures to every detector, and remembers what was found.
+
+What one arm gave under one condition is kept on disk under everything it depends on, so that with
+a new model only that model is run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from rain_removal_ros.detection.arms import CLEAN, Arm
+from rain_removal_ros.detection.boxes import Detections, as_boxes
+from rain_removal_ros.detection.detectors import Detector
+from rain_removal_ros.detection.sources import Condition, Source
+from rain_removal_ros.errors import DataError
+from rain_removal_ros.frames import Image
+from rain_removal_ros.manifest import write_json
+from rain_removal_ros.rain_level import RainGauge
+
+__all__ = ["Run", "default_cache", "run"]
+
+_VERSION = 1
+"""Of what is kept; another number forgets all of it."""
+_QUALITY = 90
+
+
+@dataclass
+class Run:
+    """All that was seen, ready to be scored."""
+
+    source: Source
+    found: dict[tuple[str, str, str], list[Detections]] = field(default_factory=dict)
+    """By condition, arm and detector: what was found on each item."""
+    seconds: dict[tuple[str, str], float] = field(default_factory=dict)
+    """By condition and arm: what it took to make one picture, the median."""
+    levels: dict[str, list[float]] = field(default_factory=dict)
+    """By condition: how hard it rains, as the node would gauge it."""
+    _pictures: dict[tuple[str, str], Path] = field(default_factory=dict)
+
+    def picture(self, condition: str, arm: str, index: int) -> Image:
+        """What an arm showed, as a JPEG gives it back."""
+        path = self._pictures[condition, arm] / f"{index:06d}.jpg"
+        shown = cv2.imread(str(path))
+        if shown is None:
+            raise DataError(f"{path} is gone; run again with another --cache")
+        return np.ascontiguousarray(shown[..., ::-1])
+
+
+def run(source: Source, arms: Sequence[Arm], detectors: Sequence[Detector], *, cache: Path) -> Run:
+    """See every frame of a source under every condition through every arm."""
+    with _writing(cache):
+        cache.mkdir(parents=True, exist_ok=True)
+    done = Run(source)
+    for condition in source.conditions:
+        passes = [_Pass(cache, source, condition, arm, detectors) for arm in arms]
+        gauge = _Gauge(cache, source, condition)
+        if gauge.missing or any(one.missing for one in passes):
+            _see(source, condition, [one for one in passes if one.missing], gauge)
+        done.levels[condition.name] = gauge.levels
+        for one in passes:
+            place = (condition.name, one.arm.name)
+            done.seconds[place] = float(np.median(one.seconds))
+            done._pictures[place] = one.pictures
+            for name, found in one.found.items():
+                done.found[(*place, name)] = found
+    return done
+
+
+def default_cache() -> Path:
+    """The user's cache folder, as other programs have theirs."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "rain_removal_ros" / "detect"
+
+
+class _Pass:
+    """One arm under one condition: what is known of it already, and what is still to be seen."""
+
+    def __init__(
+        self,
+        cache: Path,
+        source: Source,
+        condition: Condition,
+        arm: Arm,
+        detectors: Sequence[Detector],
+    ) -> None:
+        self.arm = arm
+        self.found: dict[str, list[Detections]] = {}
+        self.seconds: list[float] = []
+        self.missing: list[Detector] = []
+        # Rain does not change what is clean: seen once, it is known for every condition.
+        weather = "any" if arm.name == CLEAN else condition.name
+        place = (source.fingerprint, weather, arm.fingerprint)
+        self.pictures = cache / _key("pictures", *place)
+        self._files = {
+            each.name: cache / f"{_key('found', *place, each.fingerprint)}.json"
+            for each in detectors
+        }
+        for detector in detectors:
+            kept = _read(self._files[detector.name])
+            if kept is None or len(kept["found"]) != len(source.items):
+                self.missing.append(detector)
+            else:
+                self.found[detector.name] = [_detections(entry) for entry in kept["found"]]
+                self.seconds = kept["seconds"]
+
+    def begin(self) -> None:
+        with _writing(self.pictures):
+            self.pictures.mkdir(parents=True, exist_ok=True)
+        self.seconds = []
+        for detector in self.missing:
+            self.found[detector.name] = []
+
+    def keep_picture(self, index: int, image: Image) -> None:
+        _, packed = cv2.imencode(
+            ".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
+        )
+        with _writing(self.pictures):
+            (self.pictures / f"{index:06d}.jpg").write_bytes(packed.tobytes())
+
+    def keep(self) -> None:
+        for detector in self.missing:
+            found = [
+                [list(each.labels), each.scores.round(5).tolist(), each.boxes.round(2).tolist()]
+                for each in self.found[detector.name]
+            ]
+            write_json(self._files[detector.name], {"seconds": self.seconds, "found": found})
+        self.missing = []
+
+
+class _Gauge:
+    """The rain level of every frame under one condition."""
+
+    def __init__(self, cache: Path, source: Source, condition: Condition) -> None:
+        self._file = cache / f"{_key('levels', source.fingerprint, condition.name)}.json"
+        kept = _read(self._file)
+        self.levels: list[float] = [] if kept is None else kept["levels"]
+        self.missing = len(self.levels) != len(source.items)
+
+    def keep(self) -> None:
+        write_json(self._file, {"levels": self.levels})
+
+
+def _see(source: Source, condition: Condition, passes: Sequence[_Pass], gauge: _Gauge) -> None:
+    """Go once through the frames and fill what is missing."""
+    for one in passes:
+        one.begin()
+    gauge.levels = []
+    rain, sequence = RainGauge(), None
+    wanted = {id(detector): detector for one in passes for detector in one.missing}
+    with contextlib.ExitStack() as stack:
+        # A thread each: they have their own memory of the last picture, and leave Python's lock.
+        pools = {key: stack.enter_context(ThreadPoolExecutor(1)) for key in wanted}
+        scenes = zip(source.items, source.scenes(condition), strict=True)
+        bar = tqdm(scenes, condition.name, len(source.items), leave=False, disable=None)
+        for index, (item, scene) in enumerate(bar):
+            if item.sequence != sequence:
+                sequence = item.sequence
+                rain.reset()
+                for one in passes:
+                    one.arm.begin()
+            gauge.levels.append(rain.update(scene.rainy))
+            waiting: list[tuple[list[Detections], Future[Detections], float, float]] = []
+            for one in passes:
+                began = time.perf_counter()
+                shown = one.arm.show(scene)
+                one.seconds.append(time.perf_counter() - began)
+                one.keep_picture(index, shown)
+                # Networks may enlarge; truth is in pixels of the frame as it came.
+                x = scene.rainy.shape[1] / shown.shape[1]
+                y = scene.rainy.shape[0] / shown.shape[0]
+                for detector in one.missing:
+                    future = pools[id(detector)].submit(detector.detect, shown.copy())
+                    waiting.append((one.found[detector.name], future, x, y))
+            for found, future, x, y in waiting:
+                found.append(future.result().scaled(x, y))
+    for one in passes:
+        one.keep()
+    gauge.keep()
+
+
+def _key(*parts: str) -> str:
+    digest = hashlib.sha256("\n".join([str(_VERSION), *parts]).encode()).hexdigest()[:24]
+    return f"{parts[0]}-{digest}"
+
+
+def _read(path: Path) -> Any:
+    """What was kept, or None if there is nothing that can be used."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _detections(entry: Any) -> Detections:
+    labels, scores, boxes = entry
+    return Detections(tuple(labels), np.asarray(scores, np.float64), as_boxes(boxes))
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Any:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}; see --cache") from error

@@ -1,0 +1,405 @@
+"""The scores of COCO, and those it lacks, for many draws of pictures at once.
+
+Which detection found which object is settled once, by pycocotools, and kept as tables. A draw of
+pictures only changes how often each row counts, so that a thousand draws are a few cumulative sums.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rain_removal_ros.detection.bootstrap import Values, Weights
+from rain_removal_ros.detection.boxes import Detections, Truths, areas
+from rain_removal_ros.errors import DataError
+
+IOUS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
+SIZES = ("all", "small", "medium", "large")
+_HALF, _THREE_QUARTERS = IOUS.index(0.5), IOUS.index(0.75)
+_RECALLS = np.linspace(0, 1, 101)
+_CHUNK = 64
+"""Draws worked on together: few enough that they stay in the processor's cache."""
+_CALIBRATION_BINS = 10
+_NONE: NDArray[np.intp] = np.zeros(0, np.intp)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The detections of one class and size on all pictures, the surest first."""
+
+    scores: NDArray[np.float64]
+    picture: NDArray[np.intp]
+    hit: NDArray[np.bool_]
+    """IoU thresholds x detections: whether it found an object that counts."""
+    ignored: NDArray[np.bool_]
+    """IoU thresholds x detections: whether it counts neither way."""
+    positives: NDArray[np.int64]
+    """How many objects each picture has."""
+    found_at: tuple[NDArray[np.float64], ...]
+    """For each picture, the score with which each of its objects is found at IoU 0.5, or -1."""
+    counted: tuple[NDArray[np.intp], ...]
+    """For each picture, the numbers of its objects among all its truths."""
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Truth against detections, for every class."""
+
+    tables: dict[tuple[str, str], Table]
+    """By class and size."""
+    labels: tuple[str, ...]
+    pictures: int
+
+    def of(self, label: str | None, size: str = "all") -> list[Table]:
+        """The tables of one class, or of all."""
+        return [self.tables[name, size] for name in ([label] if label else self.labels)]
+
+
+def match(
+    truths: Sequence[Truths], detections: Sequence[Detections], labels: Sequence[str]
+) -> Matches:
+    """Compare what is there with what was found; classes beyond ``labels`` are left out."""
+    evaluation = _evaluated(truths, detections, labels)
+    count = len(truths)
+    tables = {}
+    for row, (label, size) in enumerate((label, size) for label in labels for size in SIZES):
+        found = evaluation.evalImgs[row * count : (row + 1) * count]
+        tables[label, size] = _table(found, evaluation.origin)
+    return Matches(tables, tuple(labels), count)
+
+
+def join(parts: Sequence[Matches]) -> Matches:
+    """Several sets of pictures as one; they have the same classes."""
+    starts = np.cumsum([0, *(part.pictures for part in parts)])
+    tables = {
+        key: _merged([
+            replace(part.tables[key], picture=part.tables[key].picture + start)
+            for part, start in zip(parts, starts, strict=False)
+        ])
+        for key in parts[0].tables
+    }  # fmt: skip
+    return Matches(tables, parts[0].labels, int(starts[-1]))
+
+
+def choose(first: Matches, second: Matches, use_second: NDArray[np.bool_]) -> Matches:
+    """Each picture's detections from one of two arms."""
+    return Matches(
+        {
+            key: _chosen(table, second.tables[key], use_second)
+            for key, table in first.tables.items()
+        },
+        first.labels,
+        first.pictures,
+    )
+
+
+def mean_ap(
+    matches: Matches,
+    weights: Weights,
+    *,
+    label: str | None = None,
+    size: str = "all",
+    iou: float | None = None,
+) -> Values:
+    """Average precision, over all IoU thresholds and classes unless one is named."""
+    rows = range(len(IOUS)) if iou is None else [IOUS.index(iou)]
+    values = np.stack([_ap(table, weights, rows) for table in matches.of(label, size)])
+    return _mean(values, (0, 2))
+
+
+def recall_at(matches: Matches, weights: Weights, *, false_per_picture: float) -> Values:
+    """Share of objects found where so many false alarms a picture are allowed, over classes."""
+    values = []
+    allowed = false_per_picture * weights.sum(1)
+    for table in matches.of(None):
+        drawn = weights[:, table.picture]
+        false = np.cumsum(drawn * _false(table), axis=1)
+        hits = np.cumsum(drawn * table.hit[_HALF], axis=1)
+        last = (false <= allowed[:, None]).sum(1)
+        found = np.concatenate([np.zeros((len(hits), 1)), hits], axis=1)
+        positives = weights @ table.positives
+        with np.errstate(invalid="ignore", divide="ignore"):
+            values.append(found[np.arange(len(found)), last] / positives)
+    return _mean(np.stack(values), (0,))
+
+
+def found_objects(matches: Matches, score: float) -> list[NDArray[np.bool_]]:
+    """For each picture, which of its objects (class after class) are found at this score."""
+    tables = matches.of(None)
+    return [
+        np.concatenate([table.found_at[picture] >= score for table in tables])
+        for picture in range(matches.pictures)
+    ]
+
+
+def object_numbers(matches: Matches) -> list[NDArray[np.intp]]:
+    """For each picture, the numbers among its truths of what ``found_objects`` speaks of."""
+    tables = matches.of(None)
+    return [
+        np.concatenate([table.counted[picture] for table in tables])
+        for picture in range(matches.pictures)
+    ]
+
+
+def false_alarms(matches: Matches, score: float) -> NDArray[np.int64]:
+    """False detections on each picture at this score."""
+    total = np.zeros(matches.pictures, np.int64)
+    for table in matches.of(None):
+        counted = _false(table) & (table.scores >= score)
+        total += np.bincount(table.picture[counted], minlength=matches.pictures)
+    return total
+
+
+def calibration_error(matches: Matches, weights: Weights) -> Values:
+    """How far, on average, a detection's score is from the share of such that are right."""
+    sums = np.zeros((3, _CALIBRATION_BINS, matches.pictures))
+    for table in matches.of(None):
+        used = ~table.ignored[_HALF]
+        bins = np.minimum((table.scores * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1)
+        for row, amount in enumerate((1.0, table.scores, table.hit[_HALF])):
+            places = (bins[used], table.picture[used])
+            np.add.at(sums[row], places, amount if row == 0 else np.asarray(amount)[used])
+    count, scores, hits = weights.astype(np.float64) @ sums.transpose(0, 2, 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error: Values = np.abs(scores - hits).sum(1) / count.sum(1)
+    return error
+
+
+def per_picture(amounts: NDArray[Any], weights: Weights) -> Values:
+    """A mean over pictures."""
+    mean: Values = weights.astype(np.float64) @ amounts / weights.sum(1)
+    return mean
+
+
+def curve(matches: Matches, label: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Recall and the best precision at that recall or beyond, at IoU 0.5."""
+    table = matches.tables[label, "all"]
+    hits = np.cumsum(table.hit[_HALF])
+    precision = hits / np.maximum(np.cumsum(table.hit[_HALF] | _false(table)), 1)
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    return hits / max(1, int(table.positives.sum())), envelope
+
+
+def best_score(matches: Matches) -> float:
+    """The score at which precision and recall are best together (F1), over all classes."""
+    tables = matches.of(None)
+    scores = np.concatenate([table.scores for table in tables])
+    hit = np.concatenate([table.hit[_HALF] for table in tables])
+    false = np.concatenate([_false(table) for table in tables])
+    if not hit.any():
+        return 0.5
+    order = np.argsort(-scores, kind="stable")
+    hits, alarms = np.cumsum(hit[order]), np.cumsum(false[order])
+    positives = sum(int(table.positives.sum()) for table in tables)
+    return float(scores[order][np.argmax(2 * hits / (hits + alarms + positives))])
+
+
+def _false(table: Table) -> NDArray[np.bool_]:
+    false: NDArray[np.bool_] = ~(table.hit[_HALF] | table.ignored[_HALF])
+    return false
+
+
+def _ap(table: Table, weights: Weights, rows: Iterable[int]) -> NDArray[np.float64]:
+    """Draws x thresholds: area under the precision envelope, at COCO's 101 recalls."""
+    rows = list(rows)
+    result = np.full((len(weights), len(rows)), np.nan)
+    for start in range(0, len(weights), _CHUNK):
+        part = weights[start : start + _CHUNK]
+        positives = part @ table.positives.astype(np.float32)
+        drawn = part[:, table.picture]
+        everything = None if table.ignored[rows].any() else np.cumsum(drawn, axis=1)
+        for column, row in enumerate(rows):
+            counted = everything
+            if counted is None:
+                counted = np.cumsum(drawn * ~table.ignored[row], axis=1)
+            hits = np.flatnonzero(table.hit[row])
+            area = _area(np.cumsum(drawn[:, hits], axis=1), counted[:, hits], positives)
+            result[start : start + _CHUNK, column] = area
+    return result
+
+
+def _area(
+    hits: NDArray[np.float32], counted: NDArray[np.float32], positives: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Precision falls only between hits, so that it need be known at hits alone."""
+    precision = hits / np.maximum(counted, 1)
+    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    recall = hits.astype(np.float64) / np.maximum(positives, 1)[:, None]
+    reached = np.searchsorted(_RECALLS, recall, side="right")
+    steps = np.diff(reached, axis=1, prepend=0)
+    area: NDArray[np.float64] = (envelope * steps).sum(1) / len(_RECALLS)
+    area[positives == 0] = np.nan
+    return area
+
+
+def _mean(values: NDArray[np.float64], axes: tuple[int, ...]) -> Values:
+    """The mean of what is known; NaN where nothing is."""
+    known = np.isfinite(values)
+    count = known.sum(axes)
+    total = np.where(known, values, 0).sum(axes)
+    mean: Values = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return mean
+
+
+def _evaluated(
+    truths: Sequence[Truths], detections: Sequence[Detections], labels: Sequence[str]
+) -> Any:
+    """A COCOeval that has matched everything; ``origin`` leads from its ids to our numbers."""
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ImportError as error:
+        raise DataError(
+            "scoring detections needs pycocotools; pip install 'rain_removal_ros[detect]'"
+        ) from error
+    numbers = {label: index for index, label in enumerate(labels, 1)}
+    common = {
+        "images": [{"id": picture} for picture in range(len(truths))],
+        "categories": [{"id": number, "name": label} for label, number in numbers.items()],
+    }
+    objects, origin = [], [-1]
+    for picture, truth in enumerate(truths):
+        sizes = areas(truth.boxes)
+        for index, label in enumerate(truth.labels):
+            if label in numbers:
+                box = _as_coco(truth.boxes[index])
+                crowd = int(truth.ignored[index])
+                objects.append(_annotation(len(origin), picture, numbers[label], box, sizes[index]))
+                objects[-1] |= {"iscrowd": crowd}
+                origin.append(index)
+    found: list[dict[str, Any]] = []
+    for picture, seen in enumerate(detections):
+        sizes = areas(seen.boxes)
+        for index, label in enumerate(seen.labels):
+            if label in numbers:
+                box = _as_coco(seen.boxes[index])
+                entry = _annotation(len(found) + 1, picture, numbers[label], box, sizes[index])
+                found.append(entry | {"iscrowd": 0, "score": float(seen.scores[index])})
+    with contextlib.redirect_stdout(io.StringIO()):
+        sides = []
+        for annotations in (objects, found):
+            side = COCO()
+            side.dataset = {**common, "annotations": annotations}
+            side.createIndex()
+            sides.append(side)
+        evaluation = COCOeval(*sides, "bbox")
+        evaluation.params.iouThrs = np.array(IOUS)
+        evaluation.evaluate()
+    evaluation.origin = np.array(origin)
+    return evaluation
+
+
+def _annotation(
+    number: int, picture: int, category: int, box: list[float], area: float
+) -> dict[str, Any]:
+    return {
+        "id": number,
+        "image_id": picture,
+        "category_id": category,
+        "bbox": box,
+        "area": float(area),
+    }
+
+
+def _as_coco(box: NDArray[np.float64]) -> list[float]:
+    x1, y1, x2, y2 = box.tolist()
+    return [x1, y1, x2 - x1, y2 - y1]
+
+
+def _table(found: Sequence[dict[str, Any] | None], origin: NDArray[np.intp]) -> Table:
+    """One class and size out of pycocotools' record of each picture, None where it has neither."""
+    scores, pictures, hits, ignored = [], [], [], []
+    positives = np.zeros(len(found), np.int64)
+    found_at: list[NDArray[np.float64]] = []
+    counted: list[NDArray[np.intp]] = []
+    for picture, entry in enumerate(found):
+        if entry is None:
+            found_at.append(np.zeros(0))
+            counted.append(np.zeros(0, np.intp))
+            continue
+        mine = np.asarray(entry["dtScores"], np.float64)
+        skipped = entry["dtIgnore"].astype(bool)
+        scores.append(mine)
+        pictures.append(np.full(len(mine), picture))
+        hits.append((entry["dtMatches"] > 0) & ~skipped)
+        ignored.append(skipped)
+        real = ~np.asarray(entry["gtIgnore"], bool)
+        positives[picture] = int(real.sum())
+        matched = entry["gtMatches"][_HALF].astype(int)
+        by_id = dict(zip(entry["dtIds"], mine, strict=True))
+        at = np.array([by_id.get(number, -1.0) for number in matched], np.float64)
+        found_at.append(at[real] if len(at) else np.zeros(0))
+        counted.append(origin[np.asarray(entry["gtIds"], int)[real]] if len(at) else _NONE)
+    return _sorted(
+        Table(
+            np.concatenate([np.zeros(0), *scores]),
+            np.concatenate([_NONE, *pictures]),
+            np.concatenate([np.zeros((len(IOUS), 0), bool), *hits], axis=1),
+            np.concatenate([np.zeros((len(IOUS), 0), bool), *ignored], axis=1),
+            positives,
+            tuple(found_at),
+            tuple(counted),
+        )
+    )
+
+
+def _sorted(table: Table) -> Table:
+    order = np.argsort(-table.scores, kind="stable")
+    return replace(
+        table,
+        scores=table.scores[order],
+        picture=table.picture[order],
+        hit=table.hit[:, order],
+        ignored=table.ignored[:, order],
+    )
+
+
+def _merged(tables: Sequence[Table]) -> Table:
+    return _sorted(
+        Table(
+            np.concatenate([table.scores for table in tables]),
+            np.concatenate([table.picture for table in tables]),
+            np.concatenate([table.hit for table in tables], axis=1),
+            np.concatenate([table.ignored for table in tables], axis=1),
+            np.concatenate([table.positives for table in tables]),
+            tuple(at for table in tables for at in table.found_at),
+            tuple(at for table in tables for at in table.counted),
+        )
+    )
+
+
+def _chosen(first: Table, second: Table, use_second: NDArray[np.bool_]) -> Table:
+    parts = [_only(first, ~use_second), _only(second, use_second)]
+    found_at = (
+        (theirs if use else mine)
+        for mine, theirs, use in zip(first.found_at, second.found_at, use_second, strict=True)
+    )
+    return _sorted(
+        Table(
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.picture for part in parts]),
+            np.concatenate([part.hit for part in parts], axis=1),
+            np.concatenate([part.ignored for part in parts], axis=1),
+            first.positives,
+            tuple(found_at),
+            first.counted,
+        )
+    )
+
+
+def _only(table: Table, pictures: NDArray[np.bool_]) -> Table:
+    """The detections on some of the pictures."""
+    kept = pictures[table.picture]
+    return replace(
+        table,
+        scores=table.scores[kept],
+        picture=table.picture[kept],
+        hit=table.hit[:, kept],
+        ignored=table.ignored[:, kept],
+    )

@@ -1,0 +1,330 @@
+"""Where pictures come from: photos under synthetic rain, rainy recordings, the simulated drive.
+
+A source gives the same frames each time it is asked, one after the other, under each of its
+conditions. What is on them is known beforehand, or by nobody.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from rain_removal_ros.data import pictures, rain
+from rain_removal_ros.data.drive import Drive
+from rain_removal_ros.detection import truth
+from rain_removal_ros.detection.boxes import Truths
+from rain_removal_ros.errors import DataError
+from rain_removal_ros.frames import Image
+
+__all__ = ["Condition", "Drives", "Falling", "Item", "Photos", "Recorded", "Scene", "Source"]
+
+_REFERENCE_SIZE = 500
+"""Longer side, in pixels, of the pictures that drops of scale 1 suit."""
+_STILL_NS = 10_000_000_000
+"""Between photos that do not follow each other."""
+_BLOCK_S = 2.0
+"""Frames this far apart are taken for independent where there is only one long sequence."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """The weather of one pass over the pictures."""
+
+    name: str
+    severity: float | None = None
+    """Of synthetic rain; None for rain as it was recorded."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One frame's name, the sequence it belongs to, and what is on it."""
+
+    name: str
+    sequence: str
+    truth: Truths | None = None
+    block: str = ""
+    """The part of a long sequence; empty where the sequence is drawn as a whole."""
+
+    @property
+    def group(self) -> str:
+        """What is drawn together when chance is estimated."""
+        return self.block or self.sequence
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One frame as the camera gives it, and as it would be without rain where that is known."""
+
+    rainy: Image
+    clean: Image | None
+    stamp_ns: int
+    online: Mapping[str, Image] = field(default_factory=dict)
+    """What was made of it when it was recorded, by topic."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Falling:
+    """The synthetic rain that falls on clear pictures."""
+
+    severities: tuple[float, ...] = (0.3, 0.6, 1.0)
+    style: str = "heavy"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for severity in self.severities:
+            rain.sample(np.random.default_rng(0), severity=severity, style=self.style)
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        levels = sorted({0.0, *self.severities})
+        return tuple(Condition(f"rain {level:g}" if level else "clear", level) for level in levels)
+
+    def on(self, image: Image, name: str, severity: float, frame: int) -> Image:
+        """The rainy picture; the rain is settled by seed and ``name`` alone."""
+        rng = np.random.default_rng((self.seed, zlib.crc32(name.encode())))
+        scale = max(image.shape[:2]) / _REFERENCE_SIZE
+        drops = rain.sample(rng, severity=severity, style=self.style, scale=scale)
+        return np.asarray(rain.render_frames(image[None], drops, first=frame)[0])
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the wishes and with the code that makes rain of them."""
+        code = hashlib.sha256()
+        for path in sorted(Path(rain.__file__).parent.glob("*.py")):
+            code.update(path.read_bytes())
+        return f"{self.style} {self.seed} {code.hexdigest()[:16]}"
+
+
+class Source(Protocol):
+    """Frames, sequence after sequence."""
+
+    name: str
+    items: list[Item]
+    conditions: tuple[Condition, ...]
+    has_clean: bool
+    frame_s: float | None
+    """Seconds between frames that follow each other; None where none do."""
+    fingerprint: str
+    notes: list[str]
+
+    def scenes(self, condition: Condition) -> Iterator[Scene]:
+        """One scene for each item, in order."""
+        ...
+
+
+@dataclass
+class _Folder:
+    """Pictures on disk, with or without labels."""
+
+    folder: Path
+    labels: Path | None = None
+    form: str = "auto"
+    video_fps: float | None = None
+    """The pictures of each folder follow each other at this rate; None for single photos."""
+    limit: int | None = None
+    paths: list[Path] = field(init=False)
+    items: list[Item] = field(init=False)
+    notes: list[str] = field(init=False, default_factory=list)
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not self.folder.is_dir():
+            raise DataError(f"there is no folder of pictures {self.folder}")
+        self.paths = pictures.find_pictures(self.folder)[: self.limit]
+        if not self.paths:
+            raise DataError(f"{self.folder} holds no pictures")
+        names = [path.relative_to(self.folder).with_suffix("").as_posix() for path in self.paths]
+        truths = self._truths()
+        self.items = [
+            self._item(index, name, path, truths.get(path.stem))
+            for index, (name, path) in enumerate(zip(names, self.paths, strict=True))
+        ]
+
+    @property
+    def frame_s(self) -> float | None:
+        return None if self.video_fps is None else 1 / self.video_fps
+
+    def stamp_ns(self, index: int) -> int:
+        return round(index * (_STILL_NS if self.frame_s is None else self.frame_s * 1e9))
+
+    def _item(self, index: int, name: str, path: Path, known: Truths | None) -> Item:
+        if self.video_fps is None:
+            return Item(name, name, known)
+        sequence = path.parent.relative_to(self.folder).as_posix()
+        return Item(name, sequence, known, block(sequence, index / self.video_fps))
+
+    def _truths(self) -> Mapping[str, Truths]:
+        digest, sizes = hashlib.sha256(), {}
+        for path in self.paths:
+            digest.update(path.read_bytes())
+            if self.labels is not None:
+                if path.stem in sizes:
+                    raise DataError(f"{self.folder} has two pictures {path.stem}; labels have one")
+                height, width = pictures.read(path).shape[:2]
+                sizes[path.stem] = (width, height)
+        self.digest = digest.hexdigest()[:32]
+        if self.labels is None:
+            return {}
+        labelled = truth.read(self.labels, sizes, form=self.form)
+        self.notes += labelled.notes
+        return labelled.truths
+
+
+class Photos:
+    """Clear pictures on which synthetic rain falls."""
+
+    has_clean = True
+
+    def __init__(
+        self,
+        folder: Path,
+        falling: Falling,
+        *,
+        labels: Path | None = None,
+        form: str = "auto",
+        video_fps: float | None = None,
+        limit: int | None = None,
+    ) -> None:
+        self._files = _Folder(folder, labels, form, video_fps, limit)
+        self._falling = falling
+        self.name = _short(folder)
+        self.items = self._files.items
+        self.conditions = falling.conditions
+        self.frame_s = self._files.frame_s
+        self.notes = self._files.notes
+        self.fingerprint = f"photos {self._files.digest} {video_fps} {falling.fingerprint}"
+
+    def scenes(self, condition: Condition) -> Iterator[Scene]:
+        begun: dict[str, int] = {}
+        for index, (path, item) in enumerate(zip(self._files.paths, self.items, strict=True)):
+            clean = pictures.read(path)
+            frame = begun[item.sequence] = begun.get(item.sequence, -1) + 1
+            rainy = clean
+            if condition.severity:
+                rainy = self._falling.on(clean, item.sequence, condition.severity, frame)
+            yield Scene(rainy, clean, self._files.stamp_ns(index))
+
+
+class Recorded:
+    """Rainy pictures as they were taken, with clean counterparts of the same names or without."""
+
+    conditions: tuple[Condition, ...] = (Condition("as recorded"),)
+
+    def __init__(
+        self,
+        folder: Path,
+        clean: Path | None = None,
+        *,
+        labels: Path | None = None,
+        form: str = "auto",
+        video_fps: float | None = None,
+        limit: int | None = None,
+    ) -> None:
+        self._files = _Folder(folder, labels, form, video_fps, limit)
+        self._clean = None if clean is None else _counterparts(self._files.paths, folder, clean)
+        self.name = _short(folder)
+        self.items = self._files.items
+        self.has_clean = clean is not None
+        self.frame_s = self._files.frame_s
+        self.notes = self._files.notes
+        digest = hashlib.sha256()
+        for path in self._clean or ():
+            digest.update(path.read_bytes())
+        self.fingerprint = f"recorded {self._files.digest} {digest.hexdigest()[:16]} {video_fps}"
+
+    def scenes(self, condition: Condition) -> Iterator[Scene]:
+        for index, path in enumerate(self._files.paths):
+            rainy = pictures.read(path)
+            clean = None if self._clean is None else pictures.read(self._clean[index])
+            if clean is not None and clean.shape != rainy.shape:
+                raise DataError(f"{path} and its clean counterpart differ in size")
+            yield Scene(rainy, clean, self._files.stamp_ns(index))
+
+
+class Drives:
+    """Drives along simulated streets, whose cars and people are known to the pixel."""
+
+    has_clean = True
+    name = "simulated drive"
+
+    def __init__(
+        self,
+        falling: Falling,
+        *,
+        sequences: int = 8,
+        frames: int = 30,
+        width: int = 640,
+        height: int = 384,
+        fps: float = 30.0,
+    ) -> None:
+        if sequences < 1 or frames < 1:
+            raise DataError(f"drives need frames, got {sequences} drives of {frames}")
+        self._falling = falling
+        self._frames, self._size, self._fps = frames, (width, height), fps
+        self.frame_s: float | None = 1 / fps
+        self.conditions = falling.conditions
+        self.notes: list[str] = []
+        self._drives = [
+            Drive(falling.seed + number, width, height, fps) for number in range(sequences)
+        ]
+        self.items = [
+            Item(f"drive-{drive.seed}-{index:03d}", f"drive-{drive.seed}", _seen(drive, index))
+            for drive in self._drives
+            for index in range(frames)
+        ]
+        code = hashlib.sha256()
+        for path in sorted((Path(rain.__file__).parents[1] / "drive").glob("*.py")):
+            code.update(path.read_bytes())
+        self.fingerprint = (
+            f"drive {sequences} {frames} {width}x{height} {fps} {code.hexdigest()[:16]} "
+            f"{falling.fingerprint}"
+        )
+
+    def scenes(self, condition: Condition) -> Iterator[Scene]:
+        for number, drive in enumerate(self._drives):
+            for index in range(self._frames):
+                clean = drive.frame(index).image
+                rainy = clean
+                if condition.severity:
+                    name = f"drive-{drive.seed}"
+                    rainy = self._falling.on(clean, name, condition.severity, index)
+                yield Scene(rainy, clean, number * _STILL_NS + round(index * 1e9 / self._fps))
+
+
+def block(sequence: str, seconds: float) -> str:
+    """The part of a sequence that a moment belongs to."""
+    return f"{sequence} {int(seconds / _BLOCK_S)}"
+
+
+def _seen(drive: Drive, index: int) -> Truths:
+    boxes = drive.frame(index).boxes
+    return truth.as_truths(
+        [box.label for box in boxes],
+        [(box.x1, box.y1, box.x2, box.y2) for box in boxes],
+        tracks=[box.id for box in boxes],
+    )
+
+
+def _short(path: Path) -> str:
+    """A path as a report should have it: no word of where it lies on this machine."""
+    return "/".join(path.resolve().parts[-2:])
+
+
+def _counterparts(paths: Sequence[Path], folder: Path, clean: Path) -> list[Path]:
+    if not clean.is_dir():
+        raise DataError(f"there is no folder of clean pictures {clean}")
+    known = {
+        path.relative_to(clean).with_suffix(""): path for path in pictures.find_pictures(clean)
+    }
+    names = [path.relative_to(folder).with_suffix("") for path in paths]
+    if missing := [name for name in names if name not in known]:
+        raise DataError(
+            f"{len(missing)} pictures have no clean counterpart in {clean}, {missing[0]}"
+        )
+    return [known[name] for name in names]

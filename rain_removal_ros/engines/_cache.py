@@ -1,0 +1,96 @@
+"""Graphs once exported, kept for the next start.
+
+A graph's name holds a key of everything it depends on, so nothing ever goes stale: what is looked
+for is there or it is not. Beside each lies its description with a checksum; what does not match it
+is built anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rain_removal_ros import __version__
+from rain_removal_ros.engines._graph import Description
+from rain_removal_ros.errors import EngineError
+
+if TYPE_CHECKING:
+    from rain_removal_ros.networks._base import Network
+    from rain_removal_ros.settings import EngineSettings
+
+_log = logging.getLogger(__name__)
+
+
+def built(
+    network: Network, settings: EngineSettings, *, stages: int, engine: str, device: str
+) -> tuple[bytes, Description]:
+    """The network's graph, from the cache or newly exported into it.
+
+    ``engine`` is its name and version.
+    """
+    from rain_removal_ros.export import export, write
+
+    path = _folder(settings) / f"{_key(network, stages or network.stages, engine, device)}.onnx"
+    try:
+        return _read(path)
+    except FileNotFoundError:
+        _log.info("building %s", path)
+    except (OSError, ValueError) as error:
+        _log.warning("building %s anew: %s", path, error)
+    graph, description = export(network, stages=stages)
+    try:
+        write(path, graph)
+        sealed = {"sha256": hashlib.sha256(graph).hexdigest(), "graph": description.to_json()}
+        write(path.with_suffix(".json"), json.dumps(sealed).encode())
+    except EngineError as error:
+        _log.warning("the next start will build again: %s", error)
+    return graph, description
+
+
+def _read(path: Path) -> tuple[bytes, Description]:
+    """Raises ``ValueError`` where the two files are not what was written."""
+    graph = path.read_bytes()
+    sealed = json.loads(path.with_suffix(".json").read_bytes())
+    if not isinstance(sealed, dict) or "graph" not in sealed:
+        raise ValueError("its description is damaged")
+    if sealed.get("sha256") != hashlib.sha256(graph).hexdigest():
+        raise ValueError("it does not match its checksum")
+    return graph, Description.from_json(sealed["graph"])
+
+
+def _folder(settings: EngineSettings) -> Path:
+    if settings.cache:
+        return Path(settings.cache).expanduser()
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "rain_removal_ros" / "engines"
+
+
+def _key(network: Network, stages: int, engine: str, device: str) -> str:
+    from rain_removal_ros import checkpoints
+    from rain_removal_ros.export import FORMAT
+
+    parts = (
+        checkpoints.checksum(network),
+        repr(network.config),
+        str(stages),
+        engine,
+        device,
+        f"{__version__} {FORMAT}",
+        _code(network),
+    )
+    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    name = type(network).__module__.rpartition(".")[2]
+    return f"{name}-{engine.partition(' ')[0]}-{digest[:20]}"
+
+
+def _code(network: Network) -> str:
+    """A checksum of the folder the network's file is in: the same weights in other code differ."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(inspect.getfile(type(network))).parent.glob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

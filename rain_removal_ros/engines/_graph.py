@@ -1,0 +1,167 @@
+"""An ONNX graph as an engine: what is alike for all that can run one.
+
+A graph has no notion of an absent state, so its description says what each state tensor is for a
+fresh start: zeros, or the frame itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rain_removal_ros.engines import Cleaned
+from rain_removal_ros.engines._pixels import as_map, as_picture, as_planes
+from rain_removal_ros.errors import EngineError
+from rain_removal_ros.frames import Image
+
+METADATA_KEY = "rain_removal_ros"
+"""Under which a graph carries its description."""
+
+Planes = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class StateTensor:
+    """One tensor of the state: B x channels x H / divisor x W / divisor."""
+
+    input: str
+    output: str
+    channels: int
+    divisor: int
+    fresh: str
+    """What it is for a fresh start: "zeros" or "frame"."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """All one needs to know to run a graph."""
+
+    network: str
+    checksum: str
+    """Of the weights, as in the weight file."""
+    scale: int
+    stride: int
+    stages: int
+    recurrent: bool
+    outputs: tuple[str, ...]
+    """Those that are not state: clean, attention and, where there is one, rain_level."""
+    state: tuple[StateTensor, ...]
+    opset: int
+    tolerance: float
+    """How far from torch's any value may be, absolute below 1 and relative above."""
+    difference: float
+    """How far they were at export."""
+
+    @property
+    def input_names(self) -> list[str]:
+        return ["frame", *(part.input for part in self.state)]
+
+    @property
+    def output_names(self) -> list[str]:
+        return [*self.outputs, *(part.output for part in self.state)]
+
+    def fresh_state(self, frame: Planes) -> list[Planes]:
+        batch, _, height, width = frame.shape
+        return [
+            frame
+            if part.fresh == "frame"
+            else np.zeros(
+                (batch, part.channels, height // part.divisor, width // part.divisor), np.float32
+            )
+            for part in self.state
+        ]
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Description:
+        """Raises ``ValueError`` for anything but what ``to_json`` wrote."""
+        try:
+            fields = json.loads(text)
+            state = tuple(StateTensor(**part) for part in fields.pop("state"))
+            return cls(**{**fields, "outputs": tuple(fields["outputs"]), "state": state})
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"not a description of a graph: {error}") from error
+
+
+class Runner(Protocol):
+    """A graph, loaded by what can run it."""
+
+    description: Description
+    device: str
+    precision: str
+
+    def run(self, frame: Planes, state: Sequence[Any]) -> tuple[list[Planes], Sequence[Any]]:
+        """The outputs that are not state, and the state, which may stay on the device.
+
+        ``state`` is what a former run returned, or arrays. Raises ``EngineError``.
+        """
+        ...
+
+
+class GraphEngine:
+    """See ``Engine``. Cameras are run one after the other, so that states can stay where they are.
+
+    ``load`` gives the runner for a number of stages; 0 is the network's own.
+    """
+
+    def __init__(self, name: str, load: Callable[[int], Runner]) -> None:
+        self._load = load
+        self._runner = load(0)
+        self.name = name
+        facts = self._runner.description
+        self.network_name = facts.network
+        self.scale = facts.scale
+        self.recurrent = facts.recurrent
+        self.device = self._runner.device
+        self.precision = self._runner.precision
+
+    @property
+    def stages(self) -> int:
+        return self._runner.description.stages
+
+    @stages.setter
+    def stages(self, count: int) -> None:
+        # Stages are unrolled in the graph: another number of them is another graph.
+        if count != self.stages:
+            self._runner = self._load(count)
+
+    def step(
+        self,
+        images: Sequence[Image],
+        states: Sequence[Any],
+        *,
+        attention: bool = True,
+        into: Sequence[Image | None] | None = None,
+    ) -> list[Cleaned]:
+        targets = into or [None] * len(images)
+        return [
+            self._clean(image, state, target, with_attention=attention)
+            for image, state, target in zip(images, states, targets, strict=True)
+        ]
+
+    def _clean(
+        self, image: Image, state: Any, target: Image | None, *, with_attention: bool
+    ) -> Cleaned:
+        height, width = image.shape[:2]
+        facts = self._runner.description
+        frame = as_planes(image, stride=facts.stride)
+        if state is None:
+            state = facts.fresh_state(frame)
+        values, carried = self._runner.run(frame, state)
+        clean, attention, *level = values
+        if not np.isfinite(clean.sum()):
+            raise EngineError(f"{facts.network} gave values that are not finite")
+        return Cleaned(
+            as_picture(clean[0, :, : height * facts.scale, : width * facts.scale], target),
+            as_map(attention[0, 0, :height, :width]) if with_attention else None,
+            float(level[0][0]) if level else None,
+            carried or None,
+        )

@@ -1,0 +1,84 @@
+"""Runs networks in OpenVINO, for robots with an Intel processor. An optional package."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rain_removal_ros.engines._graph import Description, GraphEngine, Planes
+from rain_removal_ros.errors import EngineError
+from rain_removal_ros.settings import EngineSettings
+
+if TYPE_CHECKING:
+    from rain_removal_ros.networks._base import Network
+
+NAME = "openvino"
+# Not bfloat16 by itself where the processor has it: OpenVINO then computes displacements in it
+# too, and single pixels came out up to 15 grey levels off.
+_PRECISIONS = {"auto": "f32", "float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+
+
+def create(network: Network, settings: EngineSettings) -> GraphEngine:
+    """An engine for a network, exported once and then taken from the cache."""
+    from rain_removal_ros.engines._cache import built
+
+    if settings.device not in ("auto", "cpu"):
+        raise EngineError(f"{NAME} runs on the cpu here, not on {settings.device}")
+    version = f"{NAME} {_library().__version__}"
+
+    def load(stages: int) -> _Model:
+        graph, facts = built(network, settings, stages=stages, engine=version, device="cpu")
+        return _Model(graph, facts, settings)
+
+    return GraphEngine(NAME, load)
+
+
+class _Model:
+    """See ``Runner``."""
+
+    device = "cpu"
+
+    def __init__(self, graph: bytes, facts: Description, settings: EngineSettings) -> None:
+        self.description = facts
+        self.precision = "float32" if settings.precision == "auto" else settings.precision
+        options = {
+            "INFERENCE_PRECISION_HINT": _PRECISIONS[settings.precision],
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        if settings.threads:
+            options["INFERENCE_NUM_THREADS"] = str(settings.threads)
+        core = _library().Core()
+        try:
+            model = core.read_model(graph)
+            self._request = core.compile_model(model, "CPU", options).create_infer_request()
+        except RuntimeError as error:
+            raise EngineError(f"{NAME} cannot use this graph: {_last_line(error)}") from error
+
+    def run(self, frame: Planes, state: Sequence[Any]) -> tuple[list[Planes], Sequence[Any]]:
+        facts = self.description
+        inputs = dict(zip(facts.input_names, [frame, *state], strict=True))
+        try:
+            results = self._request.infer(inputs, share_inputs=True)
+        except RuntimeError as error:
+            raise EngineError(f"{facts.network} failed: {_last_line(error)}") from error
+        values = [results[name] for name in facts.output_names]
+        carried = values[len(facts.outputs) :]
+        # Clamping turns NaN into a number here, so in the picture a spoilt state would not show.
+        if not all(np.isfinite(part.sum()) for part in carried):
+            raise EngineError(f"{facts.network} gave values that are not finite")
+        return values[: len(facts.outputs)], carried
+
+
+def _library() -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise EngineError(f"{NAME} is not installed: pip install {NAME} onnx") from error
+    return openvino
+
+
+def _last_line(error: BaseException) -> str:
+    """OpenVINO begins with where in its source something failed and ends with what."""
+    return str(error).strip().rsplit("\n", 1)[-1]

@@ -1,0 +1,228 @@
+"""Runs networks in torch, on a CPU or a CUDA device.
+
+Each way the pixels are touched at most twice. In: one pass from the message's bytes to the padded
+input, as floats on a CPU and as bytes into pinned memory for a GPU, where they become floats. Out:
+one pass from floats to bytes, into the outgoing message where the caller wants that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rain_removal_ros.engines import Cleaned
+from rain_removal_ros.engines._pixels import WHITE, extend_edges
+from rain_removal_ros.errors import EngineError
+from rain_removal_ros.frames import Image
+from rain_removal_ros.networks._base import Network, Output, State
+from rain_removal_ros.settings import EngineSettings
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class TorchEngine:
+    """See ``Engine``. The network is taken over: it is moved and cast, and no more for training."""
+
+    name = "torch"
+
+    def __init__(self, network: Network, settings: EngineSettings) -> None:
+        self._device = _device(settings.device)
+        self._dtype = _DTYPES[_precision(settings.precision, self._device)]
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        try:
+            network = network.eval().to(self._device)
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        except RuntimeError as error:
+            raise EngineError(f"cannot use {self._device}: {_first_line(error)}") from error
+        if self._dtype != torch.float32:
+            _keep_convolutions_in(network, self._dtype)
+        self.network = network
+        self._run = torch.compile(network) if settings.compile else network
+        self.network_name = type(network).__module__.rpartition(".")[2]
+        self.device = str(self._device)
+        self.precision = str(self._dtype).removeprefix("torch.")
+        self.scale = network.scale
+        self.recurrent = network.facts.recurrent
+        self._staging: Tensor | None = None
+
+    @property
+    def stages(self) -> int:
+        return self.network.stages
+
+    @stages.setter
+    def stages(self, count: int) -> None:
+        self.network.stages = count
+
+    @torch.inference_mode()
+    def step(
+        self,
+        images: Sequence[Image],
+        states: Sequence[Any],
+        *,
+        attention: bool = True,
+        into: Sequence[Image | None] | None = None,
+    ) -> list[Cleaned]:
+        height, width = images[0].shape[:2]
+        try:
+            output = self._forward(self._upload(images), _together(states))
+            self._part_with_staging(output.state)
+            return self._download(output, height, width, attention, into or [None] * len(images))
+        except torch.OutOfMemoryError as error:
+            self._staging = None
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+            raise EngineError(f"out of memory on {self._device} at {width}x{height}") from error
+        except RuntimeError as error:
+            raise EngineError(f"{self.network_name} failed: {_first_line(error)}") from error
+
+    def _forward(self, frames: Tensor, state: State) -> Output:
+        reduced = self._dtype != torch.float32
+        with torch.autocast(self._device.type, dtype=self._dtype, enabled=reduced):
+            output: Output = self._run(frames, state)
+        return output
+
+    def _upload(self, images: Sequence[Image]) -> Tensor:
+        """The frames as B x 3 x H x W floats on the device, padded to what the network takes."""
+        height, width = images[0].shape[:2]
+        stride = self.network.facts.stride
+        shape = (len(images), -(-height // stride) * stride, -(-width // stride) * stride, 3)
+        on_cpu = self._device.type == "cpu"
+        kind = torch.float32 if on_cpu else torch.uint8
+        if self._staging is None or self._staging.shape != shape:
+            self._staging = torch.empty(shape, dtype=kind, pin_memory=not on_cpu)
+        for canvas, image in zip(self._staging.numpy(), images, strict=True):
+            if on_cpu:
+                np.multiply(image, np.float32(1 / 255), out=canvas[:height, :width])
+            else:
+                canvas[:height, :width] = image
+            extend_edges(canvas, height, width)
+        if on_cpu:
+            return self._staging.permute(0, 3, 1, 2)
+        bytes_on_device = self._staging.to(self._device, non_blocking=True)
+        return bytes_on_device.permute(0, 3, 1, 2).to(torch.float32) / 255
+
+    def _part_with_staging(self, state: State) -> None:
+        """Let a network that hands its input on as state keep it; on a CPU that is our buffer."""
+        if self._staging is not None:
+            ours = self._staging.untyped_storage().data_ptr()
+            if any(part.untyped_storage().data_ptr() == ours for part in state):
+                self._staging = None
+
+    def _download(
+        self,
+        output: Output,
+        height: int,
+        width: int,
+        attention: bool,  # noqa: FBT001
+        into: Sequence[Image | None],
+    ) -> list[Cleaned]:
+        if not bool(torch.isfinite(output.clean.sum())):
+            raise EngineError(f"{self.network_name} gave values that are not finite")
+        size = (height * self.scale, width * self.scale)
+        images = self._bytes(output.clean.permute(0, 2, 3, 1)[:, : size[0], : size[1]], into)
+        maps: list[NDArray[np.uint8]] | list[None] = [None] * len(images)
+        if attention:
+            maps = self._bytes(output.attention[:, 0, :height, :width], [None] * len(images))
+        levels = [None] * len(images) if output.rain_level is None else output.rain_level.tolist()
+        return [
+            Cleaned(image, seen, level, _one(output.state, index))
+            for index, (image, seen, level) in enumerate(zip(images, maps, levels, strict=True))
+        ]
+
+    def _bytes(self, values: Tensor, into: Sequence[Image | None]) -> list[NDArray[np.uint8]]:
+        """Values in [0, 1] as bytes in host memory, rounded, in arrays given or new."""
+        if self._device.type != "cpu":
+            values = (values.float() * 255).round().to(torch.uint8).cpu()
+        arrays: list[NDArray[np.uint8]] = []
+        for value, target in zip(values.contiguous(), into, strict=True):
+            source = value.float().numpy() if value.is_floating_point() else value.numpy()
+            if target is None:
+                target = np.empty(source.shape, np.uint8)
+            if source.dtype == np.uint8:
+                target[...] = source
+            else:
+                # Multiplies, rounds and saturates in one pass.
+                cv2.multiply(source, WHITE, target, dtype=cv2.CV_8U)
+            arrays.append(target)
+        return arrays
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise EngineError(f"no device is called {name!r}; use auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise EngineError(f"{name} is not there: torch sees {count} CUDA devices; try auto or cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise EngineError(f"{name} is not supported; use auto, cpu, cuda or cuda:N")
+    return device
+
+
+def _precision(name: str, device: torch.device) -> str:
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "float16"
+    return "bfloat16" if _bfloat16_is_fast() else "float32"
+
+
+def is_first_choice(network: Network, settings: EngineSettings) -> bool:
+    """Whether torch is what "auto" takes.
+
+    ONNX Runtime was 1.1 to 1.4 times as fast as torch on a CPU in float32, and took 1.3 times as
+    long as torch in bfloat16 on a CPU made for that. Stages would be fixed in its graph, so
+    a network that has some stays here.
+    """
+    plain_cpu = settings.device in ("auto", "cpu") and _device(settings.device).type == "cpu"
+    reduced = settings.precision != "auto" or _bfloat16_is_fast()
+    return not plain_cpu or reduced or settings.compile or network.stages > 1
+
+
+def _bfloat16_is_fast() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware; where it does not, it is emulated."""
+    return any(
+        bool(getattr(torch.cpu, probe, bool)())
+        for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    )
+
+
+def _keep_convolutions_in(network: Network, dtype: torch.dtype) -> None:
+    """Cast once what autocast would otherwise cast anew for every frame."""
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.ConvTranspose2d | torch.nn.Linear):
+            module.to(dtype)
+
+
+def _together(states: Sequence[Any]) -> State:
+    """The states of several cameras as the state of one batch; a fresh one counts as zeros."""
+    known = [state for state in states if state]
+    if not known:
+        return ()
+    if len(known) < len(states):
+        raise ValueError("fresh and carried states cannot share a batch")
+    if len(states) == 1:
+        alone: State = known[0]
+        return alone
+    return tuple(torch.cat(parts) for parts in zip(*known, strict=True))
+
+
+def _one(state: State, index: int) -> State | None:
+    """One camera's part of a batch's state."""
+    if not state:
+        return None
+    return tuple(part[index : index + 1] for part in state)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n", 1)[0]

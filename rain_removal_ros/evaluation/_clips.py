@@ -1,0 +1,283 @@
+"""Measuring on clips: what carried state is worth, and how steady the result is.
+
+The clips are clean, and the rain is drawn from a seed: the same plan means the same frames. For a
+simulated drive the motion of every pixel is known, so it can be said what should have stayed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rain_removal_ros.data import clips
+from rain_removal_ros.data.drive import Drive
+from rain_removal_ros.data.rain import render_frames, sample
+from rain_removal_ros.data.scenes import sight
+from rain_removal_ros.errors import DataError, EngineError
+from rain_removal_ros.evaluation._models import Runner
+from rain_removal_ros.evaluation._pictures import Advance, reduced_for, set_name
+from rain_removal_ros.frames import Image
+from rain_removal_ros.metrics import Correspondence, Plane, flicker, luma, psnr, ssim
+
+_SEVERITY = (0.3, 1.0)
+"""Never dry: without rain there is nothing to gain."""
+_DROP_REFERENCE = 500
+"""Longer side, in pixels, of pictures that drops of scale 1 suit."""
+_DRIVE_START = 60
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A clip with and without rain."""
+
+    rainy: NDArray[np.uint8]
+    """T x H x W x 3, as is ``clean``."""
+    clean: NDArray[np.uint8]
+    flows: list[NDArray[np.float32]] | None = None
+    """For every frame where it was in the one before, if that is known."""
+
+
+@dataclass(frozen=True)
+class Take:
+    """One scene, rendered when its turn comes."""
+
+    name: str
+    load: Callable[[], Scene]
+
+
+@dataclass(frozen=True)
+class Way:
+    """A runner, with or without its state carried; without a runner, the untouched input."""
+
+    runner: Runner | None
+    carried: bool
+
+    @property
+    def label(self) -> str:
+        if self.runner is None:
+            return "input"
+        if not self.runner.recurrent:
+            return self.runner.label
+        return f"{self.runner.label}, {'state carried' if self.carried else 'afresh'}"
+
+
+@dataclass
+class Trace:
+    """What one way did to one set, frame by frame."""
+
+    psnr_y: list[float] = field(default_factory=list)
+    ssim_y: list[float] = field(default_factory=list)
+    psnr_rgb: list[float] = field(default_factory=list)
+    flicker: list[float] = field(default_factory=list)
+    warping: list[float] = field(default_factory=list)
+    number: list[int] = field(default_factory=list)
+    """Of the frame within its clip."""
+
+    def extend(self, other: Trace) -> None:
+        for name, values in vars(other).items():
+            getattr(self, name).extend(values)
+
+
+@dataclass
+class Moving:
+    """All that was measured on one set of clips."""
+
+    name: str
+    kind: str
+    folder: str
+    ways: list[Way]
+    traces: list[Trace] = field(default_factory=list)
+    """One for each way."""
+    before: dict[int, Trace] = field(default_factory=dict)
+    """Of the untouched input by scale."""
+    clean_change: list[float] = field(default_factory=list)
+    """How much the clean clip changes in each step, in grey levels."""
+    clean_warping: list[float] = field(default_factory=list)
+    used: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    checksum: str = ""
+
+    def as_manifest(self) -> dict[str, Any]:
+        return {
+            "set": self.name,
+            "kind": self.kind,
+            "folder": self.folder,
+            "sha256": self.checksum,
+            "sha256_of": "pixels of all clips used, rainy and clean, in order",
+            "clips": self.used,
+            "skipped": self.skipped,
+        }
+
+
+@dataclass(frozen=True)
+class ClipSet:
+    """Clips to measure on."""
+
+    name: str
+    kind: str
+    folder: str
+    scenes: list[Take]
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def measure(self, runners: Sequence[Runner], advance: Advance) -> Moving:
+        """All ways see the same clips: what fails for one is left out for all."""
+        ways = [Way(None, False), *(way for runner in runners for way in _ways(runner))]
+        done = Moving(self.name, self.kind, self.folder, ways, [Trace() for _ in ways])
+        digest = hashlib.sha256()
+        for take in self.scenes:
+            problem = None
+            try:
+                scene = take.load()
+                _add(done, scene)
+                digest.update(scene.rainy.tobytes() + scene.clean.tobytes())
+                done.used.append(take.name)
+            except (DataError, EngineError) as error:
+                problem = f"{take.name}: {' '.join(str(error).split())}"
+                done.skipped.append(problem)
+            advance(problem)
+        if not done.used:
+            raise DataError(f"no clip of {self.folder} could be used; {done.skipped[0]}")
+        done.checksum = digest.hexdigest()
+        return done
+
+
+def find_clip_set(text: str, *, frames: int, rains: int, seed: int) -> ClipSet:
+    """All clips below a folder, each in several rains over evenly spread parts of it."""
+    folder = Path(text)
+    takes = []
+    for number, clip in enumerate(clips.find_clips(folder)):
+        room = max(0, clip.frames - frames)
+        for rain in range(rains):
+            start = room * (2 * rain + 1) // (2 * rains)
+            window = range(start, clip.frames)[:frames]
+            takes.append(_take(clip, window, (seed, number, rain)))
+    return ClipSet(set_name(folder), "clips", str(folder), takes)
+
+
+def simulated_drives(count: int, *, frames: int, seed: int) -> ClipSet:
+    """Streets by their number, each in a rain of its own."""
+    takes = [
+        Take(f"drive {seed + number}", lambda number=number: _drive(seed + number, frames))  # type: ignore[misc]
+        for number in range(count)
+    ]
+    return ClipSet("drive", "drive", f"simulated, seeds {seed} to {seed + count - 1}", takes)
+
+
+def _take(clip: clips.Clip, window: range, seed: tuple[int, ...]) -> Take:
+    def load() -> Scene:
+        if len(window) < 2:
+            raise DataError("a clip needs two frames or more")
+        cache = clips.Cache(0)
+        clean = np.stack([clip.frame(index, cache)[-1] for index in window])
+        return Scene(_rained_on(clean, seed), clean)
+
+    name = clip.name.removeprefix("clip ")
+    return Take(f"{name}, frames {window.start} to {window.stop - 1}, rain {seed[-1]}", load)
+
+
+def _drive(seed: int, frames: int) -> Scene:
+    drive = Drive(seed)
+    seen = [drive.frame(_DRIVE_START + index) for index in range(frames)]
+    clean = np.stack([frame.image for frame in seen])
+    depth = np.stack([sight(frame.depth) for frame in seen])
+    return Scene(_rained_on(clean, (seed,), depth), clean, [frame.flow for frame in seen])
+
+
+def _rained_on(
+    clean: NDArray[np.uint8], seed: tuple[int, ...], depth: NDArray[np.float32] | None = None
+) -> NDArray[np.uint8]:
+    rng = np.random.default_rng(seed)
+    rain = sample(
+        rng, severity=rng.uniform(*_SEVERITY), scale=max(clean.shape[1:3]) / _DROP_REFERENCE
+    )
+    return render_frames(clean, rain, depth=depth)
+
+
+def _ways(runner: Runner) -> list[Way]:
+    return [Way(runner, False), Way(runner, True)] if runner.recurrent else [Way(runner, False)]
+
+
+def _add(done: Moving, scene: Scene) -> None:
+    """Measure one scene in all ways, and only then keep what was found."""
+    truth = _Truth(scene)
+    scales = sorted({1, *(way.runner.scale for way in done.ways if way.runner)})
+    before = {scale: truth.trace(_untouched(scene, scale), scale) for scale in scales}
+    traces = [
+        before[1] if way.runner is None else truth.trace(_cleaned(way, scene), way.runner.scale)
+        for way in done.ways
+    ]
+    for kept, trace in zip(done.traces, traces, strict=True):
+        kept.extend(trace)
+    for scale, trace in before.items():
+        done.before.setdefault(scale, Trace()).extend(trace)
+    done.clean_change += truth.changes
+    done.clean_warping += truth.warping
+
+
+def _untouched(scene: Scene, scale: int) -> Iterator[Image]:
+    for rainy, clean in zip(scene.rainy, scene.clean, strict=True):
+        yield reduced_for(scale, rainy, clean)[1]
+
+
+def _cleaned(way: Way, scene: Scene) -> Iterator[Image]:
+    runner = way.runner
+    assert runner is not None
+    state = None
+    for rainy, clean in zip(scene.rainy, scene.clean, strict=True):
+        given = reduced_for(runner.scale, rainy, clean)[0]
+        result = runner.clean(given, state)
+        state = result.state if way.carried else None
+        yield result.image
+
+
+class _Truth:
+    """The clean clip, against which all ways are held."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        planes = [luma(image) for image in scene.clean]
+        self._planes = planes
+        self.changes = [
+            float(np.abs(now - then).mean()) for then, now in itertools.pairwise(planes)
+        ]
+        self._followed: list[Correspondence | None] = [None] * len(planes)
+        if scene.flows is not None:
+            self._followed[1:] = [
+                Correspondence(flow, then, now)
+                for flow, then, now in zip(scene.flows[1:], planes, planes[1:], strict=False)
+            ]
+        self.warping = [
+            error
+            for index, known in enumerate(self._followed)
+            if known
+            and (error := known.warping_error(planes[index - 1], planes[index])) is not None
+        ]
+
+    def trace(self, produced: Iterator[Image], scale: int) -> Trace:
+        trace = Trace()
+        before: Plane | None = None
+        for index, image in enumerate(produced):
+            height, width = image.shape[:2]
+            clean = self._scene.clean[index][:height, :width]
+            truth, now = self._planes[index][:height, :width], luma(image)
+            trace.number.append(index)
+            trace.psnr_y.append(psnr(now, truth))
+            trace.ssim_y.append(ssim(now, truth))
+            trace.psnr_rgb.append(psnr(image, clean))
+            if before is not None:
+                then = self._planes[index - 1][:height, :width]
+                trace.flicker.append(flicker(before, now, then, truth))
+                known = self._followed[index]
+                error = known.warping_error(before, now) if known and scale == 1 else None
+                trace.warping += [] if error is None else [error]
+            before = now
+        return trace

@@ -1,0 +1,180 @@
+"""The models that are measured, and how their output becomes a picture."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rain_removal_ros import checkpoints, engines, networks
+from rain_removal_ros.engines import Cleaned, Engine
+from rain_removal_ros.engines.torch import TorchEngine
+from rain_removal_ros.errors import CheckpointError, SettingsError
+from rain_removal_ros.frames import Image
+from rain_removal_ros.networks._base import Network
+from rain_removal_ros.settings import EngineSettings
+from rain_removal_ros.tiling import Needs, TiledEngine, memory_left
+
+_COMMON = {
+    "cropping": "none: networks see pictures padded by repeated edges, and whole pictures score; "
+    "only for a network that enlarges are sides cut to multiples of its scale",
+    "psnr": "peak 255; equal pictures count as 100 dB; mean over pictures of their own PSNR",
+    "y": "16 + (65.481 R + 128.553 G + 24.966 B) / 255 of 8-bit RGB, not rounded",
+    "ssim": "Gaussian window 11, sigma 1.5, only where it fits whole; K 0.01, 0.03; range 255",
+    "ms_ssim": "of Y, five scales, means of four between them",
+    "enlarging": "a network that enlarges is given the rainy picture reduced by area",
+}
+PROTOCOLS = {
+    "default": {"rounding": "output rounded to 8 bit, as the node publishes it", **_COMMON},
+    "published": {
+        "rounding": "float32 output truncated to 8 bit, as the scripts behind published figures",
+        **_COMMON,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Runner:
+    """One model at one number of stages."""
+
+    model: str
+    network: str
+    weights: str
+    checksum: str
+    recurrent: bool
+    stages: int
+    engine: Engine
+    tile_side: int
+    """Frames of more pixels than a square of this side are cleaned in overlapping tiles."""
+    label: str
+    """The model, and its stages where several numbers of them are compared."""
+
+    @property
+    def scale(self) -> int:
+        return self.engine.scale
+
+    def clean(self, image: Image, state: Any = None, *, attention: bool = False) -> Cleaned:
+        """One frame; a ``state`` of None is a fresh start."""
+        if self.engine.stages != self.stages:
+            self.engine.stages = self.stages
+        return self.engine.step([image], [state], attention=attention)[0]
+
+    def as_manifest(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "network": self.network,
+            "weights": self.weights,
+            "sha256": self.checksum,
+            "stages": self.stages,
+            "scale": self.scale,
+            "engine": self.engine.name,
+            "device": self.engine.device,
+            "precision": self.engine.precision,
+            "tile_side": self.tile_side,
+        }
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    network: Network
+    path: Path
+    checksum: str
+
+
+class TruncatingEngine(TorchEngine):
+    """Cuts off what does not fit into a byte instead of rounding it."""
+
+    def _bytes(self, values: Tensor, into: Sequence[Image | None]) -> list[NDArray[np.uint8]]:
+        whole = (values.float() * 255).clamp(0, 255).to(torch.uint8)
+        return [np.ascontiguousarray(value) for value in whole.cpu().numpy()]
+
+
+def load_runners(
+    names: Sequence[str], stages: Sequence[int], settings: EngineSettings, protocol: str
+) -> list[Runner]:
+    """Every model at every number of stages; one without stages once."""
+    if protocol == "published" and (settings.name, settings.precision) != ("torch", "float32"):
+        raise SettingsError(
+            "the published protocol is one of torch in float32; leave --engine and --precision out"
+        )
+    found = [loaded for name in names for loaded in _load(name)]
+    titles = _titles([loaded.path for loaded in found])
+    return [
+        runner
+        for loaded, title in zip(found, titles, strict=True)
+        for runner in _variants(loaded, title, stages, settings, protocol)
+    ]
+
+
+def _load(name: str) -> list[_Loaded]:
+    if name == "all":
+        paths = [path for each in networks.available() if (path := checkpoints.find(each))]
+        return [_ours(path) for path in paths or [checkpoints.resolve("auto")]]
+    if name == "default":
+        return [_ours(checkpoints.resolve("auto"))]
+    network, colon, file = name.partition(":")
+    if colon and network in networks.available():
+        imported = checkpoints.import_published(Path(file), network)
+        return [_Loaded(imported, Path(file), _file_checksum(Path(file)))]
+    return [_ours(checkpoints.resolve(name))]
+
+
+def _ours(path: Path) -> _Loaded:
+    checkpoint = checkpoints.load(path)
+    return _Loaded(checkpoint.network, path, checkpoint.checksum)
+
+
+def _file_checksum(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _titles(paths: Sequence[Path]) -> list[str]:
+    """File names without what all weight files have in common; whole paths where two are alike."""
+    stems = [path.stem for path in paths]
+    return [
+        stem if stems.count(stem) == 1 else str(path)
+        for stem, path in zip(stems, paths, strict=True)
+    ]
+
+
+def _variants(
+    loaded: _Loaded, title: str, stages: Sequence[int], settings: EngineSettings, protocol: str
+) -> list[Runner]:
+    network = loaded.network
+    own = network.stages
+    needs = Needs.of(network)
+    if protocol == "published":
+        engine: Engine = TruncatingEngine(network, settings)
+    else:
+        engine = engines.create(network, settings)
+    side = needs.side(memory_left(engine.device))
+    counts = [own] if network.facts.stages == 1 else [count or own for count in stages]
+    counts = list(dict.fromkeys(counts))
+    return [
+        Runner(
+            model=title,
+            network=engine.network_name,
+            weights=str(loaded.path),
+            checksum=loaded.checksum,
+            recurrent=network.facts.recurrent,
+            stages=count,
+            engine=TiledEngine(engine, side=side),
+            tile_side=side,
+            label=title if len(counts) == 1 else f"{title}, {_stages(count)}",
+        )
+        for count in counts
+    ]
+
+
+def _stages(count: int) -> str:
+    return f"{count} stage" if count == 1 else f"{count} stages"

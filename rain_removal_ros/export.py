@@ -1,0 +1,220 @@
+"""Writes a network as one ONNX graph that runs without torch: state goes in and out by name.
+
+Batch and size are free. Where torch has an empty state, the graph takes the equal of it, which is
+found out by trial and recorded. Every graph is run and held against torch before it is handed out.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import itertools
+import math
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rain_removal_ros import checkpoints
+from rain_removal_ros.engines._graph import METADATA_KEY, Description, StateTensor
+from rain_removal_ros.errors import EngineError
+from rain_removal_ros.networks._base import Network, State
+
+OPSET = 17
+FORMAT = 1
+"""Counts changes to what a graph is, so that cached ones of before are not taken."""
+TOLERANCE = 1e-4
+"""A fortieth of a grey level. What is left is the order in which sums are made."""
+_BLOCKS = (2, 3)
+"""Height and width of the traced frame, in least common sizes; the check is made at others."""
+_GRAIN = 32
+
+
+class _Flat(nn.Module):
+    """A network as a graph knows it: tensors in, tensors out."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, frame: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        output = self.network(frame, state)
+        level = () if output.rain_level is None else (output.rain_level,)
+        return (output.clean, output.attention, *level, *output.state)
+
+
+def export(network: Network, *, stages: int = 0) -> tuple[bytes, Description]:
+    """The graph and what it says of itself; ``stages`` of 0 are the network's own.
+
+    Raises ``EngineError`` with the reason where a network cannot be exported.
+    """
+    network = copy.deepcopy(network).cpu().float().eval()
+    network.stages = stages or network.stages
+    name = type(network).__module__.rpartition(".")[2]
+    if importlib.util.find_spec("onnx") is None:
+        raise EngineError("a network is exported with the package onnx: pip install onnx")
+    if network.not_exportable:
+        raise EngineError(f"{name} cannot be exported: {network.not_exportable}")
+    with torch.no_grad():
+        frame = _picture(1, *_BLOCKS)
+        output = network(frame)
+        if not all(bool(value.isfinite().all()) for value in _Flat(network)(frame)):
+            raise EngineError(f"{name} cannot be exported: it gives values that are not finite")
+        outputs = ("clean", "attention", *(["rain_level"] if output.rain_level is not None else []))
+        draft = Description(
+            network=name,
+            checksum=checkpoints.checksum(network),
+            scale=network.scale,
+            stride=network.facts.stride,
+            stages=network.stages,
+            recurrent=network.facts.recurrent,
+            outputs=outputs,
+            state=_state_tensors(network, name, frame, output.state),
+            opset=OPSET,
+            tolerance=TOLERANCE,
+            difference=0.0,
+        )
+        graph = _traced(network, draft)
+        difference = _difference(network, graph, draft)
+    if not difference <= TOLERANCE:
+        raise EngineError(
+            f"{name} cannot be exported: its graph is off by {difference:.2g} from what torch "
+            f"computes ({TOLERANCE:g} is allowed)"
+        )
+    described = Description(**{**vars(draft), "difference": difference})
+    return _with_metadata(graph, METADATA_KEY, described.to_json()), described
+
+
+def write(path: Path, graph: bytes) -> None:
+    """Write a file; all of it appears, or none."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(graph)
+            Path(draft).chmod(0o644)
+            Path(draft).replace(path)
+        finally:
+            Path(draft).unlink(missing_ok=True)
+    except OSError as error:
+        raise EngineError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _traced(network: Network, facts: Description) -> bytes:
+    # More than one in the batch, so that nothing is taken for constant that merely looked so.
+    frame = _picture(2, *_BLOCKS)
+    state = network(frame).state
+    axes = {
+        name: {0: "batch", 2: f"{name}_h", 3: f"{name}_w"}
+        for name in (*facts.input_names, *facts.output_names)
+    }
+    axes["frame"] = {0: "batch", 2: "height", 3: "width"}
+    if "rain_level" in axes:
+        axes["rain_level"] = {0: "batch"}
+    try:
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            file = Path(folder) / "graph.onnx"
+            # Of tracing, which is what is wanted, and of an exporter that needs one package more.
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                _Flat(network),
+                (frame, *state),
+                str(file),
+                opset_version=OPSET,
+                input_names=facts.input_names,
+                output_names=facts.output_names,
+                dynamic_axes=axes,
+                dynamo=False,
+            )
+            return file.read_bytes()
+    except (RuntimeError, TypeError, ValueError, ImportError) as error:
+        reason = str(error).strip().split("\n", 1)[0]
+        raise EngineError(f"{facts.network} cannot be exported: {reason}") from error
+
+
+def _state_tensors(
+    network: Network, name: str, frame: Tensor, state: State
+) -> tuple[StateTensor, ...]:
+    """The state's tensors, each with what it is for a fresh start."""
+    wanted = _Flat(network)(frame)
+    choices = [
+        {"zeros": torch.zeros_like(part)} | ({"frame": frame} if part.shape == frame.shape else {})
+        for part in state
+    ]
+    off_by: dict[tuple[str, ...], float] = {}
+    for kinds in itertools.product(*choices):
+        given = [choice[kind] for choice, kind in zip(choices, kinds, strict=True)]
+        off_by[kinds] = max(map(_gap, _Flat(network)(frame, *given), wanted))
+    best = min(off_by, key=lambda kinds: off_by[kinds])
+    if not off_by[best] <= TOLERANCE:
+        raise EngineError(
+            f"{name} cannot be exported: a fresh start of it equals no state of zeros or of the "
+            "frame itself"
+        )
+    return tuple(
+        StateTensor(
+            input=f"state_{index}",
+            output=f"next_state_{index}",
+            channels=part.shape[1],
+            divisor=frame.shape[2] // part.shape[2],
+            fresh=kind,
+        )
+        for index, (part, kind) in enumerate(zip(state, best, strict=True))
+    )
+
+
+def _difference(network: Network, graph: bytes, facts: Description) -> float:
+    """How far the graph is from torch at most: other sizes, one and several, fresh and carried."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EngineError("a graph is checked with onnxruntime: pip install onnxruntime") from error
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    worst = 0.0
+    for batch, *blocks in ((1, 3, 1), (3, 1, 2)):
+        state: State = ()
+        for frame in _moving(_picture(batch, *blocks)):
+            arrays = [part.numpy() for part in state] or facts.fresh_state(frame.numpy())
+            inputs = dict(zip(facts.input_names, [frame.numpy(), *arrays], strict=True))
+            wanted = _Flat(network)(frame, *state)
+            got = session.run(facts.output_names, inputs)
+            # A shape that does not follow the frame's is no less wrong than a value.
+            worst = max(worst, *map(_gap, map(torch.from_numpy, got), wanted))
+            state = tuple(wanted[len(facts.outputs) :])
+    return worst
+
+
+def _gap(ours: Tensor, wanted: Tensor) -> float:
+    if ours.shape != wanted.shape:
+        return math.inf
+    gap = float(((ours - wanted).abs() / wanted.abs().clamp_min(1)).max())
+    return gap if math.isfinite(gap) else math.inf
+
+
+def _picture(batch: int, rows: int, columns: int) -> Tensor:
+    """Pictures of smooth shapes, the same every time."""
+    noise: NDArray[np.float64] = np.random.default_rng(0).random((batch, 3, rows * 4, columns * 4))
+    return nn.functional.interpolate(
+        torch.from_numpy(noise).float(), scale_factor=_GRAIN // 4, mode="bicubic"
+    ).clamp(0, 1)
+
+
+def _moving(frame: Tensor) -> Iterator[Tensor]:
+    for shift in range(3):
+        yield frame.roll(shift, 3).contiguous()
+
+
+def _with_metadata(graph: bytes, key: str, value: str) -> bytes:
+    import onnx
+
+    model = onnx.load_from_string(graph)
+    onnx.helper.set_model_props(model, {key: value})
+    written: bytes = model.SerializeToString()
+    return written

@@ -1,0 +1,53 @@
+"""The networks, one file each. The file's name is the network's name; to add one, add a file.
+
+Networks of your own may also lie in folders named in the environment variable
+RAIN_REMOVAL_NETWORKS. Listing them costs nothing: torch is imported only when a network is created.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import pkgutil
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from rain_removal_ros.errors import SettingsError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from rain_removal_ros.networks._base import Network
+
+__all__ = ["available", "create", "module"]
+
+__path__ += filter(None, os.environ.get("RAIN_REMOVAL_NETWORKS", "").split(os.pathsep))
+
+
+def available() -> list[str]:
+    """The names of all networks, sorted."""
+    return sorted(info.name for info in pkgutil.iter_modules(__path__) if info.name[0] != "_")
+
+
+def module(name: str) -> ModuleType:
+    """The file of one network: its ``Config``, ``Network`` and ``Objective``."""
+    if name not in available():
+        raise SettingsError(f"no network is called {name!r}; there are {_near(name, available())}")
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def create(name: str, **config: Any) -> Network:
+    """A freshly initialised network; ``config`` overrides fields of its ``Config``."""
+    file = module(name)
+    known = [field.name for field in fields(file.Config)]
+    for key in config:
+        if key not in known:
+            raise SettingsError(f"{name} has no setting {key!r}; it has {_near(key, known)}")
+    network: Network = file.Network(file.Config(**config))
+    return network
+
+
+def _near(name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=3)
+    return ", ".join(close or names)

@@ -1,0 +1,128 @@
+"""What every network is, and what it is trained for.
+
+Recurrent state is an argument and a result of ``forward``, never kept in the module: one network
+serves any number of cameras, and a reset is nothing but an empty state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from rain_removal_ros.losses import ssim
+
+State: TypeAlias = tuple[Tensor, ...]
+
+
+class Output(NamedTuple):
+    """What a network makes of one batch of frames."""
+
+    clean: Tensor
+    """B x 3 x sH x sW in [0, 1], where s is the network's scale."""
+    attention: Tensor
+    """B x 1 x H x W in [0, 1]: where the network saw rain."""
+    state: State
+    """What to hand in with the next frame. ``()`` is a fresh start, and all a stateless network
+    ever returns."""
+    rain_level: Tensor | None = None
+    """B values in [0, 1], from networks that estimate how hard it rains."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What one may want to know of a network before creating it."""
+
+    paper: str
+    recurrent: bool
+    """Whether state is carried from frame to frame."""
+    stride: int = 1
+    """Height and width handed to ``forward`` are multiples of this."""
+    stages: int = 1
+    """Passes over one frame unless told otherwise; 1 for a network without stages."""
+
+
+class Network(nn.Module):
+    """Base of all networks: a config, facts, and a ``forward`` from frame and state to ``Output``.
+
+    ``stages`` may be changed at any time; networks without stages ignore it.
+    """
+
+    facts: ClassVar[Facts]
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.stages: int = getattr(config, "stages", self.facts.stages)
+
+    @property
+    def scale(self) -> int:
+        """How much larger than the input the output is."""
+        return int(getattr(self.config, "scale", 1))
+
+    @property
+    def not_exportable(self) -> str:
+        """Why this network cannot become an ONNX graph; empty where nothing is against it."""
+        return ""
+
+    def forward(self, frame: Tensor, state: State = ()) -> Output:
+        raise NotImplementedError
+
+
+def change_map(clean: Tensor, frame: Tensor, *, full_at: float = 0.25) -> Tensor:
+    """The attention map of a network that has none by design: the size of the change it made.
+
+    A change of ``full_at`` of the value range is shown as 1, so that maps of different frames can
+    be compared; normalising each by its own maximum would make a clear frame look rainy.
+    """
+    return ((clean - frame).abs().amax(1, keepdim=True) / full_at).clamp(0, 1)
+
+
+@dataclass
+class Batch:
+    """What one training step sees. A picture is a clip of one frame."""
+
+    rainy: Tensor
+    """B x T x 3 x H x W in [0, 1]."""
+    clean: Tensor
+    """B x T x 3 x sH x sW in [0, 1]."""
+    unlabelled: Tensor | None = None
+    """B' x T x 3 x H x W in [0, 1]: real rain, for objectives with ``wants_unlabelled``."""
+
+
+class Objective(nn.Module):
+    """What a network is trained to do: losses, and helper networks such as a discriminator.
+
+    Training is a game of one or more ``players``, each with its own parameters and optimiser. In
+    every step, for each player in turn, the sum of ``forward(batch, player)`` is minimised over
+    that player's parameters. The base trains alone: it unrolls the clip, carries the state, and
+    asks ``frame_losses`` about every frame.
+    """
+
+    wants_unlabelled: ClassVar[bool] = False
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def players(self) -> dict[str, list[nn.Parameter]]:
+        return {"network": list(self.network.parameters())}
+
+    def forward(self, batch: Batch, player: str = "network") -> dict[str, Tensor]:
+        state: State = ()
+        frames: list[dict[str, Tensor]] = []
+        for rainy, clean in zip(batch.rainy.unbind(1), batch.clean.unbind(1), strict=True):
+            output = self.network(rainy, state)
+            frames.append(self.frame_losses(output, rainy, clean))
+            state = output.state
+        return {name: torch.stack([frame[name] for frame in frames]).mean() for name in frames[0]}
+
+    def frame_losses(self, output: Output, rainy: Tensor, clean: Tensor) -> dict[str, Tensor]:
+        """Named, weighted losses of one frame."""
+        produced = output.clean.float()
+        return {
+            "l1": (produced - clean).abs().mean(),
+            "ssim": 0.2 * (1 - ssim(produced, clean)),
+        }

@@ -1,0 +1,93 @@
+"""Pieces that several networks share: a ConvLSTM, a residual block, and the box filters.
+
+The filters are built of average pooling, so they are differentiable, run on every device and
+leave through ONNX. Near the border they average over the pixels that exist.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Memory: TypeAlias = tuple[Tensor, Tensor]
+"""Hidden and cell state of a ConvLSTM, each of the shape of its input."""
+
+
+class ConvLSTM(nn.Module):
+    """A ConvLSTM cell (Shi et al. 2015, without peepholes) that keeps the number of channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        # One convolution for all gates: input, forget and output, then the candidate.
+        self.gates = nn.Conv2d(2 * channels, 4 * channels, 3, padding=1)
+
+    def forward(self, features: Tensor, memory: Memory | None = None) -> Memory:
+        """The next hidden and cell state; the hidden state is also the cell's output."""
+        # zeros_like keeps the memory format, without which cat would fall back to channels-first.
+        hidden, cell = memory or (torch.zeros_like(features), torch.zeros_like(features))
+        channels = features.shape[1]
+        gates = self.gates(torch.cat([features, hidden], 1))
+        admit, keep, emit = gates[:, : 3 * channels].sigmoid().chunk(3, 1)
+        cell = keep * cell + admit * gates[:, 3 * channels :].tanh()
+        return emit * cell.tanh(), cell
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut (He et al. 2015), which projects if widths differ."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        inner = F.relu(self.first(features))
+        return F.relu(self.second(inner) + self.shortcut(features))
+
+
+def in_range(image: Tensor) -> Tensor:
+    """``image`` clamped to [0, 1], with the gradient of the identity.
+
+    A pixel driven out of range in training can so still be called back; a plain clamp would give
+    it no gradient at all.
+    """
+    clamped = image.clamp(0, 1)
+    return clamped.detach() + (image - image.detach()) if torch.is_grad_enabled() else clamped
+
+
+def box_mean(image: Tensor, radius: int) -> Tensor:
+    """The mean over a square of ``2 * radius + 1`` pixels, of those inside the picture."""
+    size = 2 * radius + 1
+    rows = F.avg_pool2d(image, (1, size), 1, (0, radius), count_include_pad=False)
+    return F.avg_pool2d(rows, (size, 1), 1, (radius, 0), count_include_pad=False)
+
+
+def rlcn(image: Tensor, *, radius: int, epsilon: float) -> Tensor:
+    """Rectified local contrast normalisation: how far a pixel is above its surroundings.
+
+    The excess over the local mean, in local standard deviations; 0 for pixels below the mean.
+    """
+    # Variance as a difference of moments cancels; in half precision nothing of it would be left.
+    exact = image.float()
+    mean, square = box_mean(torch.cat([exact, exact * exact], 1), radius).chunk(2, 1)
+    # The floor keeps the gradient of the square root finite where the picture is flat.
+    deviation = (square - mean * mean).clamp_min(1e-8).sqrt()
+    return ((exact - mean).relu() / (deviation + epsilon)).to(image.dtype)
+
+
+def guided_filter(image: Tensor, *, radius: int, epsilon: float) -> Tensor:
+    """The image smoothed where its variance is below ``epsilon``, edges kept (He et al. 2010).
+
+    Each channel is its own guide.
+    """
+    exact = image.float()
+    mean, square = box_mean(torch.cat([exact, exact * exact], 1), radius).chunk(2, 1)
+    variance = (square - mean * mean).clamp_min(0)
+    slope = variance / (variance + epsilon)
+    offset = mean - slope * mean
+    slope, offset = box_mean(torch.cat([slope, offset], 1), radius).chunk(2, 1)
+    return (slope * exact + offset).to(image.dtype)

@@ -1,0 +1,385 @@
+"""A ResNet of deformable convolutions that learns to see the same with and without rain.
+
+What the paper leaves open is done as its ancestor GT-RAIN (Ba et al. 2022) does it: skip
+connections into the decoder, reflected borders, bilinear upsampling, modulated deformable
+convolutions, a picture painted anew rather than a correction of the input, pooled features for the
+rain-robust loss, and that loss's temperature and weights. The recurrent connection, which the paper
+names and does not describe, is a convolutional GRU behind the last residual block, carried on from
+frame to frame. The ancestor's widths (64, and 256 at the bottleneck) would make 16 million weights;
+32 and 64 keep the width where the rain is, at full resolution, and still pool to 1024 features.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rain_removal_ros.errors import SettingsError
+from rain_removal_ros.losses import ms_ssim
+from rain_removal_ros.networks import _base
+from rain_removal_ros.networks._base import Batch, Facts, Output, State, change_map
+from rain_removal_ros.networks._layers import in_range
+
+_COLUMNS_AT_ONCE = 2**24
+"""How many sampled values a deformable convolution holds at a time: 64 MiB of float32."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Defaults are the paper's network at a width that can be shipped."""
+
+    channels: int = 32
+    """Width at full resolution."""
+    bottleneck: int = 64
+    """Width of the residual blocks; scales between have the geometric mean, in whole eights."""
+    scales: int = 2
+    """Ablation: down- and upsampling blocks, 1 or 2."""
+    blocks: int = 9
+    """Ablation: deformable residual blocks."""
+    modulated: bool = True
+    """Whether samples are also weighted (deformable convolution v2) or only moved (v1)."""
+    activation: str = "mish"
+    """Ablation: ``mish``, or the ancestor's ``leaky_relu``."""
+    initialisation: str = "kaiming"
+    """Ablation: ``kaiming``, or the ancestor's ``normal``."""
+    attention: bool = False
+    """Ablation: squeeze-and-excitation in the residual blocks, which the authors gave up."""
+    recurrent: bool = True
+    """Whether a GRU at the bottleneck carries features from frame to frame."""
+    padding: str = "reflect"
+    """What convolutions see beyond the border: ``reflect``, ``replicate`` or ``zeros``."""
+    output: str = "direct"
+    """Whether Tanh paints the picture (``direct``) or what is to be added to it (``residual``)."""
+    projection: int = 1024
+    """Values the rain-robust loss compares: features pooled to the largest square grid that has
+    no more."""
+    temperature: float = 0.25
+    ms_ssim_weight: float = 1.0
+    l1_weight: float = 0.1
+    robust_weight: float = 0.1
+    rain_mix: float = 0.5
+    """Share of the training pictures that wear another picture's rain instead of their own."""
+
+    def __post_init__(self) -> None:
+        for field, known in (
+            ("scales", (1, 2)),
+            ("activation", ("mish", "leaky_relu")),
+            ("initialisation", ("kaiming", "normal")),
+            ("padding", ("reflect", "replicate", "zeros")),
+            ("output", ("direct", "residual")),
+        ):
+            if getattr(self, field) not in known:
+                raise SettingsError(
+                    f"{field} is one of {', '.join(map(str, known))}, "
+                    f"not {getattr(self, field)!r} (deform_resnet)"
+                )
+
+
+def deformable_convolution(
+    image: Tensor, offsets: Tensor, weight: Tensor, modulation: Tensor | None = None
+) -> Tensor:
+    """A convolution that samples where ``offsets`` say (Dai et al. 2017, Zhu et al. 2019).
+
+    ``image`` brings its own border: the result is as much smaller as a convolution without padding
+    would make it. ``offsets`` hold y and x in pixels for each tap of ``weight``, ``modulation`` a
+    factor for each. Beyond the image there is nothing but zeros.
+    """
+    height, width = offsets.shape[-2:]
+    band = height
+    if not torch.compiler.is_compiling():  # an exported graph is to hold the sum, not a loop
+        row = image.shape[0] * weight[0].numel() * width
+        band = min(max(_COLUMNS_AT_ONCE // row, 1), height)
+    bands = [
+        _band(image, offsets, weight, modulation, slice(top, min(top + band, height)))
+        for top in range(0, height, band)
+    ]
+    return torch.cat(bands, 2) if len(bands) > 1 else bands[0]
+
+
+def _band(
+    image: Tensor, offsets: Tensor, weight: Tensor, modulation: Tensor | None, rows: slice
+) -> Tensor:
+    """Some rows of a deformable convolution: samples as columns, then one matrix product."""
+    batch, channels, image_height, image_width = image.shape
+    tap_rows, tap_columns = weight.shape[2:]
+    taps, height, width = tap_rows * tap_columns, rows.stop - rows.start, offsets.shape[-1]
+    device = image.device
+    # Positions in float32 whatever the network runs in: bfloat16 has no fractions beyond 128.
+    shift = offsets[:, :, rows].float().view(batch, taps, 2, height, width)
+    y = torch.arange(rows.start, rows.stop, device=device, dtype=torch.float32)
+    x = torch.arange(width, device=device, dtype=torch.float32)
+    tap = torch.arange(taps, device=device).view(taps, 1, 1)
+    y = shift[:, :, 0] + y.view(-1, 1) + tap // tap_columns
+    x = shift[:, :, 1] + x + tap % tap_columns
+    grid = torch.stack([x * (2 / (image_width - 1)) - 1, y * (2 / (image_height - 1)) - 1], -1)
+    samples = F.grid_sample(
+        image.float(), grid.flatten(1, 2), padding_mode="zeros", align_corners=True
+    ).view(batch, channels, taps, height, width)
+    if modulation is not None:
+        samples = samples * modulation[:, None, :, rows]
+    columns = samples.view(batch, channels * taps, height * width).to(weight.dtype)
+    return torch.matmul(weight.flatten(1), columns).view(batch, -1, height, width)
+
+
+class DeformableConv(nn.Module):
+    """A 3x3 deformable convolution that finds its offsets itself and starts as an ordinary one."""
+
+    def __init__(self, channels: int, config: Config) -> None:
+        super().__init__()
+        self.modulated, self.padding = config.modulated, config.padding
+        self.weight = nn.Parameter(torch.empty(channels, channels, 3, 3))
+        self.field = nn.Conv2d(channels, 9 * (3 if config.modulated else 2), 3)
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+        self.stand_still()
+
+    def stand_still(self) -> None:
+        """Sets all offsets to 0 and all modulation to 1."""
+        for parameter in self.field.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, features: Tensor) -> Tensor:
+        mode = "constant" if self.padding == "zeros" else self.padding
+        padded = F.pad(features, (1, 1, 1, 1), mode)
+        field = self.field(padded)
+        modulation = 2 * field[:, 18:].sigmoid() if self.modulated else None
+        return deformable_convolution(padded, field[:, :18], self.weight, modulation)
+
+
+def _activation(config: Config) -> nn.Module:
+    return nn.Mish() if config.activation == "mish" else nn.LeakyReLU(0.1)
+
+
+def _conv(
+    inputs: int, outputs: int, config: Config, *, size: int = 3, stride: int = 1, bias: bool = True
+) -> nn.Conv2d:
+    """A convolution that keeps the size, or halves it."""
+    mode: Any = config.padding
+    return nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=bias, padding_mode=mode)
+
+
+class _Conv(nn.Sequential):
+    """Convolution, batch normalisation, activation."""
+
+    def __init__(
+        self, inputs: int, outputs: int, config: Config, *, size: int = 3, stride: int = 1
+    ) -> None:
+        super().__init__(
+            _conv(inputs, outputs, config, size=size, stride=stride, bias=False),
+            nn.BatchNorm2d(outputs),
+            _activation(config),
+        )
+
+
+class _SqueezeExcite(nn.Module):
+    """Channels weighted by what the whole picture holds (Hu et al. 2018)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(channels, max(channels // 16, 4), 1)
+        self.excite = nn.Conv2d(max(channels // 16, 4), channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        mean = features.mean((2, 3), keepdim=True)
+        weights: Tensor = self.excite(F.relu(self.squeeze(mean))).sigmoid()
+        return features * weights
+
+
+class _Block(nn.Module):
+    """A deformable residual block, with nothing behind the sum."""
+
+    def __init__(self, channels: int, config: Config) -> None:
+        super().__init__()
+        self.first = DeformableConv(channels, config)
+        self.first_norm = nn.BatchNorm2d(channels)
+        self.activation = _activation(config)
+        self.second = DeformableConv(channels, config)
+        self.second_norm = nn.BatchNorm2d(channels)
+        self.attention = _SqueezeExcite(channels) if config.attention else nn.Identity()
+
+    def forward(self, features: Tensor) -> Tensor:
+        inner = self.activation(self.first_norm(self.first(features)))
+        changed: Tensor = self.attention(self.second_norm(self.second(inner)))
+        return features + changed
+
+
+class _ConvGRU(nn.Module):
+    """A convolutional GRU cell (Ballas et al. 2016)."""
+
+    def __init__(self, channels: int, config: Config) -> None:
+        super().__init__()
+        self.gates = _conv(2 * channels, 2 * channels, config)
+        self.candidate = _conv(2 * channels, channels, config)
+
+    def forward(self, features: Tensor, hidden: Tensor | None) -> Tensor:
+        """The next hidden state, within (-1, 1)."""
+        if hidden is None:
+            hidden = torch.zeros_like(features)
+        gates: Tensor = self.gates(torch.cat([features, hidden], 1)).sigmoid()
+        admit, recall = gates.chunk(2, 1)
+        candidate: Tensor = self.candidate(torch.cat([features, recall * hidden], 1)).tanh()
+        return hidden + admit * (candidate - hidden)
+
+
+class _Decoder(nn.Module):
+    """One step up: twice the size, then what the encoder saw at this scale."""
+
+    def __init__(self, below: int, channels: int, config: Config) -> None:
+        super().__init__()
+        self.up = _Conv(below, channels, config)
+        self.merge = _Conv(2 * channels, channels, config)
+
+    def forward(self, below: Tensor, encoded: Tensor) -> Tensor:
+        larger = F.interpolate(below, scale_factor=2, mode="bilinear", align_corners=False)
+        merged: Tensor = self.merge(torch.cat([self.up(larger), encoded], 1))
+        return merged
+
+
+class Network(_base.Network):
+    facts: ClassVar[Facts] = Facts(
+        paper="Dang Tran, Jacob and Ghayal, Modified ResNet Architecture for Single Image "
+        "Deraining, GT-RAIN Challenge (CVPR UG2+) 2023",
+        recurrent=True,
+        # Two downsamplings need 4; with 8 the bottleneck has the two pixels reflection needs.
+        stride=8,
+    )
+    config: Config
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        widths = _widths(config)
+        self.head = nn.Sequential(
+            _Conv(3, widths[0], config, size=7), _Conv(widths[0], widths[0], config)
+        )
+        self.down = nn.ModuleList(
+            _Conv(above, below, config, stride=2) for above, below in itertools.pairwise(widths)
+        )
+        self.blocks = nn.Sequential(*(_Block(widths[-1], config) for _ in range(config.blocks)))
+        self.gru = _ConvGRU(widths[-1], config) if config.recurrent else None
+        self.up = nn.ModuleList(
+            _Decoder(below, above, config)
+            for below, above in zip(widths[:0:-1], widths[-2::-1], strict=True)
+        )
+        self.tail = _conv(widths[0], 3, config)
+        self._initialise()
+
+    def forward(self, frame: Tensor, state: State = ()) -> Output:
+        return self.decode(frame, self.encode(frame), state)
+
+    def encode(self, frame: Tensor) -> list[Tensor]:
+        """Features of every scale, finest first; the last have passed the residual blocks."""
+        scales = [self.head(2 * frame - 1)]
+        for down in self.down:
+            scales.append(down(scales[-1]))
+        scales[-1] = self.blocks(scales[-1])
+        return scales
+
+    def decode(self, frame: Tensor, scales: list[Tensor], state: State = ()) -> Output:
+        """The clean frame out of its features."""
+        *skips, features = scales
+        kept: State = ()
+        if self.gru is not None:
+            hidden = self.gru(features, state[0] if state else None)
+            features, kept = features + hidden, (hidden,)
+        for up, skip in zip(self.up, reversed(skips), strict=True):
+            features = up(features, skip)
+        painted = self.tail(features).tanh()
+        if self.config.output == "direct":
+            clean = (painted + 1) / 2
+        else:
+            clean = in_range(frame + painted)
+        return Output(clean, change_map(clean, frame), kept)
+
+    def project(self, features: Tensor) -> Tensor:
+        """What the rain-robust loss compares: one vector a picture."""
+        side = max(math.isqrt(self.config.projection // features.shape[1]), 1)
+        return F.adaptive_avg_pool2d(features.float(), side).flatten(1)
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | DeformableConv):
+                if self.config.initialisation == "kaiming":
+                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                else:
+                    nn.init.normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Conv2d) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+        for module in self.modules():
+            if isinstance(module, DeformableConv):
+                module.stand_still()
+            if isinstance(module, _Block):
+                # The sum over all blocks then has the variance of one, as yet untrained running
+                # statistics included.
+                nn.init.constant_(module.second_norm.weight, self.config.blocks**-0.5)
+
+
+def _widths(config: Config) -> list[int]:
+    """Channels of every scale, finest first."""
+    growth = (config.bottleneck / config.channels) ** (1 / config.scales)
+    between = [
+        max(round(config.channels * growth**scale / 8), 1) * 8 for scale in range(1, config.scales)
+    ]
+    return [config.channels, *between, config.bottleneck]
+
+
+def robust_loss(rainy: Tensor, clean: Tensor, *, temperature: float) -> Tensor:
+    """How badly a picture's features with rain are told to belong to its features without.
+
+    Of all other features in the batch, rainy and clean, only the same picture's count as alike.
+    """
+    features = torch.cat([rainy, clean]).float()
+    count = len(features)
+    similarity = F.cosine_similarity(features[:, None], features[None], dim=2) / temperature
+    itself = torch.eye(count, dtype=torch.bool, device=features.device)
+    partner = torch.arange(count, device=features.device).roll(count // 2)
+    return F.cross_entropy(similarity.masked_fill(itself, -math.inf), partner)
+
+
+class Objective(_base.Objective):
+    """MS-SSIM, L1 and the rain-robust loss, on pictures that swap their rain."""
+
+    network: Network
+
+    def forward(self, batch: Batch, player: str = "network") -> dict[str, Tensor]:
+        config = self.network.config
+        worn = swapped_rain(batch, share=config.rain_mix) if self.training else batch.rainy
+        state: State = ()
+        frames: list[dict[str, Tensor]] = []
+        for rainy, clean in zip(worn.unbind(1), batch.clean.unbind(1), strict=True):
+            # Together, so that batch normalisation sees one population.
+            scales = self.network.encode(torch.cat([rainy, clean]))
+            output = self.network.decode(rainy, [scale[: len(rainy)] for scale in scales], state)
+            state = output.state
+            seen, wanted = self.network.project(scales[-1]).chunk(2)
+            robust = robust_loss(seen, wanted, temperature=config.temperature)
+            frames.append(
+                self.frame_losses(output, rainy, clean) | {"robust": config.robust_weight * robust}
+            )
+        return {name: torch.stack([frame[name] for frame in frames]).mean() for name in frames[0]}
+
+    def frame_losses(self, output: Output, rainy: Tensor, clean: Tensor) -> dict[str, Tensor]:
+        config, produced = self.network.config, output.clean.float()
+        return {
+            "ms_ssim": config.ms_ssim_weight * (1 - ms_ssim(produced, clean)),
+            "l1": config.l1_weight * F.l1_loss(produced, clean),
+        }
+
+
+def swapped_rain(batch: Batch, *, share: float) -> Tensor:
+    """The rainy clips, a share of them wearing the rain of another clip, moved somewhere else.
+
+    A clip's rain moves as one, so that it still falls from frame to frame.
+    """
+    count, _, _, height, width = batch.rainy.shape
+    device = batch.rainy.device
+    # Drawn on the CPU, whose generator seeds a training run on any device.
+    other = torch.randperm(count).to(device)
+    down, right = int(torch.randint(height, ())), int(torch.randint(width, ()))
+    swapped = (torch.rand(count) < share).to(device).view(-1, 1, 1, 1, 1)
+    rain = (batch.rainy - batch.clean)[other].roll((down, right), (-2, -1))
+    return torch.where(swapped, (batch.clean + rain).clamp(0, 1), batch.rainy)

@@ -1,0 +1,162 @@
+"""A picture file as it came and as it should leave: cleaned, and otherwise what it was.
+
+Networks see 8-bit RGB. Grey stays grey, transparency is kept, and a 16-bit picture gets the
+correction that was found added at 16 bit. A file appears under its name whole or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from rain_removal_ros.data.pictures import SUFFIXES, encoded
+from rain_removal_ros.errors import DataError
+from rain_removal_ros.frames import Image
+
+__all__ = ["READABLE", "WRITABLE", "Picture", "draft_of", "load", "save"]
+
+WRITABLE = SUFFIXES
+READABLE = SUFFIXES | {".gif", ".jp2", ".pgm", ".jpe", ".jfif"}
+
+_JPEG = frozenset({".jpg", ".jpeg"})
+_KEEPS_16_BIT = frozenset({".png", ".tif", ".tiff", ".ppm"})
+_KEEPS_ALPHA = frozenset({".png", ".tif", ".tiff", ".webp"})
+_JPEG_START = b"\xff\xd8"
+_OPTIONS = {
+    ".webp": (cv2.IMWRITE_WEBP_QUALITY, 101),  # over 100 is lossless
+    **dict.fromkeys(_JPEG, (cv2.IMWRITE_JPEG_QUALITY, 95)),
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is in a picture file, colours as RGB or grey."""
+
+    pixels: NDArray[Any]
+    """H x W or H x W x 3, of uint8 or uint16."""
+    alpha: NDArray[Any] | None = None
+    """H x W, of the same kind."""
+
+    @property
+    def image(self) -> Image:
+        """What a network is to see."""
+        pixels = self.pixels
+        if pixels.dtype == np.uint16:
+            pixels = _in_8_bit(pixels)
+        if pixels.ndim == 2:
+            pixels = np.repeat(pixels[..., None], 3, axis=2)
+        return np.ascontiguousarray(pixels)
+
+    def with_image(self, clean: Image) -> Picture:
+        """This picture as ``clean`` shows it, at its size."""
+        size = (clean.shape[1], clean.shape[0])
+        alpha = self.alpha
+        if alpha is not None and alpha.shape != size[::-1]:
+            alpha = np.asarray(cv2.resize(alpha, size, interpolation=cv2.INTER_LINEAR))
+        before: NDArray[Any] = self.image
+        after: NDArray[Any] = clean
+        if self.pixels.ndim == 2:
+            before, after = before[..., 0], np.asarray(cv2.cvtColor(clean, cv2.COLOR_RGB2GRAY))
+        if self.pixels.dtype == np.uint16:
+            if after.shape == before.shape:
+                change = (after.astype(np.int32) - before) * 257
+                after = (self.pixels + change).clip(0, 65535).astype(np.uint16)
+            else:
+                after = after.astype(np.uint16) * 257
+        return Picture(after, alpha)
+
+
+def load(path: Path) -> Picture:
+    """One picture; what cannot be read, or is more than one picture, is one clear error."""
+    data = encoded(path)
+    # A JPEG knows no alpha, but may say that it lies on its side; only this way is that heeded.
+    flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
+    if not data.startswith(_JPEG_START):
+        flags = cv2.IMREAD_UNCHANGED
+    try:
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+        count = cv2.imcount(str(path)) if decoded is not None else 0
+    except cv2.error as error:
+        raise DataError(f"{path} cannot be decoded: {' '.join(str(error.err).split())}") from error
+    if decoded is None:
+        state = "is no picture that can be decoded" if data else "is empty"
+        raise DataError(f"{path} {state}")
+    if count > 1:
+        raise DataError(
+            f"{path} holds {count} pictures; take them apart, or make a video of them, first"
+        )
+    if decoded.dtype not in (np.uint8, np.uint16):
+        raise DataError(f"{path} holds {decoded.dtype} values; 8 and 16 bit are understood")
+    return _picture(decoded)
+
+
+def save(path: Path, picture: Picture) -> None:
+    """Write a picture in the format that its name says, as much of it as the format can hold."""
+    suffix = path.suffix.lower()
+    pixels, alpha = picture.pixels, picture.alpha
+    if suffix not in _KEEPS_16_BIT and pixels.dtype == np.uint16:
+        pixels, alpha = _in_8_bit(pixels), None if alpha is None else _in_8_bit(alpha)
+    if pixels.ndim == 3:
+        pixels = pixels[..., ::-1]
+    if alpha is not None and suffix in _KEEPS_ALPHA:
+        colours = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+        pixels = np.dstack([colours, alpha])
+    try:
+        made, data = cv2.imencode(
+            path.suffix, np.ascontiguousarray(pixels), list(_OPTIONS.get(suffix, ()))
+        )
+    except cv2.error as error:
+        raise DataError(f"{path} cannot be encoded: {' '.join(str(error.err).split())}") from error
+    if not made:
+        raise DataError(f"{path} cannot be encoded as {suffix}")
+    with draft_of(path) as draft:
+        draft.write_bytes(data.data)
+
+
+@contextmanager
+def draft_of(path: Path) -> Iterator[Path]:
+    """A file beside ``path`` that takes its name once the block ends well, and is gone otherwise.
+
+    It has the same suffix, which is how video containers are chosen.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.stem[:100]}.", suffix=path.suffix
+        )
+        os.close(handle)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
+    draft = Path(name)
+    try:
+        yield draft
+        draft.chmod(0o644)
+        draft.replace(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _picture(decoded: NDArray[Any]) -> Picture:
+    """OpenCV's order of channels taken apart."""
+    if decoded.ndim == 2:
+        return Picture(decoded)
+    colours = decoded[..., :3][..., ::-1]
+    if decoded.shape[2] == 3:
+        return Picture(np.ascontiguousarray(colours))
+    return Picture(np.ascontiguousarray(colours), np.ascontiguousarray(decoded[..., 3]))
+
+
+def _in_8_bit(values: NDArray[Any]) -> NDArray[Any]:
+    # 65535 / 255 is 257: the full ranges meet.
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)

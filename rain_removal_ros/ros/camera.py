@@ -1,0 +1,198 @@
+"""The topics of one camera: what is subscribed to, what is published, and who wants it."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Float32
+
+from rain_removal_ros.camera_info import scaled
+from rain_removal_ros.codec import stamp_ns
+from rain_removal_ros.settings import Settings
+
+_OVERRIDABLE = (
+    QoSPolicyKind.HISTORY,
+    QoSPolicyKind.DEPTH,
+    QoSPolicyKind.RELIABILITY,
+    QoSPolicyKind.DURABILITY,
+    QoSPolicyKind.DEADLINE,
+    QoSPolicyKind.LIFESPAN,
+    QoSPolicyKind.LIVELINESS,
+    QoSPolicyKind.LIVELINESS_LEASE_DURATION,
+)
+_INFOS_KEPT = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Which of a camera's outputs have subscribers."""
+
+    image: bool
+    compressed: bool
+    attention: bool
+    rain_level: bool
+    info: bool
+
+    def __bool__(self) -> bool:
+        return self.image or self.compressed or self.attention or self.rain_level or self.info
+
+
+class Camera:
+    """Subscriptions and publishers of one camera."""
+
+    def __init__(
+        self,
+        node: Node,
+        name: str,
+        settings: Settings,
+        *,
+        arrived: Callable[[Any], None],
+        matched: Callable[[], None],
+    ) -> None:
+        """``arrived`` gets every image message; ``matched`` is told when subscribers change."""
+        self.name = name
+        self._node = node
+        self._arrived = arrived
+        self._matched = matched
+        self._prefix = f"{name}/" if name else ""
+        self.raw_topic = node.resolve_topic_name(f"{self._prefix}image")
+        # As image_transport has it: beside the raw topic, wherever that was remapped to.
+        self.compressed_topic = f"{self.raw_topic}/compressed"
+        self.mismatch = ""
+        """Why a publisher's or subscriber's messages cannot pass, if so."""
+        self._infos: OrderedDict[int, CameraInfo] = OrderedDict()
+        self._subscriptions: list[Subscription[Any]] = []
+        self.transport = ""
+        """What is listened to: "raw", "compressed" or nothing."""
+        self.image = self._publisher(Image, "image_derained")
+        out = node.resolve_topic_name(f"{self._prefix}image_derained")
+        self.compressed = (
+            self._publisher(CompressedImage, f"{out}/compressed")
+            if settings.output.compressed
+            else None
+        )
+        self.info = self._publisher(CameraInfo, "camera_info_derained")
+        self.attention = self._publisher(Image, "attention")
+        self.rain_level = self._publisher(Float32, "rain_level")
+
+    def demand(self) -> Demand:
+        """Who is listening now."""
+        return Demand(
+            image=_wanted(self.image),
+            compressed=self.compressed is not None and _wanted(self.compressed),
+            attention=_wanted(self.attention),
+            rain_level=_wanted(self.rain_level),
+            info=_wanted(self.info),
+        )
+
+    def offered(self, transport: str) -> str:
+        """The transport to listen to: ``transport``, or for "auto" what somebody publishes."""
+        if transport != "auto":
+            return transport
+        raw, compressed = map(self._node.count_publishers, (self.raw_topic, self.compressed_topic))
+        return "compressed" if compressed and not raw else "raw"
+
+    @property
+    def topic(self) -> str:
+        """The topic that is, or would be, listened to."""
+        return self.compressed_topic if self.transport == "compressed" else self.raw_topic
+
+    def publishers(self) -> Counter[str]:
+        """The types of messages published there, and by how many."""
+        infos = self._node.get_publishers_info_by_topic(self.topic)
+        return Counter(info.topic_type for info in infos)
+
+    def listen(self, transport: str) -> None:
+        """Subscribe to images of this transport and to the calibration."""
+        if transport == self.transport:
+            return
+        self.ignore()
+        self.transport, self.mismatch = transport, ""
+        kind = CompressedImage if transport == "compressed" else Image
+        self._subscriptions = [
+            self._subscription(kind, self.topic, self._arrived),
+            self._subscription(CameraInfo, f"{self._prefix}camera_info", self._keep_info),
+        ]
+
+    def ignore(self) -> None:
+        """Subscribe to nothing."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = []
+        self.transport = ""
+
+    def close(self) -> None:
+        """Give up all topics."""
+        self.ignore()
+        for publisher in self._publishers():
+            self._node.destroy_publisher(publisher)
+
+    def publish_info(self, header: Any, *, scale: int) -> None:
+        """The calibration of the image with this header; nothing where the camera sends none."""
+        infos = self._infos
+        if not infos:
+            return
+        # Nothing says that it came in step with its image, and it hardly ever changes.
+        info = infos.get(stamp_ns(header)) or next(reversed(infos.values()))
+        info = scaled(info, scale)
+        info.header = header
+        self.info.publish(info)
+
+    def _keep_info(self, info: CameraInfo) -> None:
+        # A new one each time: the worker reads it while the next may come in.
+        infos = OrderedDict(self._infos)
+        infos[stamp_ns(info.header)] = info
+        while len(infos) > _INFOS_KEPT:
+            infos.popitem(last=False)
+        self._infos = infos
+
+    def _publishers(self) -> list[Publisher[Any]]:
+        every = (self.image, self.compressed, self.info, self.attention, self.rain_level)
+        return [publisher for publisher in every if publisher is not None]
+
+    def _publisher(self, kind: Any, topic: str) -> Publisher[Any]:
+        name = topic if topic.startswith("/") else self._prefix + topic
+        return self._node.create_publisher(
+            kind,
+            name,
+            QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE),
+            event_callbacks=PublisherEventCallbacks(
+                matched=lambda _: self._matched(),
+                incompatible_qos=lambda event: self._mismatched(f"a subscriber of {name}", event),
+            ),
+            qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE),
+        )
+
+    def _subscription(
+        self, kind: Any, topic: str, callback: Callable[[Any], None]
+    ) -> Subscription[Any]:
+        # Overrides are written into the profile, so each subscription gets one of its own.
+        return self._node.create_subscription(
+            kind,
+            topic,
+            callback,
+            QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
+            event_callbacks=SubscriptionEventCallbacks(
+                incompatible_qos=lambda event: self._mismatched(f"a publisher of {topic}", event),
+            ),
+            qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE),
+        )
+
+    def _mismatched(self, whose: str, event: Any) -> None:
+        policy = qos_policy_name_from_kind(event.last_policy_kind)
+        self.mismatch = f"{whose} has another {policy}: no messages pass; see qos_overrides"
+        self._node.get_logger().warning(self.mismatch)
+
+
+def _wanted(publisher: Publisher[Any]) -> bool:
+    return bool(publisher.get_subscription_count())

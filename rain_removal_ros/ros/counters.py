@@ -1,0 +1,133 @@
+"""What happened to the frames of one camera: every one is published, or dropped for a reason."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass
+class Summary:
+    """A moment's view of a camera's statistics."""
+
+    received: int
+    published: int
+    passed: Counter[str]
+    """Of those published, how many went through untouched, by reason."""
+    dropped: Counter[str]
+    faults: Counter[str]
+    resets: Counter[str]
+    last_reset: str
+    last_fault: str
+    rate_in: float
+    rate_out: float
+    latency_ms: tuple[float, float] | None
+    """Stamp to publish, median and 95th percentile, of the last frames."""
+    processing_ms: tuple[float, float] | None
+    """Arrival to publish, likewise."""
+    rain_level: float | None
+    size: tuple[int, int] | None
+    """Height and width of the last frame."""
+
+
+@dataclass
+class Statistics:
+    """Counts; written by several threads, read by the one that reports."""
+
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _received: int = 0
+    _published: int = 0
+    _passed: Counter[str] = field(default_factory=Counter)
+    _dropped: Counter[str] = field(default_factory=Counter)
+    _faults: Counter[str] = field(default_factory=Counter)
+    _resets: Counter[str] = field(default_factory=Counter)
+    _last_reset: str = ""
+    _last_fault: str = ""
+    _latency: deque[float] = field(default_factory=lambda: deque(maxlen=256))
+    _processing: deque[float] = field(default_factory=lambda: deque(maxlen=256))
+    _rain_level: float | None = None
+    _size: tuple[int, int] | None = None
+    _reported: tuple[float, int, int] = field(default_factory=lambda: (time.monotonic(), 0, 0))
+
+    def received(self) -> None:
+        with self._lock:
+            self._received += 1
+
+    def published(
+        self,
+        *,
+        latency_s: float | None,
+        processing_s: float,
+        size: tuple[int, int] | None,
+        passed: str = "",
+    ) -> None:
+        """A frame went out; ``passed`` says why it was not cleaned.
+
+        There is no latency before simulated time begins.
+        """
+        with self._lock:
+            self._published += 1
+            if passed:
+                self._passed[passed] += 1
+            if latency_s is not None:
+                self._latency.append(1e3 * latency_s)
+            self._processing.append(1e3 * processing_s)
+            self._size = size or self._size
+
+    def dropped(self, reason: str, count: int = 1) -> None:
+        with self._lock:
+            self._dropped[reason] += count
+
+    def fault(self, kind: str, reason: str) -> None:
+        with self._lock:
+            self._faults[kind] += 1
+            self._last_fault = reason
+
+    def reset(self, reason: str) -> None:
+        with self._lock:
+            self._resets[reason] += 1
+            self._last_reset = reason
+
+    def rain(self, level: float) -> None:
+        with self._lock:
+            self._rain_level = level
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of the last frame."""
+        return self._size
+
+    def summary(self) -> Summary:
+        """The counts so far, and the rates since the last call."""
+        with self._lock:
+            now = time.monotonic()
+            then, received, published = self._reported
+            passed_s = max(now - then, 1e-3)
+            self._reported = (now, self._received, self._published)
+            return Summary(
+                received=self._received,
+                published=self._published,
+                passed=Counter(self._passed),
+                dropped=Counter(self._dropped),
+                faults=Counter(self._faults),
+                resets=Counter(self._resets),
+                last_reset=self._last_reset,
+                last_fault=self._last_fault,
+                rate_in=(self._received - received) / passed_s,
+                rate_out=(self._published - published) / passed_s,
+                latency_ms=_middle_and_tail(self._latency),
+                processing_ms=_middle_and_tail(self._processing),
+                rain_level=self._rain_level,
+                size=self._size,
+            )
+
+
+def _middle_and_tail(values: deque[float]) -> tuple[float, float] | None:
+    if not values:
+        return None
+    middle, tail = np.percentile(np.array(values), (50, 95))
+    return float(middle), float(tail)

@@ -1,0 +1,103 @@
+"""Loads networks beside the running one, as often as it takes.
+
+The network in use goes on working until the new one is there and has run once, on a frame as large
+as those of the cameras: the first run is the slow one, and the one that fails.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from rain_removal_ros.ros.policy import Backoff
+from rain_removal_ros.settings import Settings
+
+if TYPE_CHECKING:
+    from rain_removal_ros.engines import Engine
+
+USUAL_SIZE = (480, 640)
+"""Height and width for the first run, as long as no camera has sent a frame."""
+
+
+class Listener(Protocol):
+    """Who is told how loading goes; called in the loader's thread."""
+
+    def loaded(self, job: Job, engine: Engine) -> None: ...
+
+    def failed(self, job: Job, error: Exception, retry_in_s: float) -> None: ...
+
+
+@dataclass(eq=False)
+class Job:
+    """One network to be loaded."""
+
+    settings: Settings
+    sizes: tuple[tuple[int, int], ...]
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+
+class Loader:
+    """At most one job counts: the newest. One that hangs is left behind with its thread."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self.job: Job | None = None
+        self._threads: list[threading.Thread] = []
+
+    def request(
+        self, settings: Settings, sizes: Iterable[tuple[int, int]], *, delay_s: float = 0.0
+    ) -> None:
+        """Load what these settings ask for; whatever else was being loaded is forgotten."""
+        self.cancel()
+        self.job = Job(settings, tuple(sizes) or (USUAL_SIZE,))
+        thread = threading.Thread(
+            target=self._run, args=(self.job, delay_s), name="load", daemon=True
+        )
+        self._threads.append(thread)
+        thread.start()
+
+    def finished(self) -> None:
+        """The current job's network has been taken over."""
+        self.job = None
+
+    @property
+    def running(self) -> bool:
+        """Whether any thread is still loading, wanted or not."""
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        return bool(self._threads)
+
+    def cancel(self) -> None:
+        """Forget what is being loaded; its thread ends when it can."""
+        if self.job is not None:
+            self.job.cancelled.set()
+            self.job = None
+
+    def _run(self, job: Job, delay_s: float) -> None:
+        backoff = Backoff()
+        while not job.cancelled.wait(delay_s):
+            try:
+                engine = _loaded(job)
+            except Exception as error:  # noqa: BLE001 - a broken file, device or library
+                delay_s = backoff.wait(job.settings.safety.retry_s)
+                if not job.cancelled.is_set():
+                    self._listener.failed(job, error, delay_s)
+            else:
+                if not job.cancelled.is_set():
+                    self._listener.loaded(job, engine)
+                return
+
+
+def _loaded(job: Job) -> Engine:
+    """The network, having run once."""
+    from rain_removal_ros import engines
+
+    # Its own number of stages: the one that is set is applied frame by frame.
+    network = replace(job.settings.network, stages=0)
+    engine = engines.load(network, job.settings.engine)
+    for height, width in job.sizes:
+        engine.step([np.zeros((height, width, 3), np.uint8)], [None])
+    return engine

@@ -1,0 +1,155 @@
+"""Every setting as a ROS parameter: declared from its description, validated before it is stored.
+
+Parameters come in over two ways that are trusted differently. What stands in a file or on the
+command line was chosen by whoever started the node. What is set over ROS can come from anyone on
+the network, so a path must lie under a folder named at the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from rain_removal_ros import networks
+from rain_removal_ros import settings as tree
+from rain_removal_ros.errors import SettingsError
+from rain_removal_ros.settings import Described, Entry, Settings
+
+T = TypeVar("T")
+
+_PATHS = ("network.weights", "engine.cache")
+_OTHERS = ("use_sim_time", "qos_overrides", "start_type_description_service")
+"""Parameters that rclpy itself declares, or would."""
+
+
+class Parameters:
+    """The settings of one node, kept in step with its parameters."""
+
+    def __init__(self, node: Node, changed: Callable[[Settings, Settings], None]) -> None:
+        """``changed`` is told of old and new settings, after these were found valid and stored."""
+        self._node = node
+        self._changed = changed
+        self.settings = declare(node, Settings)
+        if reason := _unknown_network(self.settings):
+            raise SettingsError(reason)
+        node.add_pre_set_parameters_callback(self._whole_numbers_as_floats)
+        node.add_on_set_parameters_callback(self._validate)
+        node.add_post_set_parameters_callback(self._store)
+
+    def _whole_numbers_as_floats(self, wanted: list[Parameter[Any]]) -> list[Parameter[Any]]:
+        """``ros2 param set`` reads 2 as an integer, where a setting may want 2.0."""
+        kinds = {entry.name: entry.kind for entry in tree.entries(Settings)}
+        return [
+            Parameter(item.name, Parameter.Type.DOUBLE, float(item.value))
+            if kinds.get(item.name) is float and item.type_ is Parameter.Type.INTEGER
+            else item
+            for item in wanted
+        ]
+
+    def _validate(self, wanted: Sequence[Parameter[Any]]) -> SetParametersResult:
+        """Nothing but an answer: rclpy may still refuse for reasons of its own."""
+        changes = _ours(wanted)
+        try:
+            proposed = tree.replace(self.settings, changes)
+        except SettingsError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        reason = _unknown_network(proposed) or _forbidden_path(proposed, changes)
+        return SetParametersResult(successful=not reason, reason=reason)
+
+    def _store(self, stored: Sequence[Parameter[Any]]) -> None:
+        before, self.settings = self.settings, tree.replace(self.settings, _ours(stored))
+        if self.settings != before:
+            self._changed(before, self.settings)
+
+
+def declare(node: Node, tree_of: type[T]) -> T:
+    """Declare every setting of a tree as a parameter, and return them as the node was given them.
+
+    The node must have been created with ``automatically_declare_parameters_from_overrides``, so
+    that a misspelt name in a file is noticed here rather than ignored by rclpy.
+    """
+    given = {
+        name: parameter.value
+        for name, parameter in node.get_parameters_by_prefix("").items()
+        if name.split(".")[0] not in _OTHERS
+    }
+    settings = tree.build(tree_of, given, where="parameters")
+    for name in given:
+        node.undeclare_parameter(name)
+    values = tree.flatten(settings)
+    for entry in tree.entries(tree_of):
+        node.declare_parameter(
+            entry.name, _as_ros(values[entry.name]), descriptor(entry), ignore_override=True
+        )
+    return settings
+
+
+def descriptor(entry: Entry) -> ParameterDescriptor:
+    """What ``ros2 param describe`` says of a setting."""
+    described = entry.described
+    unit = f" [{described.unit}]" if described.unit else ""
+    built = ParameterDescriptor(
+        name=entry.name,
+        description=f"{described.help}{unit}",
+        additional_constraints=f"one of {', '.join(described.choices)}" * bool(described.choices),
+        read_only=not described.live,
+    )
+    _add_range(built, entry.kind, described)
+    return built
+
+
+def _add_range(built: ParameterDescriptor, kind: Any, described: Described) -> None:
+    if described.low is None or described.high is None:
+        return
+    if kind is int:
+        limits = IntegerRange(from_value=int(described.low), to_value=int(described.high), step=1)
+        built.integer_range = [limits]
+    else:
+        between = FloatingPointRange(from_value=described.low, to_value=described.high)
+        built.floating_point_range = [between]
+
+
+def _as_ros(value: Any) -> Any:
+    """A value as rclpy takes it; it cannot tell the type of an empty list."""
+    if isinstance(value, tuple):
+        return list(value) or [""]
+    return value
+
+
+def _ours(parameters: Sequence[Parameter[Any]]) -> dict[str, Any]:
+    return {item.name: item.value for item in parameters if item.name.split(".")[0] not in _OTHERS}
+
+
+def _unknown_network(settings: Settings) -> str:
+    """Why the network's name cannot be taken. It must be a name: elsewhere it may be a path."""
+    known = ["auto", *networks.available()]
+    if settings.network.name in known:
+        return ""
+    return f"network.name is one of {', '.join(known)}, not {settings.network.name!r}"
+
+
+def _forbidden_path(settings: Settings, changes: dict[str, Any]) -> str:
+    """Why a path set over ROS is refused."""
+    from rain_removal_ros.checkpoints import model_folders
+
+    values = tree.flatten(settings)
+    folders = [*map(Path, settings.safety.model_paths), *model_folders()]
+    allowed = [folder.resolve() for folder in folders]
+    for name in _PATHS:
+        if name in changes and (path := values[name]):
+            # Resolved, so that neither ".." nor a link leads out.
+            if not any(Path(path).resolve().is_relative_to(folder) for folder in allowed):
+                return f"{name} must lie under a folder of safety.model_paths, {path!r} does not"
+            if name == "network.weights" and not Path(path).is_file():
+                return f"{name}: there is no file {path!r}"
+    return ""

@@ -1,0 +1,128 @@
+"""The small decisions: when to clean, how much to ask of the network, when to try again.
+
+Each is a few numbers and one rule, takes the time from its caller, and knows nothing of ROS.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from statistics import median
+
+from rain_removal_ros.settings import BypassSettings
+
+
+@dataclass
+class Bypass:
+    """Whether it rains, with hysteresis: quick to see rain, slow to believe that it is over."""
+
+    raining: bool = False
+    _low_since: float | None = None
+
+    def update(self, level: float, now: float, settings: BypassSettings) -> bool:
+        """Take note of a rain level, and say whether frames are to be cleaned."""
+        if level > settings.on_above:
+            self.raining = True
+        if not self.raining or level >= settings.off_below:
+            self._low_since = None
+        elif self._low_since is None:
+            self._low_since = now
+        elif now - self._low_since >= settings.hold_s:
+            self.raining, self._low_since = False, None
+        return self.raining
+
+
+@dataclass
+class Backoff:
+    """Waits that double, up to a limit, until something works."""
+
+    longest: float = 30.0
+    _next: float = 0.0
+
+    def wait(self, first: float) -> float:
+        """How long to wait after one more failure; ``first`` is the first wait."""
+        delay = min(max(self._next, first), self.longest)
+        self._next = 2 * delay
+        return delay
+
+    def reset(self) -> None:
+        self._next = 0.0
+
+
+@dataclass(frozen=True)
+class Level:
+    """How much is asked of the network."""
+
+    name: str
+    stages: int | None = None
+    """Passes over a frame; None is all of them."""
+    shrink: int = 1
+    """The frame's sides are divided by this before the network sees it."""
+    clean: bool = True
+
+
+FULL = Level("full")
+
+
+def ladder(stages: int) -> list[Level]:
+    """From full quality down to none, for a network with this many stages."""
+    rungs = [FULL]
+    while stages > 1:
+        stages = (stages + 1) // 2
+        rungs.append(Level(f"{stages} stages" if stages > 1 else "1 stage", stages))
+    last = None if len(rungs) == 1 else 1
+    rungs.append(Level("half size", last, shrink=2))
+    rungs.append(Level("quarter size", last, shrink=4))
+    return [*rungs, Level("passthrough", clean=False)]
+
+
+@dataclass
+class Budget:
+    """Goes down the ladder while frames take too long, and up again with patience.
+
+    A step up that has to be taken back makes the next one wait twice as long, so that quality does
+    not flicker.
+    """
+
+    rungs: list[Level]
+    rung: int = 0
+    calm_s: float = 3.0
+    """How long all must be well before a step up."""
+    longest_s: float = 60.0
+    _recent: deque[float] = field(default_factory=lambda: deque(maxlen=5))
+    _calm_since: float | None = None
+    _climbed_at: float | None = None
+    _wait_s: float = 0.0
+
+    @property
+    def level(self) -> Level:
+        return self.rungs[self.rung]
+
+    def update(self, seconds: float, now: float, budget_s: float) -> Level:
+        """Take note of what a frame took, and say at what level to go on."""
+        if budget_s <= 0:
+            self.rung = 0
+            return self.level
+        self._recent.append(seconds)
+        usual = median(self._recent)
+        if len(self._recent) == self._recent.maxlen and usual > budget_s:
+            self._down(now)
+        elif self.rung == 0 or usual > 0.7 * budget_s:
+            self._calm_since = None
+        elif self._calm_since is None:
+            self._calm_since = now
+        elif now - self._calm_since >= self._wait_s:
+            self._climbed_at = now
+            self._move(-1)
+        return self.level
+
+    def _down(self, now: float) -> None:
+        soon = self._climbed_at is not None and now - self._climbed_at < self._wait_s
+        self._wait_s = min(2 * self._wait_s, self.longest_s) if soon else self.calm_s
+        if self.rung < len(self.rungs) - 1:
+            self._move(+1)
+
+    def _move(self, rungs: int) -> None:
+        self.rung += rungs
+        self._recent.clear()
+        self._calm_since = None

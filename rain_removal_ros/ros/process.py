@@ -1,0 +1,147 @@
+"""Runs a node as a process that ends well: on SIGINT or SIGTERM, once or twice, at any moment.
+
+Handlers for signals run at the worst moments, so there are none. The signals are blocked in all
+threads from the first line on and fetched when it suits; whatever comes later finds them blocked
+still. The executor spins in a thread of its own, and nothing that a callback raises ends it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from rain_removal_ros.allocator import keep_freed_memory
+from rain_removal_ros.errors import RainRemovalError, SettingsError
+
+if TYPE_CHECKING:
+    from rclpy.context import Context
+    from rclpy.executors import Executor
+    from rclpy.node import Node
+
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+class Runnable(Protocol):
+    """A node that can be run as a process."""
+
+    def autostart(self) -> None:
+        """Called in the executor's thread, first of all."""
+        ...
+
+    def close(self) -> bool:
+        """End everything; returns whether no thread was left behind."""
+        ...
+
+    def destroy_node(self) -> None: ...
+
+
+def run(create: Callable[[], Runnable], *, about: str, args: Sequence[str] | None = None) -> int:
+    """Run what ``create`` returns until told to end; returns the exit code.
+
+    ``create`` should import what it needs: until it is called, there is only the standard library.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    keep_freed_memory()
+    try:
+        return _run(create, about, list(sys.argv if args is None else args))
+    except RainRemovalError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _run(create: Callable[[], Runnable], about: str, args: list[str]) -> int:
+    import rclpy
+    from rclpy.signals import SignalHandlerOptions
+
+    _parse(about, _without_ros_arguments(args))
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = create()
+        spinner = Spinner(node, ended=lambda: os.kill(os.getpid(), signal.SIGTERM))
+        spinner.executor.create_task(node.autostart)
+        signal.sigwait(_ENDING)
+        spinner.stop()
+        all_ended = node.close()
+        node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+    if not all_ended:
+        # Python would wait for, or crash in, a thread that hangs inside a library.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+    return 0
+
+
+def _without_ros_arguments(args: list[str]) -> list[str]:
+    from rclpy.impl.implementation_singleton import rclpy_implementation
+    from rclpy.utilities import remove_ros_args
+
+    wrong = (
+        rclpy_implementation.RCLInvalidROSArgsError,
+        rclpy_implementation.UnknownROSArgsError,
+    )
+    try:
+        return list(remove_ros_args(args))
+    except wrong as error:
+        reason = " ".join(str(error).split()).partition(", at /")[0]
+        raise SettingsError(f"ROS arguments: {reason}") from error
+
+
+def _parse(about: str, args: list[str]) -> None:
+    """There is nothing but ROS's own arguments; this is for who asks for help, or mistypes."""
+    parser = argparse.ArgumentParser(
+        usage="%(prog)s --ros-args ...",
+        description=about,
+        epilog="Everything is set by ROS parameters: --ros-args --params-file FILE -p NAME:=VALUE",
+    )
+    parser.parse_args(args[1:])
+
+
+class Spinner:
+    """An executor's thread. What a callback raises is logged, and the next one is called."""
+
+    def __init__(
+        self, node: Node | Runnable, *, ended: Callable[[], object] = lambda: None
+    ) -> None:
+        """``ended`` is called when the context was shut down by somebody else."""
+        from rclpy.executors import SingleThreadedExecutor
+
+        self._node: Node = node  # type: ignore[assignment]
+        self._context: Context = self._node.context
+        self._ended = ended
+        self._stopping = False
+        self.executor: Executor = SingleThreadedExecutor(context=self._context)
+        self.executor.add_node(self._node)
+        self._thread = threading.Thread(target=self._spin, name="spin", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the current callback."""
+        self._stopping = True
+        self.executor.create_task(lambda: None)  # wakes it
+        self._thread.join()
+        self.executor.shutdown()
+
+    def _spin(self) -> None:
+        from rclpy.executors import ExternalShutdownException
+
+        while not self._stopping:
+            try:
+                self.executor.spin_once()
+            except ExternalShutdownException:
+                break
+            except Exception as error:  # noqa: BLE001 - no message may end the process
+                if not self._context.ok():
+                    break
+                self._node.get_logger().error(
+                    f"a callback raised {type(error).__name__}: {error}",
+                    throttle_duration_sec=5.0,
+                )
+        if not self._stopping:
+            self._ended()

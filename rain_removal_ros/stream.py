@@ -1,0 +1,168 @@
+"""One camera's run of a network: it owns the state and knows when to let go of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from rain_removal_ros.engines import Cleaned, Engine
+from rain_removal_ros.frames import Frame, Image
+from rain_removal_ros.settings import StreamSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A clean frame and how it came about."""
+
+    frame: Frame
+    attention: NDArray[np.uint8] | None
+    rain_level: float | None
+    reset: str | None
+    """Why the state was let go of before this frame, or None where it was carried."""
+    seconds: float
+    """What the engine took, for all frames of the batch together."""
+
+
+class Stream:
+    """Feeds one camera's frames to an engine, carrying the state from each to the next.
+
+    It starts afresh, and says why, when frames no longer follow each other: another size or
+    engine, time running backwards, a long gap, a scene cut, or being asked to.
+    """
+
+    def __init__(self, engine: Engine, settings: StreamSettings | None = None) -> None:
+        self.engine = engine
+        self.settings = settings or StreamSettings()
+        self.state: Any = None
+        self.state_since_ns = 0
+        """Stamp of the first frame after the last reset."""
+        self._pending = "start"
+        self._last: Frame | None = None
+        self._glimpse: NDArray[np.float32] | None = None
+
+    def reset(self, reason: str) -> None:
+        """Let go of the state before the next frame."""
+        self.state = None
+        self._pending = reason
+
+    def use(self, engine: Engine) -> None:
+        """Go on with another engine; states are not understood across engines."""
+        if engine is not self.engine:
+            self.engine = engine
+            self.reset("another network")
+
+    def step(self, frame: Frame, *, attention: bool = True, into: Image | None = None) -> Step:
+        """Clean one frame."""
+        return step_together([self], [frame], attention=attention, into=[into])[0]
+
+    def admit(self, frame: Frame) -> str | None:
+        """Take note of the next frame; returns why the state cannot be carried over, if so."""
+        reason = self._pending or self._break_before(frame)
+        self._pending = ""
+        if reason or not self.settings.carry_state:
+            self.state = None
+        if reason:
+            self.state_since_ns = frame.stamp_ns
+        self._last = frame if self.settings.carry_state else None
+        return reason or None
+
+    def _break_before(self, frame: Frame) -> str:
+        last, limits = self._last, self.settings
+        glimpse = _glimpse(frame.image) if limits.scene_cut > 0 and limits.carry_state else None
+        before, self._glimpse = self._glimpse, glimpse
+        if last is None:
+            return ""
+        if last.image.shape != frame.image.shape:
+            return "another size"
+        if frame.stamp_ns < last.stamp_ns:
+            return "time ran backwards"
+        if frame.stamp_ns - last.stamp_ns > limits.max_gap_s * 1e9:
+            return "gap"
+        if before is None or glimpse is None:
+            return ""
+        return "scene cut" if _unlikeness(before, glimpse) > limits.scene_cut else ""
+
+
+def step_together(
+    streams: Sequence[Stream],
+    frames: Sequence[Frame],
+    *,
+    attention: bool = True,
+    into: Sequence[Image | None] | None = None,
+) -> list[Step]:
+    """Clean one frame of each of several cameras that share an engine.
+
+    Frames of one size whose states are alike go through the network in one batch. When the engine
+    fails, all streams of its batch start afresh at their next frame.
+    """
+    targets = into or [None] * len(frames)
+    resets = [stream.admit(frame) for stream, frame in zip(streams, frames, strict=True)]
+    batches: dict[tuple[int, tuple[int, ...], bool], list[int]] = {}
+    for index, (stream, frame) in enumerate(zip(streams, frames, strict=True)):
+        key = (id(stream.engine), frame.image.shape, stream.state is None)
+        batches.setdefault(key, []).append(index)
+    steps: list[Step | None] = [None] * len(frames)
+    for batch in batches.values():
+        began = time.perf_counter()
+        try:
+            results = streams[batch[0]].engine.step(
+                [frames[index].image for index in batch],
+                [streams[index].state for index in batch],
+                attention=attention,
+                into=[targets[index] for index in batch],
+            )
+        except Exception:
+            for index in batch:
+                streams[index].reset("fault")
+            raise
+        seconds = time.perf_counter() - began
+        for index, result in zip(batch, results, strict=True):
+            steps[index] = _finish(streams[index], frames[index], result, resets[index], seconds)
+    return [step for step in steps if step is not None]
+
+
+def _finish(
+    stream: Stream, frame: Frame, result: Cleaned, reset: str | None, seconds: float
+) -> Step:
+    if stream.settings.carry_state:
+        stream.state = result.state
+    _blend(frame.image, result.image, stream.settings.strength)
+    clean = replace(frame, image=result.image)
+    return Step(clean, result.attention, result.rain_level, reset, seconds)
+
+
+def _blend(original: Image, clean: Image, strength: float) -> None:
+    """Apply only a share of the correction, in place."""
+    if strength == 1.0:
+        return
+    if original.shape != clean.shape:
+        size = (clean.shape[1], clean.shape[0])
+        original = cv2.resize(original, size, interpolation=cv2.INTER_CUBIC)  # type: ignore[assignment]
+    cv2.addWeighted(clean, strength, original, 1 - strength, 0.0, dst=clean)
+
+
+def _glimpse(image: Image) -> NDArray[np.float32]:
+    """A few hundred grey cells that say what the scene looks like, for next to nothing.
+
+    Each is the mean of a few pixels of the green channel, so that a streak moves it little.
+    """
+    height, width = image.shape[:2]
+    rows, columns = max(1, height // 48), max(1, width // 64)
+    sparse = np.ascontiguousarray(image[::rows, ::columns, 1])
+    return cv2.resize(sparse, (16, 12), interpolation=cv2.INTER_AREA).astype(np.float32)
+
+
+def _unlikeness(before: NDArray[np.float32], now: NDArray[np.float32]) -> float:
+    """From 0 for the same scene to 1 for scenes that have nothing in common."""
+    before, now = before - before.mean(), now - now.mean()
+    # The floor keeps noise in a featureless picture, such as fog or a wall, from being a cut.
+    floor = 4.0 * before.size
+    together = float((before * now).sum()) + floor
+    apart = float(np.sqrt(((before**2).sum() + floor) * ((now**2).sum() + floor)))
+    return min(1.0, max(0.0, 1.0 - together / apart))

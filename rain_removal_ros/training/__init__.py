@@ -1,0 +1,8 @@
+"""Training: one loop for all networks, as each network's ``Objective`` says what is minimised."""
+
+from __future__ import annotations
+
+from rain_removal_ros.training.recipe import Recipe, load_recipe
+from rain_removal_ros.training.run import Run, train
+
+__all__ = ["Recipe", "Run", "load_recipe", "train"]

@@ -1,0 +1,155 @@
+"""What a training run is made of, as one tree of settings read from YAML."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from rain_removal_ros.data.mix import DataSettings, SourceSettings
+from rain_removal_ros.errors import SettingsError
+from rain_removal_ros.settings import build, group, read_yaml, setting
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class OptimiserSettings:
+    """How parameters are moved."""
+
+    name: str = setting("adamw", "the method", choices=("adamw", "adam", "sgd"))
+    rate: float = setting(1e-3, "learning rate at the height of the schedule", low=0.0, high=10.0)
+    helper_rate: float = setting(
+        0.0,
+        "that of players beside the network, such as a discriminator; 0 for the same",
+        low=0.0,
+        high=10.0,
+    )
+    betas: tuple[float, ...] = setting((0.9, 0.999), "of adam and adamw")
+    momentum: float = setting(0.9, "of sgd", low=0.0, high=1.0)
+    weight_decay: float = setting(0.0, "pull of the weights towards 0", low=0.0, high=1.0)
+
+
+@dataclass(frozen=True)
+class ScheduleSettings:
+    """How the learning rate goes over the run, as a factor on ``optimiser.rate``."""
+
+    name: str = setting("cosine", "the course it takes", choices=("cosine", "poly", "constant"))
+    warmup_steps: int = setting(0, "steps of linear rise before it", low=0)
+    final: float = setting(0.01, "factor at the end of cosine", low=0.0, high=1.0)
+    power: float = setting(0.9, "of poly", low=0.0, high=10.0)
+    milestones: tuple[int, ...] = setting((), "steps after each of which gamma multiplies")
+    gamma: float = setting(0.5, "the factor at a milestone", low=0.0, high=1.0)
+
+
+@dataclass(frozen=True)
+class ValidationSettings:
+    """A set that is measured while training."""
+
+    name: str = setting("", "what it is called in the log")
+    path: str = setting("", "as a source's")
+    kind: str = setting("pairs", "as a source's", choices=("pairs", "clean"))
+    clips: bool = setting(False, "as a source's")
+    only_every: int = setting(
+        0,
+        "takes only every n-th, which a source left out by skip_every; 0 takes all",
+        low=0,
+    )
+    limit: int = setting(16, "at most so many, evenly chosen", low=1)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole training run."""
+
+    network: dict[str, Any] = field(default_factory=dict)
+    """``name`` and the fields of its ``Config`` that differ from their defaults."""
+    data: DataSettings = group(DataSettings)
+    optimiser: OptimiserSettings = group(OptimiserSettings)
+    schedule: ScheduleSettings = group(ScheduleSettings)
+    validation: tuple[ValidationSettings, ...] = ()
+    """The first of them decides which weights are the best."""
+    run: str = setting("", "folder for all the run writes; empty is runs/ and the network's name")
+    steps: int = setting(100_000, "steps in all", low=1)
+    init_from: str = setting("", "weights to start from: a file, or a name of shipped ones")
+    precision: str = setting(
+        "float32",
+        "number format of the forward pass; float16 is for CUDA",
+        choices=("float32", "bfloat16", "float16"),
+    )
+    clip_norm: float = setting(0.0, "longest gradient let through; 0 for any", low=0.0)
+    ema: float = setting(
+        0.0,
+        "share of the running mean of the weights that a step keeps; 0 for no mean",
+        low=0.0,
+        high=0.99999,
+    )
+    seed: int = setting(0, "of weights, samples and noise", low=0)
+    device: str = setting("auto", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"))
+    threads: int = setting(0, "CPU threads; 0 leaves it to torch", low=0)
+    log_every: int = setting(20, "steps between two lines of the log", low=1)
+    validate_every: int = setting(1000, "steps between validations", low=1)
+    save_every: int = setting(500, "steps that a killed run can lose", low=1)
+    max_minutes: float = setting(
+        0.0,
+        "stops after so long, for the same command to continue; 0 for never",
+        unit="min",
+        low=0.0,
+    )
+
+
+def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe from YAML; ``overrides`` are by dotted name, ``data.root`` or ``network.stages``."""
+    values = copy.deepcopy(read_yaml(path))
+    changes = dict(overrides or {})
+    network = values.pop("network", None)
+    if not isinstance(network, dict) or not isinstance(network.get("name"), str):
+        raise SettingsError(f"{path}: network must be given, with its name and its settings")
+    for name in [name for name in changes if name.startswith("network.")]:
+        network[name.removeprefix("network.")] = changes.pop(name)
+    data = values.get("data")
+    sources = data.pop("sources", []) if isinstance(data, dict) else []
+    sources = changes.pop("data.sources", sources)
+    validation = changes.pop("validation", values.pop("validation", []))
+    recipe = build(Recipe, {**_dotted(values), **changes}, where=str(path))
+    if len(recipe.optimiser.betas) != 2:
+        raise SettingsError(f"{path}: optimiser.betas are two, not {recipe.optimiser.betas}")
+    return replace(
+        recipe,
+        network=network,
+        data=replace(
+            recipe.data, sources=_entries(SourceSettings, sources, f"{path}: data.sources")
+        ),
+        validation=_entries(ValidationSettings, validation, f"{path}: validation"),
+    )
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """``optimiser.rate=0.001`` as its name and its value, which is read as YAML."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise SettingsError(f"an override is NAME=VALUE, not {text!r}")
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"the value of {name} is not YAML: {value!r}") from error
+
+
+def _dotted(values: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update({f"{name}.{below}": item for below, item in _dotted(value).items()})
+        else:
+            flat[name] = value
+    return flat
+
+
+def _entries(kind: type[T], items: Any, where: str) -> tuple[T, ...]:
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise SettingsError(f"{where} must be a list of settings")
+    return tuple(build(kind, item, where=f"{where}[{i}]") for i, item in enumerate(items))

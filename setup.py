@@ -1,0 +1,95 @@
+"""What is installed, and where. Read by pip and by colcon alike."""
+
+from pathlib import Path
+
+from setuptools import Distribution, find_packages, setup
+
+NAME = "rain_removal_ros"
+
+
+def data_files() -> list[tuple[str, list[str]]]:
+    """Everything outside the Python package, by the folder under the prefix it goes to."""
+    share = f"share/{NAME}"
+    found = [
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (share, ["package.xml"]),
+        # `ros2 run` and launch files look in lib/<package>, where pip puts no entry point.
+        (f"lib/{NAME}", files_in(Path("resource/lib"))),
+    ]
+    for top in ("config", "launch", "models"):
+        folders = [Path(top), *(path for path in Path(top).rglob("*") if path.is_dir())]
+        found += [(f"{share}/{folder}", files_in(folder)) for folder in sorted(folders)]
+    return [(target, files) for target, files in found if files]
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(
+        str(path)
+        for path in folder.glob("*")
+        if path.is_file() and path.suffix != ".pyc" and path.name[0] != "."
+    )
+
+
+class EditableData(Distribution):
+    """Lets ``pip install -e`` install the data files too.
+
+    Setuptools means to, but asks whether the distribution ``has_data``, and the question it
+    answers is ``has_data_files``. Without them ROS would not find the package.
+    """
+
+    def has_data(self) -> bool:
+        return bool(self.data_files)
+
+
+setup(
+    distclass=EditableData,
+    name=NAME,
+    description="Takes rain out of camera images: a ROS 2 node and a command line",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    package_data={NAME: ["py.typed"]},
+    data_files=data_files(),
+    entry_points={"console_scripts": ["rain-removal = rain_removal_ros.cli:main"]},
+    zip_safe=False,
+    install_requires=[
+        "numpy>=1.23",
+        "onnx>=1.15",
+        "onnxruntime>=1.16",
+        # 5.0 has no HOGDescriptor, the one detector that brings its own weights.
+        "opencv-python-headless>=4.5,<5",
+        "pyyaml>=5.4",
+        "rosbags>=0.10",
+        "safetensors>=0.4",
+        "torch>=2.1",
+        "tqdm>=4.60",
+    ],
+    extras_require={
+        # For machines without ROS only: on a robot nothing of ROS comes from pip.
+        "ros": [
+            "ros-rclpy[fastrtps]",
+            "ros-diagnostic-msgs",
+            "ros-geometry-msgs",
+            "ros-lifecycle-msgs",
+            "ros-rcl-interfaces",
+            "ros-rosgraph-msgs",
+            "ros-sensor-msgs",
+            "ros-std-msgs",
+            "ros-std-srvs",
+        ],
+        "detect": ["pycocotools>=2.0.7"],
+        "train": ["tensorboard>=2.12"],
+        "openvino": ["openvino>=2023.3"],
+        "ray": ["ray>=2.9"],
+        "dev": [
+            "hypothesis>=6.80",
+            "mcap>=1.1",
+            "mypy>=1.8",
+            "pillow>=9.0",
+            "pycocotools>=2.0.7",
+            "pytest>=7.4",
+            "ruff>=0.5",
+            "scikit-image>=0.21",
+        ],
+    },
+)

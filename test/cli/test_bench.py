@@ -1,0 +1,103 @@
+"""``rain-removal bench``: every configuration asked for is measured, and nothing takes for ever."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rain_removal_ros import benchmark, networks
+from rain_removal_ros.benchmark import Case, Effort
+from rain_removal_ros.cli import main
+from rain_removal_ros.networks._cost import macs, parameters
+
+
+def case(**changes: Any) -> Case:
+    usual = {
+        "network": "prenet",
+        "weights": "",
+        "engine": "torch",
+        "device": "cpu",
+        "precision": "float32",
+        "stages": 1,
+        "width": 32,
+        "height": 24,
+        "cameras": 1,
+    }
+    return Case(**{**usual, **changes})
+
+
+def test_what_can_be_measured_is_written_and_the_rest_is_said(tmp_path: Path, capsys: Any) -> None:
+    arguments = ["--networks", "prenet", "--sizes", "32x24", "--stages", "2", "--cameras", "3"]
+    how = ["--precisions", "bfloat16", "--repeat", "3", "--untrained", "--devices", "quantum"]
+    out = tmp_path / "out.json"
+    assert main(["bench", *arguments, *how, "cpu", "--json", str(out)]) == 1
+    written = json.loads(out.read_text())
+    assert written["manifest"]["package"] == "rain_removal_ros"
+    (row,) = written["results"]
+    assert (row["network"], row["engine"], row["device"]) == ("prenet", "torch", "cpu")
+    assert (row["width"], row["height"], row["precision"]) == (32, 24, "bfloat16")
+    assert (row["stages"], row["cameras"], row["repetitions"]) == (2, 3, 3)
+    assert 0 < row["ms_median"] <= row["ms_p95"]
+    network = networks.create("prenet", stages=2)
+    assert row["gmacs"] == pytest.approx(macs(network, width=32, height=24) / 1e9, abs=1e-3)
+    assert row["parameters"] == parameters(network) == 168963
+    assert row["weights"] is None
+    assert 2**20 < row["peak_bytes"] < 2**30
+    assert [failure["device"] for failure in written["failures"]] == ["quantum"]
+    printed = capsys.readouterr()
+    assert [line.split()[0] for line in printed.out.splitlines()] == ["network", "prenet"]
+    assert "no device is called 'quantum'" in printed.err
+
+
+def test_every_combination_is_measured() -> None:
+    found = benchmark.cases(
+        ["prenet"], sizes=[(32, 24), (64, 48)], precisions=["float32", "bfloat16"]
+    )
+    assert [(case.width, case.height, case.precision) for case in found] == [
+        (32, 24, "float32"),
+        (32, 24, "bfloat16"),
+        (64, 48, "float32"),
+        (64, 48, "bfloat16"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--sizes", "large"], ["--sizes", "0x5"], ["--repeat", "0"], ["--cameras", "none"]],
+    ids=" ".join,
+)
+def test_a_mistyped_flag_is_one_line(arguments: list[str], capsys: Any) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["bench", *arguments])
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_mistyped_network_names_near_ones(capsys: Any) -> None:
+    assert main(["bench", "--networks", "prnet"]) == 2
+    assert "no network is called 'prnet'; there are prenet" in capsys.readouterr().err
+
+
+def test_a_network_without_stages_is_measured_once() -> None:
+    found = benchmark.cases(["prenet", "semi_multiscale"], stages=[1, 6])
+    assert [(case.network, case.stages) for case in found] == [
+        ("prenet", 1),
+        ("prenet", 6),
+        ("semi_multiscale", 0),
+    ]
+
+
+def test_what_is_large_is_measured_less_often_and_takes_more_memory() -> None:
+    """Both take turns; the large one has used up its time long before the small one has."""
+    small, large = case(), case(width=320, height=240, stages=6)
+    (few, many), failures = benchmark.measure([large, small], Effort(repeat=30, seconds=0.2))
+    assert not failures
+    assert few.repetitions < many.repetitions <= 30
+    assert few.ms_median > many.ms_median
+    assert few.peak_bytes is not None
+    assert many.peak_bytes is not None
+    # By what the tensors of the larger pass hold, at least; what libraries take is in both.
+    held = 1000 * 320 * 240
+    assert held < few.peak_bytes - many.peak_bytes < 5 * held

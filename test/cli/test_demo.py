@@ -1,0 +1,154 @@
+"""``rain-removal demo``: what it leaves behind, in files, and that it leaves no process behind."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import pytest
+
+from rain_removal_ros import checkpoints, networks
+from rain_removal_ros.cli import main
+
+PATIENCE_S = 120.0
+SMALL = ("--size", "96x64", "--fps", "10", "--seconds", "1")
+
+with_ros = pytest.mark.skipif(
+    importlib.util.find_spec("rclpy") is None, reason="rclpy is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small untrained network: it hands frames on, give or take a little."""
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    checkpoints.save(path, networks.create("rainstream", channels=8, blocks=1), {})
+    return path
+
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(weights: Path, tmp_path: Path) -> Iterator[Start]:
+    """The demo in a process of its own."""
+    started = []
+
+    def begin(*arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "rain_removal_ros", "demo", "-o", str(tmp_path / "out")),
+                *("--weights", str(weights), *SMALL, *arguments),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def frames_of(video: Path) -> int:
+    capture = cv2.VideoCapture(str(video))
+    count = 0
+    while capture.read()[0]:
+        count += 1
+    return count
+
+
+def test_without_ros_the_same_is_shown(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new" / "folder"
+    assert main(["demo", "-o", str(out), "--weights", str(weights), "--way", "direct", *SMALL]) == 0
+    said = capsys.readouterr().out
+    assert f"look at {out / 'still.png'} and {out / 'demo.mp4'}" in said
+    assert frames_of(out / "demo.mp4") == 10
+    still = cv2.imread(str(out / "still.png"))
+    assert still.shape[1] == 2 * 480, "small frames are enlarged, or labels could not be read"
+    # An untrained network hardly changes anything, and the figures do not flatter it.
+    before, after = map(float, re.findall(r"([\d.]+) dB,", said.replace(" dB (", " dB, (")))
+    assert 5 < before < 40
+    assert abs(after - before) < 3
+
+
+@with_ros
+def test_camera_and_node_run_as_processes_and_end_with_the_demo(
+    start: Start, tmp_path: Path
+) -> None:
+    demo = start("--way", "ros")
+    children = processes_of(demo)
+    said, _ = demo.communicate(timeout=PATIENCE_S)
+    assert demo.returncode == 0, said
+    assert re.search(r"in +[\d.]+ Hz, out +[\d.]+ Hz, latency +\d+ ms, dropped \d+", said)
+    count = int(re.search(r"(\d+) frames, against", said)[1])  # type: ignore[index]
+    assert frames_of(tmp_path / "out" / "demo.mp4") == count > 0
+    assert (tmp_path / "out" / "still.png").is_file()
+    assert gone(children)
+
+
+@with_ros
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_process_outlives_the_demo(start: Start, tmp_path: Path, how: signal.Signals) -> None:
+    demo = start("--way", "ros", "--seconds", "300")
+    children = processes_of(demo)
+    demo.send_signal(how)
+    assert demo.wait(PATIENCE_S) == (-how if how is signal.SIGKILL else 130)
+    assert until(lambda: gone(children))
+    assert not list((tmp_path / "out").iterdir())
+
+
+@with_ros
+def test_a_node_that_ends_is_an_error_and_not_waited_for(start: Start) -> None:
+    demo = start("--way", "ros", "--seconds", "300")
+    os.kill(processes_of(demo)[-1], signal.SIGKILL)
+    said, _ = demo.communicate(timeout=PATIENCE_S)
+    assert demo.returncode == 1
+    assert said.splitlines()[-1] == "rain-removal demo: the process node has ended with -9"
+
+
+def test_a_weight_file_that_is_not_there_is_said_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = str(tmp_path / "missing.safetensors")
+    assert main(["demo", "-o", str(tmp_path / "out"), "--weights", missing]) == 2
+    assert capsys.readouterr() == ("", f"rain-removal demo: there is no weight file {missing}\n")
+
+
+def processes_of(demo: subprocess.Popen[str]) -> list[int]:
+    """The camera's and the node's, once they run."""
+    listed = Path(f"/proc/{demo.pid}/task/{demo.pid}/children")
+    assert until(lambda: sum(map(is_ours, listed.read_text().split())) == 2)
+    return [int(child) for child in listed.read_text().split()]
+
+
+def is_ours(process: str) -> bool:
+    """Whether it is one of the nodes by now, and no longer a copy of what started it."""
+    try:
+        return b"rain_removal_ros.ros." in Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def gone(processes: list[int]) -> bool:
+    return not any(is_ours(str(process)) for process in processes)
+
+
+def until(happened: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + PATIENCE_S
+    while not happened() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return happened()

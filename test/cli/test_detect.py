@@ -1,0 +1,94 @@
+"""The command: one run, all reports, and wrong wishes answered in one line."""
+
+from __future__ import annotations
+
+import json
+import xml.dom.minidom
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("pycocotools")
+
+from rain_removal_ros import checkpoints, cli, networks
+
+
+@pytest.fixture
+def street(tmp_path: Path) -> Path:
+    """Two small pictures with a labelled person each, and a network that was never trained."""
+    folder = tmp_path / "street"
+    (folder / "labels").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number in range(2):
+        picture = rng.integers(60, 90, (160, 96, 3), np.uint8)
+        cv2.imwrite(str(folder / f"{number}.png"), picture)
+        (folder / "labels" / f"{number}.xml").write_text(
+            "<a><object><name>pedestrian</name><bndbox><xmin>20</xmin><ymin>20</ymin>"
+            "<xmax>60</xmax><ymax>140</ymax></bndbox></object></a>"
+        )
+    network = networks.create("rainstream", channels=8, blocks=1)
+    checkpoints.save(tmp_path / "small.safetensors", network, {})
+    return folder
+
+
+def detect(street: Path, *more: str) -> int:
+    home = street.parent
+    wishes = ["--rain", "1", "--rounds", "100", "--cache", str(home / "cache")]
+    model = ["--model", str(home / "small.safetensors")]
+    return cli.main(["detect", str(street), *wishes, *model, *more])
+
+
+def test_one_command_writes_every_report(
+    street: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {kind: tmp_path / f"report.{kind}" for kind in ("json", "html", "markdown")}
+    flags = [part for kind, path in files.items() for part in (f"--{kind}", str(path))]
+    assert detect(street, "--truth", str(street / "labels"), *flags) == 0
+    shown = capsys.readouterr().out
+    assert "| rain 1 | small, gated |" in shown
+    assert files["markdown"].read_text().endswith(shown)
+    results = json.loads(files["json"].read_text())
+    assert results["manifest"]["package"] == "rain_removal_ros"
+    (hog,) = results["results"]
+    assert not hog["pseudo_ground_truth"]
+    arms = [row["arm"] for row in hog["rows"] if row["condition"] == "rain 1"]
+    assert arms == ["input", "clean reference", "3x3 median", "small", "small, gated"]
+    # Two pictures say nothing, and the report must not claim otherwise.
+    assert {row["verdict"] for row in hog["rows"]} == {"", "cannot tell"}
+    page = files["html"].read_text()
+    for part in page.split("<svg")[1:]:
+        xml.dom.minidom.parseString("<svg" + part.split("</svg>")[0] + "</svg>")
+    assert "http" not in page.replace("http://www.w3.org", "")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--rain", "2"], "rain severity is from 0 to 1"),
+        (["--rain", "much"], "--rain is severities"),
+        (["--rounds", "3"], "too few for an interval"),
+        (["--drive", "2"], "give one of PICTURES, --drive and --bag"),
+        (["--detector", "hgo"], "no detector is called 'hgo'"),
+        (["--clean", "x"], "--clean goes with --recorded"),
+        (["--online", "/x"], "--online names topics of a recording"),
+        (["--truth", "nowhere"], "no labels at nowhere"),
+        (["--truth-format", "csv", "--truth", "."], "no label format is called 'csv'"),
+        (["--limit", "0"], "--limit is a number"),
+    ],
+)
+def test_wrong_wishes_are_answered_in_one_line(
+    flags: list[str], message: str, street: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert detect(street, *flags) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_pictures_on_which_nothing_is_found_give_no_pseudo_ground_truth(
+    street: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert detect(street) == 2
+    assert "there is no pseudo ground truth" in " ".join(capsys.readouterr().err.split())

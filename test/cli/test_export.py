@@ -1,0 +1,125 @@
+"""``rain-removal export`` writes a file that runs where there is no torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rain_removal_ros import checkpoints, engines, networks
+from rain_removal_ros.cli import main
+from rain_removal_ros.engines import onnxruntime as ort_engine
+from rain_removal_ros.errors import EngineError
+from rain_removal_ros.settings import EngineSettings
+
+pytest.importorskip("onnx", reason="networks are exported with the package onnx")
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None
+import numpy as np
+from rain_removal_ros.engines.onnxruntime import open_file
+engine, state = open_file(sys.argv[1]), None
+for frame in np.load(sys.argv[2]):
+    (result,) = engine.step([frame], [state])
+    state = result.state
+np.save(sys.argv[3], result.image)
+"""
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    checkpoints.save(path, networks.create("rainstream", channels=8, blocks=1), {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(weights: Path) -> Path:
+    path = weights.with_suffix(".onnx")
+    command = [sys.executable, "-m", "rain_removal_ros", "export", str(weights), "-o", str(path)]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "rainstream, opset 17" in said
+    assert "fresh state_0: frame" in said
+    return path
+
+
+def frames() -> list[np.ndarray]:
+    return list(np.random.default_rng(0).integers(0, 256, (3, 37, 50, 3), np.uint8))
+
+
+def test_the_file_runs_without_torch_and_gives_torchs_frames(
+    exported: Path, weights: Path, tmp_path: Path
+) -> None:
+    given, got = tmp_path / "given.npy", tmp_path / "got.npy"
+    np.save(given, np.stack(frames()))
+    command = [sys.executable, "-c", WITHOUT_TORCH, str(exported), str(given), str(got)]
+    subprocess.run(command, check=True)
+    network = checkpoints.load(weights).network
+    torchs = engines.create(network, EngineSettings(name="torch", precision="float32"))
+    state = None
+    for frame in frames():
+        (wanted,) = torchs.step([frame], [state])
+        state = wanted.state
+    assert np.abs(np.load(got).astype(int) - wanted.image.astype(int)).max() <= 1
+
+
+def test_onnx_runtime_alone_runs_it_by_what_its_metadata_say(exported: Path) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
+    facts = json.loads(session.get_modelmeta().custom_metadata_map["rain_removal_ros"])
+    assert facts["network"] == "rainstream"
+    assert (facts["scale"], facts["stride"], facts["opset"]) == (1, 16, 17)
+    assert len(facts["checksum"]) == 64
+    assert facts["difference"] <= facts["tolerance"]
+    frame = np.random.default_rng(0).random((2, 3, 48, 64), np.float32)
+    inputs = {"frame": frame}
+    for part in facts["state"]:
+        shape = (2, part["channels"], 48 // part["divisor"], 64 // part["divisor"])
+        inputs[part["input"]] = frame if part["fresh"] == "frame" else np.zeros(shape, np.float32)
+    names = [output.name for output in session.get_outputs()]
+    outputs = dict(zip(names, session.run(None, inputs), strict=True))
+    assert names == [*facts["outputs"], *(part["output"] for part in facts["state"])]
+    assert outputs["clean"].shape == frame.shape
+    for part in facts["state"]:
+        assert outputs[part["output"]].shape == inputs[part["input"]].shape
+
+
+def test_a_network_that_cannot_be_exported_ends_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "joint.safetensors"
+    checkpoints.save(path, networks.create("joint_derain_sr", channels=8, blocks=1), {})
+    assert main(["export", str(path), "-o", str(tmp_path / "a.onnx")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "joint_derain_sr cannot be exported: its patches grow" in line
+    assert not (tmp_path / "a.onnx").exists()
+
+
+def test_a_folder_that_cannot_be_written_ends_in_one_line(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert main(["export", str(weights), "-o", str(tmp_path / "file" / "a.onnx")]) == 2
+    assert "cannot write" in capsys.readouterr().err
+
+
+def test_what_is_no_graph_of_ours_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.onnx"
+    with pytest.raises(EngineError, match="cannot read"):
+        ort_engine.open_file(path)
+    path.write_bytes(b"no graph")
+    with pytest.raises(EngineError, match="cannot use this graph"):
+        ort_engine.open_file(path)
+
+
+def test_stages_are_fixed_in_a_file(exported: Path) -> None:
+    engine = ort_engine.open_file(exported)
+    with pytest.raises(EngineError, match="was exported for 1 stages"):
+        engine.stages = 2
+    assert engine.stages == 1

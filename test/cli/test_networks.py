@@ -1,0 +1,110 @@
+"""``rain-removal networks`` and ``rain-removal import``."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from rain_removal_ros import checkpoints, networks
+from rain_removal_ros.cli import main
+from rain_removal_ros.networks._cost import macs
+
+
+def test_every_network_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["networks", "--json", str(tmp_path / "out.json")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1 : len(networks.available()) + 1]] == (
+        networks.available()
+    )
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert written["manifest"]["torch"] == str(torch.__version__)
+    by_name = {row["network"]: row for row in written["results"]}
+    assert sorted(by_name) == networks.available()
+    # As published: 168,963 parameters.
+    assert by_name["prenet"]["parameters"] == 168963
+    assert by_name["prenet"]["recurrent"] is True
+
+
+def test_cost_is_counted_over_the_padded_frame_and_its_stages() -> None:
+    one, three = (networks.create("prenet", stages=stages) for stages in (1, 3))
+    # 6 to 32, then a ConvLSTM's 4 gates of 64 to 32, 10 convolutions of 32 to 32, 32 to 3; 3x3 all.
+    weights = 9 * (6 * 32 + 4 * 64 * 32 + 10 * 32 * 32 + 32 * 3)
+    assert macs(one, width=20, height=10) == 20 * 10 * weights
+    assert macs(three, width=20, height=10) == 3 * 20 * 10 * weights
+
+
+def test_counting_leaves_the_network_as_it_was() -> None:
+    network = networks.create("prenet", stages=1)
+    macs(network, width=8, height=8)
+    assert {parameter.device.type for parameter in network.parameters()} == {"cpu"}
+    assert network.training
+
+
+def test_results_that_cannot_be_written_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tmp_path / "no" / "out.json"
+    assert main(["networks", "--json", str(missing)]) == 2
+    message = capsys.readouterr().err
+    assert message == (
+        f"rain-removal networks: cannot write {missing}: No such file or directory\n"
+    )
+
+
+def test_published_weights_come_in_and_answer_the_same(
+    shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published = shared_data / "peers" / "prenet_rain100l.pth"
+    ours = tmp_path / "prenet.safetensors"
+    assert main(["import", str(published), "--network", "prenet", "-o", str(ours)]) == 0
+    loaded = checkpoints.load(ours)
+    assert loaded.checksum in capsys.readouterr().out
+    assert loaded.facts == {"imported_from": "prenet_rain100l.pth"}
+    frame = torch.rand(1, 3, 16, 24, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = checkpoints.import_published(published, "prenet")(frame).clean
+        assert torch.equal(loaded.network(frame).clean, expected)
+
+
+def test_a_file_that_would_run_code_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(tmp_path / "was_run"),)
+
+    torch.save({"weight": Payload()}, tmp_path / "evil.pth")
+    out = tmp_path / "out.safetensors"
+    assert main(["import", str(tmp_path / "evil.pth"), "--network", "prenet", "-o", str(out)]) == 2
+    assert "not a plain file of weights" in capsys.readouterr().err
+    assert not out.exists()
+    assert not (tmp_path / "was_run").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "network", "message"),
+    [
+        ("missing.pth", "prenet", "missing.pth"),
+        ("weights.pth", "prnet", "no network is called 'prnet'"),
+        ("weights.pth", "rranet", "no published weights are known for rranet"),
+        ("weights.pth", "prenet", "does not hold weights of prenet"),
+    ],
+)
+def test_what_cannot_be_imported_is_one_line(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    file: str,
+    network: str,
+    message: str,
+) -> None:
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "weights.pth")
+    out = tmp_path / "out.safetensors"
+    assert main(["import", str(tmp_path / file), "--network", network, "-o", str(out)]) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.count("\n") == 1
+    assert not out.exists()

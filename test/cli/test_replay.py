@@ -1,0 +1,108 @@
+"""``rain-removal replay``, as it is called."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import recordings
+
+from rain_removal_ros import checkpoints, cli, networks
+from rain_removal_ros.bags import open_recording
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    checkpoints.save(path, networks.create("rainstream", channels=8, blocks=1), {})
+    return path
+
+
+@pytest.fixture
+def bag(tmp_path: Path) -> Path:
+    return recordings.write(tmp_path / "bag", recordings.entries())
+
+
+def replay(weights: Path, *arguments: object) -> int:
+    flags = ("--model", weights, "--device", "cpu", "--precision", "float32")
+    return cli.main(["replay", *map(str, (*arguments, *flags))])
+
+
+def test_a_recording_is_cleaned_judged_and_reported(
+    bag: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page, figures = tmp_path / "report.html", tmp_path / "figures.json"
+    out = tmp_path / "out"
+    assert replay(weights, bag, "-o", out, "--report", page, "--json", figures) == 0
+    said = capsys.readouterr().out
+    assert "/camera/image_raw -> /camera/image_derained: 6 frames" in said
+    result = json.loads(figures.read_text())
+    assert (result["frames"], result["engine"]["network"]) == (6, "rainstream")
+    assert result["settings"]["network.weights"] == str(weights)
+    assert len(result["each_frame"]["/camera/image_raw"]) == 6
+    html = page.read_text()
+    assert "/camera/image_raw" in html
+    assert "http" not in html.replace("http://www.w3.org", "")
+    with open_recording(out) as recording:
+        assert recording.counts.total() == 18 + 4 * 6
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--topics", "/camera/image_row"], "images are on /camera/image_raw"),
+        (["--every", "0"], "every N-th frame needs an N of 1 or more, not 0"),
+        (["--start", "-1"], "the start must not be negative"),
+        (["--stream.max-gap-s", "soon"], "stream.max_gap_s is number, not 'soon'"),
+        (["--network.stages", "99"], "network.stages is 0 to 32, not 99"),
+    ],
+)
+def test_a_mistake_is_one_line_and_writes_nothing(
+    bag: Path,
+    weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    message: str,
+) -> None:
+    assert replay(weights, bag, "-o", tmp_path / "out", *flags) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["bag"]
+
+
+def test_settings_come_from_a_file_and_flags_win(bag: Path, weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text("stream: {strength: 0.5, scene_cut: 0.1}\n")
+    figures = tmp_path / "figures.json"
+    flags = ("--config", tmp_path / "my.yaml", "--stream.strength", "0.75", "--json", figures)
+    assert replay(weights, bag, "-o", tmp_path / "out", *flags) == 0
+    settings = json.loads(figures.read_text())["settings"]
+    assert (settings["stream.strength"], settings["stream.scene_cut"]) == (0.75, 0.1)
+
+
+def test_what_is_lost_is_said(
+    bag: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = recordings.storage_file(bag)
+    file.write_bytes(file.read_bytes()[:-20_000])
+    assert replay(weights, bag, "-o", tmp_path / "out") == 0
+    assert "lost: bag.mcap is cut off in the middle of a record" in capsys.readouterr().err
+
+
+def test_of_many_recordings_a_bad_one_is_named_and_the_rest_done(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    recordings.write(folder / "good", recordings.entries(2))
+    (folder / "bad.mcap").write_text("nothing of the kind")
+    page = tmp_path / "fleet.html"
+    assert replay(weights, folder, "-o", tmp_path / "out", "--report", page) == 1
+    said = capsys.readouterr()
+    assert "bad: " in said.err
+    assert "bad.mcap is no MCAP file" in said.err
+    assert said.out.strip() == "1 recordings cleaned, 2 frames, 1 failed"
+    assert 'href="out/good.html"' in page.read_text()
+    assert (tmp_path / "out" / "good" / "metadata.yaml").is_file()

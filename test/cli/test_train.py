@@ -1,0 +1,86 @@
+"""``rain-removal train``: what is typed, what is printed, and how it ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from rain_removal_ros import checkpoints
+from rain_removal_ros.cli import main
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """Four pairs, and a recipe of four steps over them."""
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        clean = cv2.resize(rng.integers(0, 200, (4, 4, 3), dtype=np.uint8), (48, 40))
+        for folder, picture in (("target", clean), ("input", clean + 20)):
+            (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(tmp_path / "data" / folder / f"{number}.png"), picture)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "network: {name: prenet, channels: 4, blocks: 1}\n"
+        "steps: 4\n"
+        "data: {crop: 16, batch: 2, workers: 0, sources: [{path: .}]}\n"
+        "validation: [{name: all, path: ., limit: 2}]\n"
+    )
+    return path
+
+
+def train(recipe: Path, *flags: str) -> int:
+    folder = recipe.parent
+    return main(
+        ["train", "--config", str(recipe), "--data-root", str(folder / "data"),
+         "--run", str(folder / "run"), "--device", "cpu", *flags]
+    )  # fmt: skip
+
+
+def test_it_trains_says_how_and_where_and_goes_on(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = recipe.parent / "run"
+    assert train(recipe, "--max-minutes", "1e-9", "--set", "network.stages=2") == 0
+    assert capsys.readouterr().out == (
+        f"step 1 of 4, stopped; the same command continues; all is in {run}\n"
+    )
+    assert train(recipe, "--set", "network.stages=2") == 0
+    out, err = capsys.readouterr()
+    assert out == f"step 4 of 4, done; all is in {run}\n"
+    assert "step 4  all: " in err
+    best = checkpoints.load(run / "best.safetensors")
+    assert (best.name, best.network.stages) == ("prenet", 2)
+    assert best.facts["steps"] == 4
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--set", "optimiser.raet=1"], "unknown setting 'optimiser.raet'; near: optimiser.rate"),
+        (["--set", "steps=few"], "steps is integer, not 'few'"),
+        (["--set", "seed"], "an override is NAME=VALUE, not 'seed'"),
+        (["--set", "network.chanels=8"], "prenet has no setting 'chanels'; it has channels"),
+        (["--set", "data.crop=64"], "48x40, smaller than the crop of 64x64"),
+        (["--set", "data.textures=nowhere"], "no folder of streak textures"),
+        (["--data-root", "/nowhere"], "/nowhere does not exist"),
+        (["--set", "precision=float16"], "float16 trains on CUDA only"),
+        (["--set", "init_from=gone.safetensors"], "there is no weight file gone.safetensors"),
+    ],
+)
+def test_a_mistake_is_one_line_and_code_2(
+    recipe: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+) -> None:
+    assert train(recipe, *flags) == 2
+    (line,) = [
+        line for line in capsys.readouterr().err.splitlines() if not line.startswith("left out: ")
+    ]
+    assert line.startswith("rain-removal train: ")
+    assert message in line
+
+
+def test_a_missing_recipe_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--config", str(tmp_path / "none.yaml")]) == 2
+    assert "cannot read" in capsys.readouterr().err

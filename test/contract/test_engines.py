@@ -1,0 +1,335 @@
+"""Every engine gives what torch gives: the same frames, the same state, in any order of events."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from rain_removal_ros import engines, networks
+from rain_removal_ros.engines import Engine, _cache
+from rain_removal_ros.engines import torch as torch_engine
+from rain_removal_ros.engines._graph import Description
+from rain_removal_ros.errors import EngineError
+from rain_removal_ros.export import export
+from rain_removal_ros.frames import Frame, Image
+from rain_removal_ros.networks._base import Network
+from rain_removal_ros.settings import EngineSettings, StreamSettings
+from rain_removal_ros.stream import Stream
+
+GREY_LEVELS = 1  # a value on the border of two may be rounded either way
+STATE = 1e-3
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "rainstream": {"channels": 8, "blocks": 1},
+    "prenet": {"channels": 8, "blocks": 1, "stages": 2},
+    "rranet": {"channels": 4, "stages": 1, "begin_with": "previous"},
+    "semi_multiscale": {"channels": 8, "units": 1},
+}
+
+
+def network(name: str) -> Network:
+    """A small network that does something: some of ours start as next to the identity."""
+    torch.manual_seed(0)
+    made = networks.create(name, **NETWORKS[name])
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.02)
+    return made.eval()
+
+
+def settings(name: str, cache: Path, **more: Any) -> EngineSettings:
+    return EngineSettings(
+        **{"name": name, "device": "cpu", "precision": "float32", "cache": str(cache), **more}
+    )
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("engines")
+
+
+@pytest.fixture(params=["onnxruntime", "openvino"])
+def name(request: pytest.FixtureRequest) -> str:
+    for package in (request.param, "onnx"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    return str(request.param)
+
+
+def clip(width: int, height: int, *, seed: int = 0, frames: int = 3) -> list[Image]:
+    """A scene with some detail, seen by a camera that turns."""
+    rng = np.random.default_rng(seed)
+    cells = rng.integers(0, 256, (height // 8 + 2, (width + 4 * frames) // 8 + 2, 3), np.uint8)
+    scene = cells.repeat(8, 0).repeat(8, 1)
+    return [
+        np.ascontiguousarray(scene[:height, 4 * step : 4 * step + width]) for step in range(frames)
+    ]
+
+
+def arrays(state: Any) -> list[Any]:
+    return [np.asarray(part.numpy() if hasattr(part, "numpy") else part) for part in state or ()]
+
+
+def assert_alike(ours: Any, torchs: Any) -> None:
+    for image, wanted in ((ours.image, torchs.image), (ours.attention, torchs.attention)):
+        assert image.shape == wanted.shape
+        assert np.abs(image.astype(int) - wanted.astype(int)).max() <= GREY_LEVELS
+    assert ours.rain_level == pytest.approx(torchs.rain_level, abs=STATE)
+    assert len(arrays(ours.state)) == len(arrays(torchs.state))
+    for part, wanted in zip(arrays(ours.state), arrays(torchs.state), strict=True):
+        np.testing.assert_allclose(part, wanted, atol=STATE)
+
+
+@pytest.mark.parametrize("of", NETWORKS)
+def test_frames_and_states_are_torchs_over_a_clip_with_a_reset(
+    name: str, of: str, cache: Path
+) -> None:
+    ours = engines.create(network(of), settings(name, cache))
+    torchs = engines.create(network(of), settings("torch", cache))
+    assert (ours.network_name, ours.scale, ours.recurrent, ours.stages) == (
+        torchs.network_name,
+        torchs.scale,
+        torchs.recurrent,
+        torchs.stages,
+    )
+    for frames in (clip(45, 39), clip(64, 32, seed=1)):  # another size is another start
+        state: Any = None
+        wanted_state: Any = None
+        for frame in frames:
+            (got,) = ours.step([frame], [state])
+            (wanted,) = torchs.step([frame], [wanted_state])
+            assert_alike(got, wanted)
+            state, wanted_state = got.state, wanted.state
+    assert np.abs(wanted.image.astype(int) - frame).max() > 4  # it did something
+
+
+def test_a_batch_of_two_is_two_single_frames(name: str, cache: Path) -> None:
+    engine = engines.create(network("rainstream"), settings(name, cache))
+    left, right = clip(45, 39), clip(45, 39, seed=1)
+    before = [engine.step([camera[0]], [None])[0].state for camera in (left, right)]
+    together = engine.step([left[1], right[1]], before)
+    for camera, state, result in zip((left, right), before, together, strict=True):
+        (alone,) = engine.step([camera[1]], [state])
+        assert np.array_equal(alone.image, result.image)
+
+
+def test_a_step_leaves_the_state_it_was_given_and_its_frame_as_they_were(
+    name: str, cache: Path
+) -> None:
+    engine = engines.create(network("rainstream"), settings(name, cache))
+    first, second, third = clip(64, 32)
+    (start,) = engine.step([first], [None])
+    kept = [part.copy() for part in arrays(start.state)]
+    (once,) = engine.step([second], [start.state])
+    engine.step([third], [once.state])
+    (again,) = engine.step([second], [start.state])
+    assert np.array_equal(once.image, again.image)
+    for part, before in zip(arrays(start.state), kept, strict=True):
+        assert np.array_equal(part, before)
+    assert np.array_equal(second, clip(64, 32)[1])
+
+
+def test_clean_frames_are_written_where_asked_also_with_gaps_between_rows(
+    name: str, cache: Path
+) -> None:
+    engine = engines.create(network("rainstream"), settings(name, cache))
+    (frame, *_) = clip(45, 39)
+    (plain,) = engine.step([frame], [None])
+    wide = np.zeros((39, 60, 3), np.uint8)
+    for target in (np.zeros_like(frame), wide[:, :45]):
+        (result,) = engine.step([frame], [None], attention=False, into=[target])
+        assert result.image is target
+        assert np.array_equal(target, plain.image)
+        assert result.attention is None
+    assert not wide[:, 45:].any()
+
+
+def test_a_stream_changes_size_midway(name: str, cache: Path) -> None:
+    engine = engines.create(network("rainstream"), settings(name, cache))
+    stream = Stream(engine, StreamSettings(scene_cut=0.0))
+    steps = [
+        stream.step(Frame(image, stamp))
+        for stamp, image in enumerate([*clip(45, 39), *clip(33, 70)])
+    ]
+    assert [step.reset for step in steps] == ["start", None, None, "another size", None, None]
+    assert steps[-1].frame.image.shape == (70, 33, 3)
+
+
+def test_a_state_of_another_size_is_an_error_and_the_engine_lives_on(
+    name: str, cache: Path
+) -> None:
+    engine = engines.create(network("prenet"), settings(name, cache))
+    (small,) = engine.step([clip(32, 32)[0]], [None])
+    with pytest.raises(EngineError, match="prenet failed"):
+        engine.step([clip(64, 32)[0]], [small.state])
+    engine.step([clip(64, 32)[0]], [None])
+
+
+def test_what_is_not_finite_is_an_error(name: str, cache: Path) -> None:
+    engine = engines.create(network("prenet"), settings(name, cache))
+    frame = clip(32, 32)[:1]
+    (start,) = engine.step(frame, [None])
+    spoilt = [np.full_like(part, np.nan) for part in arrays(start.state)]
+    with pytest.raises(EngineError, match="prenet gave values that are not finite"):
+        engine.step(frame, [spoilt])
+    engine.step(frame, [start.state])
+
+
+def test_weights_that_are_not_finite_are_not_exported() -> None:
+    broken = network("prenet")
+    torch.nn.init.constant_(next(broken.parameters()), float("nan"))
+    with pytest.raises(EngineError, match="prenet cannot be exported: it gives values that are"):
+        export(broken)
+
+
+def test_stages_can_be_changed(name: str, cache: Path) -> None:
+    ours = engines.create(network("prenet"), settings(name, cache))
+    torchs = engines.create(network("prenet"), settings("torch", cache))
+    ours.stages = torchs.stages = 1
+    frames = clip(32, 32)[:1]
+    assert_alike(ours.step(frames, [None])[0], torchs.step(frames, [None])[0])
+    assert ours.stages == 1
+
+
+def files(cache: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
+
+
+def test_a_graph_is_built_once_and_again_only_for_other_weights(name: str, tmp_path: Path) -> None:
+    chosen = settings(name, tmp_path)
+    engines.create(network("prenet"), chosen)
+    built = files(tmp_path)
+    assert len(built) == 2
+    engines.create(network("prenet"), chosen)
+    assert files(tmp_path) == built
+    other = network("prenet")
+    with torch.no_grad():
+        next(other.parameters()).add_(0.01)
+    engines.create(other, chosen)
+    assert len(files(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("which", ["graph", "description", "missing", "nonsense"])
+def test_a_damaged_cache_is_built_anew(
+    which: str, cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("onnx")
+    frames = clip(32, 32)[:1]
+    (wanted,) = engines.create(network("prenet"), settings("onnxruntime", cache)).step(
+        frames, [None]
+    )
+    shutil.copytree(cache, tmp_path, dirs_exist_ok=True)
+    for graph in tmp_path.glob("prenet-onnxruntime-*.onnx"):
+        damage(graph, which)
+    chosen = settings("onnxruntime", tmp_path)
+    with caplog.at_level(logging.INFO):
+        (got,) = engines.create(network("prenet"), chosen).step(frames, [None])
+    assert "building" in caplog.text
+    assert np.array_equal(got.image, wanted.image)
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        engines.create(network("prenet"), chosen)
+    assert "building" not in caplog.text
+
+
+def damage(graph: Path, which: str) -> None:
+    if which == "graph":
+        content = bytearray(graph.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        graph.write_bytes(content)
+    elif which == "missing":
+        graph.with_suffix(".json").unlink()
+    else:
+        text = {"description": '{"sha256": "', "nonsense": "[1]"}[which]
+        graph.with_suffix(".json").write_text(text)
+
+
+def test_a_cache_that_cannot_be_written_costs_a_build_and_no_more(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.touch()
+    engine = engines.create(network("prenet"), settings(name, in_the_way))
+    assert "cannot write" in caplog.text
+    engine.step(clip(32, 32)[:1], [None])
+
+
+def test_an_engine_that_is_not_installed_is_one_line(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(EngineError, match=f"^{name} is not installed: pip install {name}[^\n]*$"):
+        engines.create(network("prenet"), settings(name, tmp_path))
+
+
+def on_a_cpu_without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_engine, "_bfloat16_is_fast", lambda: False)
+
+
+def automatic(of: str, cache: Path) -> Engine:
+    return engines.create(network(of), settings("auto", cache, precision="auto"))
+
+
+def test_auto_takes_what_is_fastest(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnx")
+    on_a_cpu_without_bfloat16(monkeypatch)
+    assert automatic("rainstream", cache).name == "onnxruntime"
+    assert automatic("prenet", cache).name == "torch"  # its stages may change at any time
+    monkeypatch.setattr(torch_engine, "_bfloat16_is_fast", lambda: True)
+    assert automatic("rainstream", cache).name == "torch"
+
+
+def test_auto_takes_torch_where_another_cannot_be_had_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    on_a_cpu_without_bfloat16(monkeypatch)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert automatic("rainstream", tmp_path).name == "torch"
+    assert "onnxruntime is not installed" in caplog.text
+
+
+def test_what_an_engine_cannot_do_is_refused(cache: Path) -> None:
+    for wrong in ({"precision": "bfloat16"}, {"device": "cuda:7"}, {"device": "tpu"}):
+        with pytest.raises(EngineError):
+            engines.create(network("prenet"), settings("onnxruntime", cache, **wrong))
+
+
+def test_a_network_that_cannot_be_exported_says_why() -> None:
+    with pytest.raises(EngineError, match=r"joint_derain_sr cannot be exported: its patches"):
+        export(networks.create("joint_derain_sr"))
+    _, facts = export(networks.create("joint_derain_sr", regions="none", channels=8, blocks=1))
+    assert facts.scale == 2
+
+
+def test_what_a_fresh_start_is_is_found_out(cache: Path) -> None:
+    pytest.importorskip("onnx")
+    kinds = {of: [part.fresh for part in described(of, cache).state] for of in NETWORKS}
+    assert kinds == {
+        "rainstream": ["frame", "zeros"],
+        "prenet": ["zeros", "zeros"],
+        "rranet": ["zeros"] * 8 + ["frame"],
+        "semi_multiscale": [],
+    }
+
+
+def described(of: str, cache: Path) -> Description:
+    chosen = settings("onnxruntime", cache)
+    return _cache.built(
+        network(of), chosen, stages=0, engine=f"onnxruntime {onnxruntime.__version__}", device="cpu"
+    )[1]
+
+
+def test_the_cache_lies_in_the_users_cache_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert _cache._folder(EngineSettings()) == tmp_path / "rain_removal_ros" / "engines"

@@ -1,0 +1,236 @@
+"""What the ROS tests work with: nodes under test, cameras and subscribers, all real, over DDS."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rclpy.context import Context
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+
+from rain_removal_ros import checkpoints, codec, networks
+from rain_removal_ros.ros.process import Spinner
+
+ROOT = Path(__file__).resolve().parents[2]
+NETWORKS = Path(__file__).parent / "networks"
+PATIENCE_S = 30.0
+"""How long to wait for what must come; the machine may be busy."""
+
+
+def _is_jazzy() -> bool:
+    try:
+        return importlib.metadata.version("ros-rclpy").startswith("7.")
+    except importlib.metadata.PackageNotFoundError:
+        return os.environ.get("ROS_DISTRO") == "jazzy"
+
+
+JAZZY = _is_jazzy()
+
+# Read by the middleware when a context begins, here and in the processes that are started.
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+os.environ["FASTRTPS_DEFAULT_PROFILES_FILE" if JAZZY else "FASTDDS_DEFAULT_PROFILES_FILE"] = str(
+    ROOT / "config" / "fastdds.xml"
+)
+
+
+def until(happened: Callable[[], Any], what: str, timeout_s: float = PATIENCE_S) -> Any:
+    """Wait for something that tells nobody when it happens."""
+    deadline = time.monotonic() + timeout_s
+    while not (result := happened()):
+        assert time.monotonic() < deadline, f"still not after {timeout_s:g} s: {what}"
+        time.sleep(0.01)
+    return result
+
+
+class Inbox:
+    """What a subscription received."""
+
+    def __init__(self) -> None:
+        self.messages: list[Any] = []
+        self._more = threading.Condition()
+
+    def __call__(self, message: Any) -> None:
+        with self._more:
+            self.messages.append(message)
+            self._more.notify_all()
+
+    def wait(
+        self, found: Callable[[Any], bool] = lambda _: True, timeout_s: float = PATIENCE_S
+    ) -> Any:
+        """The first message that matches, received already or yet to come."""
+        with self._more:
+            done = self._more.wait_for(lambda: any(map(found, self.messages)), timeout_s)
+            assert done, f"nothing of the kind in {timeout_s:g} s among {len(self.messages)}"
+            return next(filter(found, self.messages))
+
+    def count(self, number: int, timeout_s: float = PATIENCE_S) -> list[Any]:
+        """The messages, once there are so many."""
+        with self._more:
+            done = self._more.wait_for(lambda: len(self.messages) >= number, timeout_s)
+            assert done, f"{len(self.messages)} of {number} in {timeout_s:g} s"
+            return list(self.messages)
+
+    def clear(self) -> None:
+        with self._more:
+            self.messages.clear()
+
+
+class Desk:
+    """A test's own corner of the ROS graph: cameras and subscribers, and nodes to be tested."""
+
+    def __init__(self, domain: int) -> None:
+        self.domain = domain
+        self.context = Context()
+        self.context.init(args=[], domain_id=domain)
+        self.tools = Node("tools", context=self.context, use_global_arguments=False)
+        self._tools = Spinner(self.tools)
+        self._spinners: list[Spinner] = []
+        self._nodes: list[Any] = []
+        self._processes: list[subprocess.Popen[str]] = []
+
+    # --- Nodes under test ---
+
+    def derainer(
+        self, parameters: Mapping[str, Any] | None = None, *, remap: Mapping[str, str] | None = None
+    ) -> Any:
+        """A node in this process, spinning, started as by ``derain_node``."""
+        from rain_removal_ros.ros.derainer import Derainer
+
+        rules = [word for pair in (remap or {}).items() for word in ("-r", ":=".join(pair))]
+        node = Derainer(
+            context=self.context,
+            use_global_arguments=False,
+            cli_args=["--ros-args", *rules],
+            parameter_overrides=[
+                Parameter(name, value=value) for name, value in (parameters or {}).items()
+            ],
+        )
+        spinner = Spinner(node)
+        self._spinners.append(spinner)
+        self._nodes.append(node)
+        spinner.executor.create_task(node.autostart)
+        return node
+
+    def process(
+        self, *arguments: str, module: str = "rain_removal_ros.ros.node", **environment: str
+    ) -> subprocess.Popen[str]:
+        """A node in a process of its own."""
+        started = subprocess.Popen(
+            [sys.executable, "-m", module, "--ros-args", *arguments],
+            env={
+                **os.environ,
+                "ROS_DOMAIN_ID": str(self.domain),
+                "RAIN_REMOVAL_NETWORKS": str(NETWORKS),
+                "PYTHONUNBUFFERED": "1",
+                **environment,
+            },
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._processes.append(started)
+        return started
+
+    # --- Cameras and subscribers ---
+
+    def publisher(self, topic: str = "image", kind: Any = Image, *, reliable: bool = True) -> Any:
+        """A camera. Reliable, so that no frame of a test is lost on the way."""
+        return self.tools.create_publisher(kind, topic, _qos(reliable, 10))
+
+    def inbox(
+        self, topic: str = "image_derained", kind: Any = Image, *, reliable: bool = True
+    ) -> Inbox:
+        """A subscription, and all it receives."""
+        inbox = Inbox()
+        self.tools.create_subscription(kind, topic, inbox, _qos(reliable, 10))
+        return inbox
+
+    def listened(self, publisher: Any) -> None:
+        """Wait until somebody listens to a camera."""
+        until(publisher.get_subscription_count, f"a subscriber of {publisher.topic_name}")
+
+    def call(self, kind: Any, name: str, request: Any = None, timeout_s: float = PATIENCE_S) -> Any:
+        """The answer of a service."""
+        client = self.tools.create_client(kind, name)
+        assert client.wait_for_service(timeout_s), f"no service {name}"
+        future = client.call_async(request or kind.Request())
+        answered = threading.Event()
+        future.add_done_callback(lambda _: answered.set())
+        assert answered.wait(timeout_s), f"no answer of {name}"
+        self.tools.destroy_client(client)
+        return future.result()
+
+    def close(self) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+            process.communicate()
+        for spinner in self._spinners:
+            spinner.stop()
+        for node in self._nodes:
+            node.close()
+            node.destroy_node()
+        self._tools.stop()
+        self.tools.destroy_node()
+        self.context.try_shutdown()
+
+
+def _qos(reliable: bool, depth: int) -> QoSProfile:
+    policy = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+    return QoSProfile(depth=depth, reliability=policy)
+
+
+def picture(seed: int = 0, *, height: int = 48, width: int = 64) -> np.ndarray:
+    """A picture unlike those of other seeds, but with nothing in it that a codec would not keep."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def message(
+    image: np.ndarray, *, stamp_ns: int | None = None, encoding: str = "rgb8", frame: str = "camera"
+) -> Image:
+    """A camera's message; without a stamp, taken now."""
+    built = Image()
+    built.header.frame_id = frame
+    codec.set_stamp(built.header, time.time_ns() if stamp_ns is None else stamp_ns)
+    codec.write_image(built, image, encoding=encoding, header=built.header)
+    return built
+
+
+def pixels(received: Image) -> np.ndarray:
+    """The RGB picture in a message."""
+    return codec.decode(received).image
+
+
+class Faulty:
+    """A network that fails on command."""
+
+    def __init__(self, folder: Path) -> None:
+        self._orders = folder / "orders"
+        self._folder = folder
+        self.order("")
+        self.weights = self.saved()
+
+    def saved(self, **config: Any) -> Path:
+        """Weights of one with another config."""
+        name = "-".join(f"{key}{value}" for key, value in config.items()) or "plain"
+        path = self._folder / f"{name}.safetensors"
+        checkpoints.save(path, networks.create("faulty", orders=str(self._orders), **config), {})
+        return path
+
+    def order(self, what: str) -> None:
+        """What it does from now on."""
+        draft = self._orders.with_suffix(".draft")
+        draft.write_text(what)
+        draft.replace(self._orders)

@@ -1,0 +1,136 @@
+"""What the node says about itself: enough to see why there are no images, or not clean ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from ros.desk import Desk, Faulty, Inbox, message, picture, until
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+
+EXACT = {"engine.precision": "float32", "engine.threads": 1, "stream.scene_cut": 0.0}
+OFTEN = {"node.diagnostics_s": 0.1}
+
+
+class Reports:
+    """The newest diagnostics of one kind, as a dictionary beside its level and message."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._inbox: Inbox = desk.inbox("/diagnostics", DiagnosticArray)
+
+    def wait(self, name: str, **expected: str) -> tuple[DiagnosticStatus, dict[str, str]]:
+        """The first report on ``name`` with values that begin as expected, spaces as ``_``."""
+
+        def matching(array: DiagnosticArray) -> Any:
+            for status in array.status:
+                values = {pair.key: pair.value for pair in status.values}
+                found = {key.replace(" ", "_"): value for key, value in values.items()}
+                found["message"] = status.message
+                if status.name.endswith(name) and all(
+                    expected[key] in found.get(key, "") for key in expected
+                ):
+                    return status, values
+            return None
+
+        return matching(self._inbox.wait(lambda array: matching(array) is not None))
+
+
+def test_all_that_is_asked_of_diagnostics_is_in_them(desk: Desk, faulty: Faulty) -> None:
+    node = desk.derainer({"network.weights": str(faulty.weights), **EXACT, **OFTEN})
+    reports = Reports(desk)
+    camera, clean = desk.publisher(), desk.inbox()
+    desk.listened(camera)
+    until(lambda: node.engine, "a loaded network")
+    for _ in range(5):
+        clean.clear()
+        camera.publish(message(picture()))
+        clean.wait()
+    status, values = reports.wait(": camera", published="5")
+    assert status.hardware_id == "/image"
+    assert values["size"] == "64x48"
+    assert values["received"] == "5"
+    assert 0 <= float(values["latency median [ms]"]) <= float(values["latency p95 [ms]"]) < 30_000
+    assert float(values["processing median [ms]"]) > 0
+    assert (values["resets: start"], values["last reset"]) == ("1", "start")
+    assert float(values["state age [s]"]) >= 0
+    assert {"rate in [Hz]", "rate out [Hz]", "rain level"} <= set(values)
+    status, values = reports.wait(": network", network="faulty")
+    assert status.level == DiagnosticStatus.OK
+    assert (values["device"], values["precision"]) == ("cpu", "float32")
+    assert values["degradation level"] == "full"
+    assert float(values["memory [MiB]"]) > 10
+    assert values["loading"] == "false"
+
+
+def test_faults_and_what_they_were_are_reported(desk: Desk, faulty: Faulty) -> None:
+    node = desk.derainer({"network.weights": str(faulty.weights), **EXACT, **OFTEN})
+    reports = Reports(desk)
+    camera, clean = desk.publisher(), desk.inbox()
+    desk.listened(camera)
+    until(lambda: node.engine, "a loaded network")
+    faulty.order("raise")
+    camera.publish(message(picture()))
+    clean.wait()
+    _, values = reports.wait(": camera", **{"faults:_network": "1"})
+    assert "told to fail" in values["last fault"]
+    assert values["passed: fault"] == "1"
+
+
+def test_a_network_that_cannot_be_loaded_is_an_error_that_says_why(desk: Desk) -> None:
+    desk.derainer({"network.weights": "/nowhere/at/all.safetensors", **OFTEN})
+    status, _ = Reports(desk).wait(": network", message="/nowhere/at/all.safetensors")
+    assert status.level == DiagnosticStatus.ERROR
+
+
+def test_it_is_said_that_nobody_subscribes_nobody_publishes_or_nothing_arrives(desk: Desk) -> None:
+    desk.derainer({"bypass.mode": "always", **OFTEN})
+    reports = Reports(desk)
+    status, _ = reports.wait(": camera", message="nobody subscribes")
+    assert status.level == DiagnosticStatus.OK
+    desk.inbox()
+    status, _ = reports.wait(": camera", message="nobody publishes /image")
+    assert status.level == DiagnosticStatus.WARN
+    desk.publisher()
+    reports.wait(": camera", message="no image arrives")
+
+
+def test_publishers_and_subscribers_that_cannot_be_served_are_named(desk: Desk) -> None:
+    desk.derainer(
+        {
+            "bypass.mode": "always",
+            "qos_overrides./image.subscription.reliability": "reliable",
+            **OFTEN,
+        }
+    )
+    reports = Reports(desk)
+    desk.inbox()
+    desk.publisher(reliable=False)
+    status, _ = reports.wait(": camera", message="RELIABILITY")
+    assert status.level == DiagnosticStatus.WARN
+
+
+def test_text_from_the_network_cannot_break_lines(desk: Desk, faulty: Faulty) -> None:
+    node = desk.derainer({"network.weights": str(faulty.weights), **EXACT, **OFTEN})
+    camera, clean = desk.publisher(), desk.inbox()
+    desk.listened(camera)
+    until(lambda: node.engine, "a loaded network")
+    nasty = message(picture(), frame="../../etc\n\x1b[31m%s{}" + "x" * 10_000)
+    camera.publish(nasty)
+    assert clean.wait().header == nasty.header
+    odd = Image(header=nasty.header, encoding="\n\x1b[31mrgb8", width=4, height=4, step=12)
+    camera.publish(odd)
+    clean.wait(lambda one: one.encoding == odd.encoding)
+    _, values = Reports(desk).wait(": camera", **{"faults:_unreadable": "1"})
+    assert values["last fault"].isprintable()
+
+
+def test_another_type_on_the_topic_is_named(desk: Desk) -> None:
+    desk.derainer({"bypass.mode": "always", **OFTEN})
+    desk.inbox()
+    reports = Reports(desk)
+    elsewhere = Desk(desk.domain)  # within one participant, it could not even be created
+    elsewhere.publisher("image", String)
+    status, _ = reports.wait(": camera", message="std_msgs/msg/String")
+    assert status.level == DiagnosticStatus.WARN
+    elsewhere.close()

@@ -1,0 +1,157 @@
+"""Whatever the network does, frames go on: through untouched, or dropped, as was set."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ros.desk import Desk, Faulty, Inbox, message, picture, pixels, until
+
+from rain_removal_ros.codec import stamp_ns
+
+EXACT = {"engine.precision": "float32", "engine.threads": 1, "stream.scene_cut": 0.0}
+QUICK = {**EXACT, "safety.retry_s": 0.02, "safety.watchdog_s": 0.3}
+
+
+class Scene:
+    """A node with a network that fails on command, a camera in front, a subscriber behind."""
+
+    def __init__(self, desk: Desk, faulty: Faulty, parameters: Mapping[str, Any]) -> None:
+        self.node = desk.derainer({"network.weights": str(faulty.weights), **QUICK, **parameters})
+        self.camera = desk.publisher()
+        self.inbox: Inbox = desk.inbox()
+        desk.listened(self.camera)
+        self._stamp_ns = 0
+
+    def send(self) -> Any:
+        self._stamp_ns += 33_000_000
+        sent = message(picture(), stamp_ns=self._stamp_ns)
+        self.camera.publish(sent)
+        return sent
+
+    def through(self) -> Any:
+        """What comes out for one more frame."""
+        sent = self.send()
+        return self.inbox.wait(lambda one: one.header == sent.header)
+
+    def until_clean(self) -> None:
+        until(lambda: is_clean(self.through()), "a clean frame")
+
+    @property
+    def summary(self) -> Any:
+        return self.node.statistics[0].summary()
+
+
+def is_clean(received: Any) -> bool:
+    return bool(pixels(received).mean() < 0.6 * picture().mean())
+
+
+def is_untouched(received: Any) -> bool:
+    return np.array_equal(pixels(received), picture())
+
+
+@pytest.mark.parametrize("order", ["raise", "nan", "memory"])
+def test_a_frame_goes_through_when_the_network_fails_and_the_network_comes_back(
+    desk: Desk, faulty: Faulty, order: str
+) -> None:
+    scene = Scene(desk, faulty, {})
+    scene.until_clean()
+    faulty.order(order)
+    for _ in range(5):
+        assert is_untouched(scene.through())
+    assert scene.summary.faults["network"] >= 1
+    faulty.order("")
+    scene.until_clean()
+
+
+def test_a_frame_is_dropped_when_the_network_fails_and_that_is_wanted(
+    desk: Desk, faulty: Faulty
+) -> None:
+    scene = Scene(desk, faulty, {"safety.on_fault": "drop"})
+    until(lambda: scene.node.engine, "a loaded network")
+    assert is_clean(scene.through())
+    faulty.order("raise")
+    scene.send()
+    until(lambda: scene.summary.dropped["fault"], "a dropped frame")
+    assert all(map(is_clean, scene.inbox.messages))
+    assert scene.summary.received == scene.summary.published + scene.summary.dropped.total()
+
+
+def test_after_a_fault_the_state_starts_afresh(desk: Desk, faulty: Faulty) -> None:
+    scene = Scene(desk, faulty, {})
+    scene.until_clean()
+    scene.through()
+    faulty.order("raise")
+    scene.through()
+    faulty.order("")
+    scene.until_clean()
+    assert scene.summary.last_reset in ("fault", "start")
+    assert scene.summary.resets.total() == 2
+
+
+def test_frames_go_on_while_the_network_hangs_and_after_it_comes_back(
+    desk: Desk, faulty: Faulty
+) -> None:
+    scene = Scene(desk, faulty, {})
+    scene.until_clean()
+    faulty.order("hang")
+    hung = scene.send()
+    until(lambda: scene.summary.faults["hung"], "the watchdog")
+    for _ in range(5):
+        assert is_untouched(scene.through())
+    assert not any(one.header == hung.header for one in scene.inbox.messages)
+    faulty.order("")
+    scene.until_clean()
+    # What hung has come back by now, and nothing of it was published.
+    stamps = [stamp_ns(one.header) for one in scene.inbox.messages]
+    assert stamps == sorted(stamps)
+    summary = scene.summary
+    assert summary.received == summary.published + summary.dropped.total()
+
+
+def test_frames_go_through_until_missing_weights_appear(
+    desk: Desk, faulty: Faulty, tmp_path: Path
+) -> None:
+    missing = tmp_path / "later.safetensors"
+    scene = Scene(desk, faulty, {"network.weights": str(missing)})
+    assert is_untouched(scene.through())
+    missing.write_bytes(faulty.weights.read_bytes()[:100])
+    assert is_untouched(scene.through())
+    draft = tmp_path / "draft"
+    shutil.copy(faulty.weights, draft)
+    draft.replace(missing)
+    scene.until_clean()
+
+
+def test_a_network_that_takes_too_long_is_asked_for_less_and_later_for_more_again(
+    desk: Desk, faulty: Faulty
+) -> None:
+    slow = faulty.saved(stages=2)
+    parameters = {
+        "network.weights": str(slow),
+        "safety.budget_ms": 40.0,
+        "safety.watchdog_s": 5.0,
+    }
+    scene = Scene(desk, faulty, parameters)
+    scene.until_clean()
+
+    def sinks_or_rises_to(level: str) -> None:
+        until(lambda: scene.through() and scene.node.level.name == level, level)
+
+    sinks_or_rises_to("full")
+    faulty.order("slow 0.03")
+    sinks_or_rises_to("1 stage")
+    assert is_clean(scene.through())
+    faulty.order("slow 0.1")
+    sinks_or_rises_to("half size")
+    assert is_clean(scene.through())
+    faulty.order("slow 2")
+    sinks_or_rises_to("passthrough")
+    assert is_untouched(scene.through())
+    faulty.order("")
+    sinks_or_rises_to("quarter size")
+    assert is_clean(scene.through())

@@ -1,0 +1,173 @@
+"""The launch files, run for real where launch is installed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import recordings
+from ros.desk import ROOT, Desk, message, picture, until
+
+pytest.importorskip("launch_ros", reason="launch_ros is not installed; it is in no registry")
+
+RESPAWN_S = 5.0
+RUN = """
+import sys
+from launch import LaunchDescription, LaunchService
+from launch.actions import IncludeLaunchDescription
+file, *given = sys.argv[1:]
+arguments = [tuple(one.split(":=", 1)) for one in given]
+service = LaunchService()
+service.include_launch_description(
+    LaunchDescription([IncludeLaunchDescription(file, launch_arguments=arguments)])
+)
+sys.exit(service.run())
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed() -> None:
+    from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+
+    try:
+        get_package_prefix("rain_removal_ros")
+    except PackageNotFoundError:
+        pytest.skip("the package is not installed where AMENT_PREFIX_PATH points")
+
+
+Launch = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def launch(desk: Desk, tmp_path: Path) -> Iterator[Launch]:
+    """Run a launch file with arguments, in the test's domain."""
+    running: list[subprocess.Popen[str]] = []
+    log = (tmp_path / "log").open("w+")
+
+    def start(file: str, *arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", RUN, str(ROOT / "launch" / file), *arguments],
+            env={**os.environ, "ROS_DOMAIN_ID": str(desk.domain), "ROS_LOG_DIR": str(tmp_path)},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        running.append(process)
+        return process
+
+    yield start
+    codes = []
+    for process in running:
+        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
+        codes.append(process.wait(30))
+    log.close()
+    assert not any(codes), (tmp_path / "log").read_text()
+
+
+def node_of(launch: subprocess.Popen[str]) -> int:
+    """The process id of the node that a launch file started."""
+
+    def find() -> int:
+        children = Path(f"/proc/{launch.pid}/task/{launch.pid}/children").read_text().split()
+        for child in children:
+            if b"rain_removal_ros.ros.node" in Path(f"/proc/{child}/cmdline").read_bytes():
+                return int(child)
+        return 0
+
+    return int(until(find, "the node's process"))
+
+
+def frames(camera: Any, clean: Any, timeout_s: float = 30.0) -> None:
+    """Wait until frames come through."""
+    clean.clear()
+    until(
+        lambda: camera.publish(message(picture())) or clean.messages, "frames", timeout_s=timeout_s
+    )
+
+
+def test_the_node_runs_in_the_namespace_and_is_back_soon_after_it_was_killed(
+    desk: Desk, launch: Launch, tmp_path: Path
+) -> None:
+    parameters = tmp_path / "parameters.yaml"
+    parameters.write_text("/**:\n  ros__parameters:\n    bypass: {mode: always}\n")
+    started = launch(
+        "derain.launch.py",
+        "namespace:=robot/front",
+        "image:=image_raw",
+        f"params_file:={parameters}",
+        "device:=cpu",
+    )
+    camera, clean = (
+        desk.publisher("/robot/front/image_raw"),
+        desk.inbox("/robot/front/image_derained"),
+    )
+    frames(camera, clean)
+    first = node_of(started)
+    os.kill(first, signal.SIGKILL)
+    killed = time.monotonic()
+    until(lambda: not Path(f"/proc/{first}").exists(), "its end")
+    frames(camera, clean)
+    assert time.monotonic() - killed < RESPAWN_S
+    assert node_of(started) != first
+
+
+def test_the_shared_memory_profile_is_set_unless_there_is_another(
+    desk: Desk, launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+    own = next(os.environ[name] for name in names if name in os.environ)
+
+    def profile(*arguments: str) -> str:
+        environment = Path(f"/proc/{node_of(launch('derain.launch.py', *arguments))}/environ")
+        pairs = dict(
+            pair.split("=", 1) for pair in environment.read_text().split("\0") if "=" in pair
+        )
+        return next((pairs[name] for name in names if name in pairs), "")
+
+    assert profile() == own
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    assert profile().endswith("config/fastdds.xml")
+    assert profile("dds_profile:=none") == ""
+
+
+def test_one_node_serves_several_cameras(desk: Desk, launch: Launch) -> None:
+    launch("multi_camera.launch.py", "cameras:=front,rear", "image:=image_raw")
+    for name in ("front", "rear"):
+        frames(desk.publisher(f"{name}/image_raw"), desk.inbox(f"{name}/image_derained"))
+
+
+def test_the_demo_shows_rain_and_the_same_frames_cleaned(
+    desk: Desk, launch: Launch, tmp_path: Path, weights: Path
+) -> None:
+    parameters = tmp_path / "camera.yaml"
+    parameters.write_text(
+        "/**/sim_camera:\n  ros__parameters:\n"
+        "    scene: {width: 96, height: 64, fps: 10.0}\n    loop_s: 1.0\n"
+    )
+    # Frames go through untouched while the network loads; only clean ones have attention.
+    attention, rainy = desk.inbox("street/attention"), desk.inbox("street/image")
+    launch(
+        "demo.launch.py",
+        "viewer:=none",
+        "namespace:=street",
+        f"weights:={weights}",
+        f"camera_params_file:={parameters}",
+    )
+    stamp = attention.wait(timeout_s=60.0).header.stamp
+    assert any(message.header.stamp == stamp for message in rainy.messages)
+
+
+def test_a_recording_is_played_to_the_node(desk: Desk, launch: Launch, tmp_path: Path) -> None:
+    bag = recordings.write(tmp_path / "bag", recordings.entries())
+    clean = desk.inbox("/camera/image_derained")
+    launch("bag.launch.py", f"bag:={bag}", "loop:=true")
+    assert clean.wait(timeout_s=60.0).header.frame_id == "camera"

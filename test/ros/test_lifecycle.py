@@ -1,0 +1,213 @@
+"""The life cycle: every transition at any time, memory given back, and an end that is clean."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.lifecycle import TransitionCallbackReturn
+from ros.desk import Desk, Faulty, message, picture, pixels, until
+from std_srvs.srv import SetBool, Trigger
+
+EXACT = {"engine.precision": "float32", "engine.threads": 1, "stream.scene_cut": 0.0}
+SUCCESS = TransitionCallbackReturn.SUCCESS
+
+
+def change(desk: Desk, transition: int) -> bool:
+    request = ChangeState.Request(transition=Transition(id=transition))
+    return bool(desk.call(ChangeState, "/derain/change_state", request).success)
+
+
+def state(desk: Desk) -> int:
+    return int(desk.call(GetState, "/derain/get_state").current_state.id)
+
+
+def test_left_to_a_manager_the_node_waits_for_its_transitions(desk: Desk) -> None:
+    node = desk.derainer({"node.autostart": False, "bypass.mode": "always"})
+    assert state(desk) == State.PRIMARY_STATE_UNCONFIGURED
+    assert not change(desk, Transition.TRANSITION_ACTIVATE)
+    assert change(desk, Transition.TRANSITION_CONFIGURE)
+    camera, clean = desk.publisher(), desk.inbox()
+    assert state(desk) == State.PRIMARY_STATE_INACTIVE
+    assert change(desk, Transition.TRANSITION_ACTIVATE)
+    desk.listened(camera)
+    camera.publish(message(picture()))
+    clean.wait()
+    assert change(desk, Transition.TRANSITION_DEACTIVATE)
+    assert not node.active
+    until(lambda: not camera.get_subscription_count(), "the node to stop listening")
+    assert change(desk, Transition.TRANSITION_CLEANUP)
+    assert state(desk) == State.PRIMARY_STATE_UNCONFIGURED
+
+
+def test_deactivation_frees_the_network_and_activation_brings_it_back(
+    desk: Desk, faulty: Faulty
+) -> None:
+    node = desk.derainer({"network.weights": str(faulty.weights), **EXACT})
+    camera, clean = desk.publisher(), desk.inbox()
+    desk.listened(camera)
+    until(lambda: node.engine, "a loaded network")
+    assert change(desk, Transition.TRANSITION_DEACTIVATE)
+    assert node.engine is None
+    assert change(desk, Transition.TRANSITION_ACTIVATE)
+    until(lambda: node.engine, "a loaded network")
+    desk.listened(camera)
+    camera.publish(message(picture(), stamp_ns=3))
+    assert pixels(clean.wait()).mean() < 0.6 * picture().mean()
+
+
+def test_transitions_in_any_order_end_in_a_working_node(desk: Desk, faulty: Faulty) -> None:
+    node = desk.derainer({"network.weights": str(faulty.weights), **EXACT})
+    camera, clean = desk.publisher(), desk.inbox()
+    choice = random.Random(3)
+    every = [
+        Transition.TRANSITION_CONFIGURE,
+        Transition.TRANSITION_ACTIVATE,
+        Transition.TRANSITION_DEACTIVATE,
+        Transition.TRANSITION_CLEANUP,
+    ]
+    for index in range(40):
+        change(desk, choice.choice(every))
+        camera.publish(message(picture(), stamp_ns=index))
+    for transition in every[:2]:
+        change(desk, transition)
+    assert state(desk) == State.PRIMARY_STATE_ACTIVE
+    desk.listened(camera)
+    until(lambda: node.engine, "a loaded network")
+    camera.publish(message(picture(), stamp_ns=99))
+    clean.wait(lambda one: one.header.stamp.nanosec == 99)
+
+
+def test_state_is_reset_on_request(desk: Desk, faulty: Faulty) -> None:
+    node = desk.derainer({"network.weights": str(faulty.weights), **EXACT})
+    camera, clean = desk.publisher(), desk.inbox()
+    desk.listened(camera)
+    until(lambda: node.engine, "a loaded network")
+    camera.publish(message(picture(), stamp_ns=1))
+    clean.count(1)
+    assert desk.call(Trigger, "/derain/reset_state").success
+    camera.publish(message(picture(), stamp_ns=2))
+    clean.count(2)
+    assert node.statistics[0].summary().last_reset == "asked to"
+
+
+def test_a_node_that_is_not_active_has_no_state_to_reset(desk: Desk) -> None:
+    desk.derainer({"node.autostart": False})
+    assert not desk.call(Trigger, "/derain/reset_state").success
+
+
+def test_cleaning_is_switched_off_and_on(desk: Desk, faulty: Faulty) -> None:
+    node = desk.derainer({"network.weights": str(faulty.weights), **EXACT})
+    camera, clean = desk.publisher(), desk.inbox()
+    desk.listened(camera)
+    until(lambda: node.engine, "a loaded network")
+    for number, on in enumerate((False, True, False), 1):
+        assert desk.call(SetBool, "/derain/enable", SetBool.Request(data=on)).success
+        camera.publish(message(picture(), stamp_ns=number))
+        received = clean.count(number)[-1]
+        assert bool(pixels(received).mean() < 0.6 * picture().mean()) is on
+
+
+# --- Processes -----------------------------------------------------------------------------------
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit code and what was said on stderr."""
+    _, said = process.communicate(timeout=30)
+    return process.returncode, said
+
+
+def working(desk: Desk, camera: Any, clean: Any) -> None:
+    """Wait until frames come through a process."""
+    desk.listened(camera)
+    camera.publish(message(picture()))
+    clean.wait()
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_signal_ends_the_process_well(
+    desk: Desk, faulty: Faulty, ending: signal.Signals, times: int
+) -> None:
+    process = desk.process("-p", f"network.weights:={faulty.weights}", "-p", "engine.threads:=1")
+    working(desk, desk.publisher(), desk.inbox())
+    for _ in range(times):
+        process.send_signal(ending)
+    code, said = ended(process)
+    assert (code, "Traceback" in said) == (0, False), said
+
+
+def test_a_signal_while_the_process_starts_ends_it_well_too(desk: Desk) -> None:
+    for delay_s in (0.0, 0.1, 0.3, 0.6):
+        process = desk.process("-p", "bypass.mode:=always")
+        # Before this, the interpreter is starting, and nobody can answer a signal.
+        until(lambda process=process: guarded(process), "its first lines")
+        time.sleep(delay_s)
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
+        code, said = ended(process)
+        assert (code, "Traceback" in said) == (0, False), (delay_s, said)
+
+
+def guarded(process: subprocess.Popen[str]) -> bool:
+    """Whether a process has begun to look after its signals."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    blocked = next(line for line in status.splitlines() if line.startswith("SigBlk"))
+    return bool(int(blocked.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def test_a_signal_ends_the_process_even_while_the_network_hangs(desk: Desk, faulty: Faulty) -> None:
+    process = desk.process(
+        "-p", f"network.weights:={faulty.weights}", "-p", "safety.watchdog_s:=0.2"
+    )
+    camera, clean = desk.publisher(), desk.inbox()
+    working(desk, camera, clean)
+    until(lambda: _clean_one(camera, clean), "a clean frame")
+    faulty.order("hang")
+    clean.clear()
+    until(lambda: camera.publish(message(picture())) or clean.messages, "frames going through")
+    process.terminate()
+    code, said = ended(process)
+    assert (code, "Traceback" in said) == (0, False), said
+
+
+def _clean_one(camera: Any, clean: Any) -> bool:
+    clean.clear()
+    camera.publish(message(picture()))
+    return bool(pixels(clean.wait()).mean() < 0.6 * picture().mean())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["-p", "stream.strenght:=0.5"], "stream.strength"),
+        (["-p", "stream.strength:=[1"], "stream.strength:=[1"),
+        (["--params-file", "/nowhere.yaml"], "/nowhere.yaml"),
+        (["--nonsense", "1"], "--nonsense"),
+    ],
+)
+def test_wrong_arguments_end_the_process_with_one_line_that_names_them(
+    desk: Desk, arguments: list[str], named: str
+) -> None:
+    code, said = ended(desk.process(*arguments))
+    assert code == 2
+    assert named in said.splitlines()[-1]
+    assert "Traceback" not in said
+
+
+def test_a_new_process_takes_over_from_one_that_was_killed(desk: Desk) -> None:
+    camera, clean = desk.publisher(), desk.inbox()
+    first = desk.process("-p", "bypass.mode:=always")
+    working(desk, camera, clean)
+    first.kill()
+    first.wait()
+    clean.clear()
+    desk.process("-p", "bypass.mode:=always")
+    until(lambda: camera.publish(message(picture())) or clean.messages, "frames again")

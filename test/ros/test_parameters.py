@@ -1,0 +1,241 @@
+"""Every setting is a parameter that explains itself, and is changed whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rcl_interfaces.msg import ParameterType
+from rcl_interfaces.srv import (
+    DescribeParameters,
+    GetParameters,
+    ListParameters,
+    SetParameters,
+    SetParametersAtomically,
+)
+from rclpy.parameter import Parameter
+from ros.desk import Desk, Faulty, message, picture, pixels, until
+
+from rain_removal_ros import settings
+from rain_removal_ros.errors import SettingsError
+from rain_removal_ros.settings import Settings
+
+EXACT = {"engine.precision": "float32", "engine.threads": 1}
+IDLE = {"node.autostart": False}
+
+
+def set_over_ros(desk: Desk, *, kind: Any = SetParameters, **values: Any) -> list[Any]:
+    request = kind.Request()
+    request.parameters = [
+        Parameter(name.replace("__", "."), value=value).to_parameter_msg()
+        for name, value in values.items()
+    ]
+    answer = desk.call(kind, f"/derain/{snake(kind.__name__)}", request)
+    return answer.results if kind is SetParameters else [answer.result]
+
+
+def snake(name: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)[1:]
+
+
+def test_every_setting_is_a_parameter_with_its_description_unit_range_and_default(
+    desk: Desk,
+) -> None:
+    desk.derainer(IDLE)
+    entries = {entry.name: entry for entry in settings.entries(Settings)}
+    listed = desk.call(ListParameters, "/derain/list_parameters").result.names
+    assert set(entries) <= set(listed)
+    names = list(entries)
+    described = desk.call(
+        DescribeParameters, "/derain/describe_parameters", DescribeParameters.Request(names=names)
+    ).descriptors
+    values = desk.call(
+        GetParameters, "/derain/get_parameters", GetParameters.Request(names=names)
+    ).values
+    defaults = {**settings.flatten(Settings()), **IDLE}
+    for one, value in zip(described, values, strict=True):
+        entry = entries[one.name]
+        assert entry.described.help in one.description
+        assert entry.described.unit in one.description
+        assert one.read_only is not entry.described.live
+        assert not one.dynamic_typing
+        ranges = [*one.integer_range, *one.floating_point_range]
+        if entry.described.low is not None:
+            assert (ranges[0].from_value, ranges[0].to_value) == (
+                entry.described.low,
+                entry.described.high,
+            )
+        for choice in entry.described.choices:
+            assert choice in one.additional_constraints
+        given = Parameter.from_parameter_msg(_named(one.name, value)).value
+        expected = defaults[one.name]
+        assert given == (list(expected) or [""] if isinstance(expected, tuple) else expected)
+
+
+def _named(name: str, value: Any) -> Any:
+    from rcl_interfaces.msg import Parameter as Message
+
+    return Message(name=name, value=value)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"stream__strength": 1.5}, "out of range"),
+        ({"stream__strength": "much"}, "type"),
+        ({"bypass__mode": "sometimes"}, "never, auto, always"),
+        ({"bypass__off_below": 0.9}, "must not exceed"),
+        ({"output__jpeg_quality": 0}, "out of range"),
+        ({"network__name": "/etc/passwd"}, "not '/etc/passwd'"),
+        ({"network__name": "rainsteam"}, "rainstream"),
+        ({"node__autostart": True}, "read-only"),
+        ({"input__cameras": ["a"]}, "read-only"),
+        ({"nonsense": 1}, ""),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_reason(
+    desk: Desk, change: dict[str, Any], reason: str
+) -> None:
+    node = desk.derainer(IDLE)
+    before = node.settings
+    (result,) = set_over_ros(desk, **change)
+    assert not result.successful
+    assert reason in result.reason
+    assert node.settings == before
+
+
+def test_changes_that_belong_together_are_made_together_or_not_at_all(desk: Desk) -> None:
+    node = desk.derainer(IDLE)
+    both = {"bypass__on_above": 0.9, "bypass__off_below": 0.8}
+    (result,) = set_over_ros(desk, kind=SetParametersAtomically, **both)
+    assert result.successful
+    assert (node.settings.bypass.on_above, node.settings.bypass.off_below) == (0.9, 0.8)
+    wrong = {"stream__strength": 0.5, "bypass__mode": "sometimes"}
+    (result,) = set_over_ros(desk, kind=SetParametersAtomically, **wrong)
+    assert not result.successful
+    assert node.settings.stream.strength == 1.0
+
+
+def test_a_whole_number_will_do_for_a_number(desk: Desk) -> None:
+    node = desk.derainer({**IDLE, "stream.max_gap_s": 3})
+    assert node.settings.stream.max_gap_s == 3.0
+    (result,) = set_over_ros(desk, stream__max_gap_s=4)
+    assert result.successful
+    assert node.settings.stream.max_gap_s == 4.0
+    assert node.get_parameter("stream.max_gap_s").type_.value == ParameterType.PARAMETER_DOUBLE
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        ({"stream.strenght": 1.0}, "stream.strength"),
+        ({"stream.strength": 2.0}, "0 to 1"),
+        ({"input.cameras": ["front camera"]}, "namespace"),
+        ({"input.cameras": ["a", "a"]}, "twice"),
+        ({"network.name": "nothing"}, "not 'nothing'"),
+    ],
+)
+def test_a_wrong_parameter_at_the_start_is_an_error_that_names_it(
+    desk: Desk, parameters: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(SettingsError, match=reason):
+        desk.derainer(parameters)
+
+
+def test_a_path_set_over_ros_must_lie_under_a_folder_named_at_the_start(
+    desk: Desk, faulty: Faulty, tmp_path: Path
+) -> None:
+    allowed = tmp_path / "allowed"
+    allowed.mkdir()
+    inside, link = allowed / "inside.safetensors", allowed / "link.safetensors"
+    inside.write_bytes(faulty.weights.read_bytes())
+    link.symlink_to(faulty.weights)
+    desk.derainer({**IDLE, "safety.model_paths": [str(allowed)]})
+    outside = [
+        str(faulty.weights),
+        str(allowed / ".." / faulty.weights.name),
+        str(link),
+        f"{allowed}-beside/weights.safetensors",
+        "/etc/passwd",
+    ]
+    for path in outside:
+        (result,) = set_over_ros(desk, network__weights=path)
+        assert (result.successful, "safety.model_paths" in result.reason) == (False, True), path
+    (result,) = set_over_ros(desk, engine__cache="/tmp/elsewhere")
+    assert not result.successful
+    (result,) = set_over_ros(desk, network__weights=str(allowed / "missing.safetensors"))
+    assert "there is no file" in result.reason
+    (result,) = set_over_ros(desk, network__weights=str(inside))
+    assert result.successful
+    (result,) = set_over_ros(desk, network__weights="")
+    assert result.successful
+
+
+def test_a_change_is_in_force_for_the_next_frame(desk: Desk, faulty: Faulty) -> None:
+    node = desk.derainer({"network.weights": str(faulty.weights), **EXACT})
+    camera, clean = desk.publisher(), desk.inbox()
+    desk.listened(camera)
+    until(lambda: node.engine, "a loaded network")
+    bright = picture().mean()
+    for index, (strength, share) in enumerate([(1.0, 0.5), (0.0, 1.0), (0.5, 0.75)]):
+        (result,) = set_over_ros(desk, stream__strength=strength)
+        assert result.successful
+        sent = message(picture(), stamp_ns=index)
+        camera.publish(sent)
+        received = clean.wait(lambda one, sent=sent: one.header == sent.header)
+        assert pixels(received).mean() == pytest.approx(share * bright, abs=1)
+
+
+def test_the_old_network_works_on_until_the_new_one_has_run_once(
+    desk: Desk, faulty: Faulty, weights: Path, tmp_path: Path
+) -> None:
+    node = desk.derainer(
+        {
+            "network.weights": str(weights),
+            "safety.model_paths": [str(tmp_path)],
+            "safety.retry_s": 0.05,
+            **EXACT,
+        }
+    )
+    camera, clean = desk.publisher(), desk.inbox()
+    desk.listened(camera)
+    until(lambda: node.engine, "a loaded network")
+    first = node.engine
+    faulty.order("raise")
+    (result,) = set_over_ros(desk, network__weights=str(faulty.weights))
+    assert result.successful
+    until(lambda: node.trouble, "a first run that fails")
+    camera.publish(message(picture(), stamp_ns=1))
+    clean.wait()
+    assert node.engine is first
+    assert not node.statistics[0].summary().passed
+    faulty.order("")
+    until(lambda: node.engine is not first, "the new network")
+    camera.publish(message(picture(), stamp_ns=2))
+    received = clean.wait(lambda one: one.header.stamp.nanosec == 2)
+    assert pixels(received).mean() < 0.6 * picture().mean()
+    assert node.statistics[0].summary().last_reset == "another network"
+    assert not node.trouble
+
+
+def test_parameters_may_storm_while_frames_are_cleaned(desk: Desk, faulty: Faulty) -> None:
+    node = desk.derainer({"network.weights": str(faulty.weights), **EXACT})
+    camera, clean = desk.publisher(), desk.inbox()
+    desk.listened(camera)
+    until(lambda: node.engine, "a loaded network")
+    for index in range(60):
+        set_over_ros(
+            desk,
+            stream__strength=index % 11 / 10,
+            network__stages=index % 4,
+            output__attention=["mono8", "overlay"][index % 2],
+            bypass__mode=["never", "auto", "always"][index % 3],
+            safety__budget_ms=float(index % 3 * 100),
+            stream__carry_state=bool(index % 2),
+        )
+        camera.publish(message(picture(), stamp_ns=index))
+    clean.wait(lambda one: one.header.stamp.nanosec == 59)
+    summary = node.statistics[0].summary()
+    assert not summary.faults
+    assert summary.received == 60

@@ -1,0 +1,134 @@
+"""The simulated camera: what it publishes, how often, and that it says what it cannot."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from rcl_interfaces.msg import Log
+from ros.desk import ROOT, Desk, Inbox, picture, pixels
+from sensor_msgs.msg import CameraInfo, Image
+
+from rain_removal_ros.codec import stamp_ns
+from rain_removal_ros.data.drive import Drive
+from rain_removal_ros.errors import RainRemovalError
+from rain_removal_ros.ros.simulator import Pace, SimCameraSettings
+from rain_removal_ros.settings import reference
+
+PATIENCE_S = 120.0
+"""On a busy machine the camera takes long to start."""
+SIZE = ("-p", "scene.width:=96", "-p", "scene.height:=64")
+QUICK = (*SIZE, "-p", "scene.fps:=10.0", "-p", "loop_s:=0.5")
+
+
+def camera(desk: Desk, *arguments: str) -> Any:
+    return desk.process(*arguments, module="rain_removal_ros.ros.sim_camera")
+
+
+def by_stamp(inbox: Inbox) -> dict[int, Any]:
+    return {stamp_ns(message.header): message for message in inbox.messages}
+
+
+def test_image_clean_depth_and_calibration_of_one_moment_share_a_stamp(desk: Desk) -> None:
+    topics = {"image": Image, "image_clean": Image, "depth": Image, "camera_info": CameraInfo}
+    inboxes = {topic: desk.inbox(topic, kind) for topic, kind in topics.items()}
+    camera(desk, *QUICK, "-p", "frame_id:=front", "-p", "scene.seed:=3")
+    inboxes["depth"].count(8, PATIENCE_S)
+    received = {topic: by_stamp(inbox) for topic, inbox in inboxes.items()}
+    stamp = max(set.intersection(*(set(messages) for messages in received.values())))
+    image, clean, depth, info = (received[topic][stamp] for topic in topics)
+    assert {message.header.frame_id for message in (image, clean, depth, info)} == {"front"}
+    # Which of the loop's five frames this is, only the picture says.
+    drive = Drive(3, 96, 64, 10.0)
+    seen = [drive.frame(index) for index in range(5)]
+    truth = next(frame for frame in seen if np.array_equal(frame.image, pixels(clean)))
+    assert depth.encoding == "32FC1"
+    metres = np.frombuffer(depth.data, np.float32).reshape(64, 96)
+    assert np.array_equal(metres, truth.depth)
+    assert list(info.k) == [truth.fx, 0, truth.cx, 0, truth.fy, truth.cy, 0, 0, 1]
+    assert (info.width, info.height) == (image.width, image.height) == (96, 64)
+    assert np.abs(pixels(image).astype(int) - pixels(clean)).mean() > 5  # it rains
+
+
+def test_the_same_seeds_show_the_same_rain(desk: Desk) -> None:
+    shown = []
+    for name in ("one", "two"):
+        inbox = desk.inbox(f"{name}/image")
+        camera(desk, *QUICK, "-r", f"__ns:=/{name}", "-p", "rain.severity:=0.6")
+        shown.append({bytes(message.data) for message in inbox.count(5 + 2, PATIENCE_S)})
+    assert len(shown[0]) == 5
+    assert shown[0] == shown[1]
+
+
+def test_frames_come_at_the_rate_that_was_asked_for_and_stamps_say_so(desk: Desk) -> None:
+    inbox = desk.inbox("image")
+    camera(desk, *SIZE, "-p", "scene.fps:=30.0", "-p", "loop_s:=0.2")
+    stamps = [stamp_ns(message.header) for message in inbox.count(40, PATIENCE_S)][5:]
+    assert np.median(np.diff(stamps)) == pytest.approx(1e9 / 30, rel=0.1)
+
+
+def test_every_frame_is_shown_once_and_those_there_is_no_time_for_are_counted() -> None:
+    pace = Pace(100.0)
+    start = 1_000_000_000
+    due = [pace.due(start + milliseconds * 1_000_000) for milliseconds in (0, 10, 12, 60, 71)]
+    assert due == [0, 1, 2, 6, 7]
+    assert pace.skipped == 3
+    assert pace.due(0) == 0, "the clock was set back"
+
+
+def test_a_camera_that_cannot_keep_up_says_so_and_goes_on(desk: Desk) -> None:
+    inbox, logs = desk.inbox("image"), desk.inbox("/rosout", Log)
+    camera(desk, "-p", "scene.fps:=240.0", "-p", "loop_s:=0.0")
+
+    def too_slow(log: Log) -> bool:
+        return "too slow for 240 Hz" in log.msg
+
+    assert "frames skipped" in logs.wait(too_slow, PATIENCE_S).msg
+    seen = len(inbox.messages)
+    stamps = [stamp_ns(message.header) for message in inbox.count(seen + 3, PATIENCE_S)]
+    assert stamps == sorted(set(stamps))
+
+
+def test_a_folder_is_shown_in_order_without_rain_where_none_is_wanted(
+    desk: Desk, tmp_path: Path
+) -> None:
+    pictures = [picture(seed) for seed in range(3)]
+    for index, image in enumerate(pictures):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), image[..., ::-1])
+    inbox = desk.inbox("image")
+    info = desk.inbox("camera_info", CameraInfo)
+    arguments = ("-p", f"scene.source:={tmp_path}", "-p", "scene.fps:=10.0", "-p", "loop_s:=1.0")
+    camera(desk, *arguments, "-p", "rain.severity:=0.0", "-p", "encoding:=bgr8")
+    received = inbox.count(6, PATIENCE_S)
+    assert {message.encoding for message in received} == {"bgr8"}
+    numbers = [
+        next(i for i, image in enumerate(pictures) if np.array_equal(image, pixels(message)))
+        for message in received
+    ]
+    assert all((b - a) % 3 == 1 for a, b in itertools.pairwise(numbers))
+    assert not any(info.wait().k), "nothing is known of this camera"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("scene.source:=/nowhere", "scene.source"),
+        ("scene.widht:=100", "scene.width"),
+        ("rain.severity:=2.0", "0 to 1"),
+    ],
+)
+def test_a_mistake_is_one_line(desk: Desk, given: str, said: str) -> None:
+    process = camera(desk, "-p", given)
+    _, stderr = process.communicate(timeout=PATIENCE_S)
+    errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    assert process.returncode == RainRemovalError.exit_code
+    assert len(errors) == 1
+    assert said in errors[0]
+
+
+def test_the_documentation_lists_the_parameters_as_they_are() -> None:
+    assert reference(SimCameraSettings) in (ROOT / "docs" / "demo.md").read_text()

@@ -1,0 +1,142 @@
+"""What may import what. New modules are covered as they appear."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "rain_removal_ros"
+
+ROS = {
+    "rclpy",
+    "launch",
+    "launch_ros",
+    "builtin_interfaces",
+    "diagnostic_msgs",
+    "geometry_msgs",
+    "lifecycle_msgs",
+    "rcl_interfaces",
+    "sensor_msgs",
+    "std_msgs",
+    "std_srvs",
+}
+WITHOUT_TORCH = (
+    "errors",
+    "settings",
+    "frames",
+    "codec",
+    "bags",
+    "manifest",
+    "allocator",
+    "rain_level",
+    "metrics",
+    "report",
+)
+
+# Runs in a process of its own: imports modules with others blocked, and reports every attempt to
+# import one of those, also one that was caught.
+IMPORT_BLOCKED = """
+import importlib, json, sys
+
+folder, blocked, modules = json.load(sys.stdin)
+sys.path.insert(0, folder)
+tried = []
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in blocked:
+            tried.append(name)
+            raise ModuleNotFoundError(f"{name} is blocked", name=name)
+
+sys.meta_path.insert(0, Block())
+wrong = {}
+for module in modules:
+    try:
+        importlib.import_module(module)
+    except Exception as error:
+        wrong[module] = repr(error)
+    if tried:
+        wrong.setdefault(module, "imports " + ", ".join(tried))
+        tried.clear()
+print(json.dumps(wrong))
+"""
+
+
+def modules_of_the_package() -> list[str]:
+    names = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        if parts[-1] != "__main__":
+            names.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    return names
+
+
+def area(module: str) -> str:
+    """The part of the package a module belongs to: ``codec``, ``networks``, ``ros``."""
+    return [*module.split("."), ""][1]
+
+
+def import_without(
+    blocked: set[str], modules: list[str], *, folder: Path = PACKAGE.parent
+) -> dict[str, str]:
+    """What went wrong when importing ``modules`` from ``folder`` where ``blocked`` do not exist."""
+    process = subprocess.run(
+        [sys.executable, "-c", IMPORT_BLOCKED],
+        input=json.dumps([str(folder), sorted(blocked), modules]),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    wrong: dict[str, str] = json.loads(process.stdout)
+    return wrong
+
+
+def test_the_walk_finds_the_package() -> None:
+    assert {"rain_removal_ros", "rain_removal_ros.networks.prenet"} < set(modules_of_the_package())
+
+
+def test_everything_but_the_ros_part_imports_without_ros() -> None:
+    modules = [name for name in modules_of_the_package() if area(name) != "ros"]
+    assert import_without(ROS, modules) == {}
+
+
+def test_images_messages_and_settings_need_no_torch() -> None:
+    modules = [name for name in modules_of_the_package() if area(name) in WITHOUT_TORCH]
+    assert import_without(ROS | {"torch"}, modules) == {}
+
+
+def test_listing_commands_and_networks_needs_neither_torch_nor_opencv_nor_numpy() -> None:
+    modules = [name for name in modules_of_the_package() if area(name) == "cli"]
+    heavy = {"torch", "cv2", "numpy", "onnxruntime", "rosbags"}
+    assert import_without(ROS | heavy, [*modules, "rain_removal_ros.networks"]) == {}
+
+
+def test_a_forbidden_import_is_noticed_even_if_its_failure_is_caught(tmp_path: Path) -> None:
+    (tmp_path / "sly.py").write_text("try:\n    import rclpy.node\nexcept ImportError:\n    pass\n")
+    wrong = import_without({"rclpy"}, ["sly"], folder=tmp_path)
+    assert wrong == {"sly": "imports rclpy"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in sorted(PACKAGE.rglob("*.py")) if path.relative_to(PACKAGE).parts[0] != "ros"],
+    ids=lambda path: str(path.relative_to(PACKAGE)),
+)
+def test_only_the_ros_part_names_ros_even_inside_functions(path: Path) -> None:
+    assert imported_packages(ast.parse(path.read_text(encoding="utf-8"))) & ROS == set()
+
+
+def imported_packages(tree: ast.Module) -> set[str]:
+    """Top-level packages of every import statement, wherever it stands."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.add(node.module.partition(".")[0])
+    return found

@@ -1,0 +1,26 @@
+"""The parameter files that ship: whole, at the defaults, and readable by the node and by flags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rain_removal_ros import settings
+from rain_removal_ros.settings import Settings
+
+PRESETS = ["light_rain.yaml", "heavy_rain_sr.yaml", "cpu.yaml"]
+
+
+def test_the_full_file_says_what_the_settings_say(repository: Path) -> None:
+    path = repository / "config" / "derain.yaml"
+    title = path.read_text().splitlines()[0].removeprefix("# ")
+    assert path.read_text() == settings.parameter_file(Settings, title), (
+        "write settings.parameter_file(Settings, title) to config/derain.yaml anew"
+    )
+    assert settings.load(Settings, path) == Settings()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_valid_and_changes_something(repository: Path, name: str) -> None:
+    assert settings.load(Settings, repository / "config" / name) != Settings()

@@ -1,0 +1,178 @@
+"""Detectors: heads decoded to known boxes, and files that are no detectors refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rain_removal_ros.data import pictures
+from rain_removal_ros.detection.boxes import as_boxes, best_of_each_place, overlaps
+from rain_removal_ros.detection.detectors import COCO, create
+from rain_removal_ros.errors import DataError, EngineError
+
+onnx = pytest.importorskip("onnx")
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+SIDE = 64
+CELLS = 8 * 8 + 4 * 4 + 2 * 2
+NAMES = {0: "person", 1: "car"}
+BOX = (16.0, 8.0, 48.0, 40.0)
+"""In a picture of 64 x 64; its middle is 32, 24."""
+
+
+def constant(
+    path: Path, output: np.ndarray, *, names: dict[int, str] | None = NAMES, side: int = SIDE
+) -> Path:
+    """A network that answers every picture in the same way."""
+    value = helper.make_node(
+        "Constant", [], ["raw"], value=numpy_helper.from_array(output.astype(np.float32))
+    )
+    nothing = helper.make_node("ReduceSum", ["images"], ["sum"], keepdims=0)
+    zero = helper.make_node("Mul", ["sum", "nought"], ["zero"])
+    added = helper.make_node("Add", ["raw", "zero"], ["output"])
+    shape = [1, 3, side, side]
+    graph = helper.make_graph(
+        [value, nothing, zero, added],
+        "constant",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, list(output.shape))],
+        [numpy_helper.from_array(np.float32(0), "nought")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    if names is not None:
+        helper.set_model_props(model, {"names": str(names)})
+    onnx.save(model, str(path))
+    return path
+
+
+def yolox() -> np.ndarray:
+    """One car in the cell at column 4, row 3 of the finest grid, whose stride is 8."""
+    rows = np.zeros((1, CELLS, 7))
+    # Middle (4 + 0) * 8, (3 + 0) * 8; sides exp(log 4) * 8.
+    rows[0, 3 * 8 + 4] = [0, 0, np.log(4), np.log(4), 0.9, 0.1, 1.0]
+    return rows
+
+
+def anchors() -> np.ndarray:
+    rows = np.zeros((1, 3 * CELLS, 7))
+    rows[0, 5] = [32, 24, 32, 32, 0.9, 0.1, 1.0]
+    return rows
+
+
+def columns() -> np.ndarray:
+    rows = np.zeros((1, 6, CELLS))
+    rows[0, :, 5] = [32, 24, 32, 32, 0.1, 0.9]
+    return rows
+
+
+def final() -> np.ndarray:
+    rows = np.zeros((1, 10, 6))
+    rows[0, 0] = [*BOX, 0.9, 1]
+    return rows
+
+
+@pytest.mark.parametrize("head", [yolox, anchors, columns, final])
+def test_every_known_head_gives_the_box_that_was_put_in(head: Any, tmp_path: Path) -> None:
+    detector = create(str(constant(tmp_path / "net.onnx", head())))
+    found = detector.detect(np.zeros((SIDE, SIDE, 3), np.uint8))
+    assert detector.labels == ("person", "car")
+    assert found.labels == ("car",)
+    assert found.scores.tolist() == pytest.approx([0.9])
+    assert found.boxes[0].tolist() == pytest.approx(BOX)
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [(yolox, (32.0, 16.0, 96.0, 80.0)), (columns, (32.0, 0.0, 96.0, 48.0))],
+)
+def test_boxes_come_back_in_pixels_of_the_picture(
+    head: Any, expected: tuple[float, ...], tmp_path: Path
+) -> None:
+    """A picture twice as wide as high: YOLOX puts it into the corner, the others in the middle."""
+    detector = create(str(constant(tmp_path / "net.onnx", head())))
+    found = detector.detect(np.zeros((64, 128, 3), np.uint8))
+    inside = np.clip(expected, 0, [128, 64, 128, 64])
+    assert found.boxes[0].tolist() == pytest.approx(inside.tolist())
+
+
+@pytest.mark.parametrize(
+    ("output", "names", "message"),
+    [
+        (np.zeros((1, 1000)), NAMES, "no detector whose head is known: its output is 1x1000"),
+        (np.zeros((1, 50, 9)), NAMES, "no detector whose head is known"),
+        (columns(), None, "2 classes and does not name them"),
+        (columns(), {0: "person("}, None),
+    ],
+)
+def test_an_onnx_file_with_another_head_is_refused(
+    output: np.ndarray, names: dict[int, str] | None, message: str | None, tmp_path: Path
+) -> None:
+    path = constant(tmp_path / "net.onnx", output, names=names)
+    if message is None:
+        assert create(str(path)).labels == ("person(",)
+        return
+    with pytest.raises(DataError, match=message):
+        create(str(path))
+
+
+def test_yolox_boxes_that_are_decoded_already_are_refused(tmp_path: Path) -> None:
+    rows = np.zeros((1, CELLS, 7))
+    index = 0
+    for stride in (8, 16, 32):
+        for row in range(SIDE // stride):
+            for column in range(SIDE // stride):
+                rows[0, index, :2] = (column + 0.5) * stride, (row + 0.5) * stride
+                index += 1
+    with pytest.raises(DataError, match="already decoded"):
+        create(str(constant(tmp_path / "net.onnx", rows)))
+
+
+def test_what_is_no_onnx_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(b"not at all")
+    with pytest.raises(DataError, match="no ONNX file"):
+        create(str(path))
+    with pytest.raises(DataError, match=r"no detector .*missing"):
+        create(str(tmp_path / "missing.onnx"))
+
+
+def test_unknown_detectors_and_providers_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no detector is called 'hgo'"):
+        create("hgo")
+    with pytest.raises(EngineError, match="no provider is called 'tpu'"):
+        create(str(constant(tmp_path / "net.onnx", columns())), provider="tpu")
+
+
+@pytest.mark.parametrize("wanted", ["torchvision:retinanet", "hf:nowhere"])
+def test_detectors_without_their_files_are_refused(wanted: str) -> None:
+    with pytest.raises(DataError, match=r"no weight file|no config\.json"):
+        create(wanted)
+
+
+def test_of_overlapping_boxes_of_one_class_the_surest_stays() -> None:
+    boxes = as_boxes([(0, 0, 10, 10), (1, 0, 11, 10), (0, 0, 10, 10), (50, 50, 60, 60)])
+    scores, classes = np.array([0.5, 0.9, 0.4, 0.3]), np.array([0, 0, 1, 0])
+    assert best_of_each_place(boxes, scores, classes, overlap=0.5).tolist() == [1, 2, 3]
+
+
+def test_hog_finds_nothing_where_there_is_nothing_or_no_room() -> None:
+    hog = create("hog")
+    assert hog.detect(np.full((240, 320, 3), 128, np.uint8)).labels == ()
+    assert hog.detect(np.zeros((20, 20, 3), np.uint8)).labels == ()
+
+
+@pytest.mark.parametrize(("name", "at_least"), [("hog", 1), ("yolox_nano.onnx", 2)])
+def test_detectors_find_the_pedestrians_of_a_street(
+    name: str, at_least: int, shared_data: Path
+) -> None:
+    folder = shared_data / "detection"
+    image = pictures.read(folder / "pennfudan" / "images" / "FudanPed00001.jpg")
+    detector = create(str(folder / name) if name.endswith(".onnx") else name)
+    found = detector.detect(image).above(detector.sure)
+    people = found.boxes[[label == "person" for label in found.labels]]
+    there = as_boxes([(159, 181, 302, 431), (419, 170, 535, 486)])
+    assert int((overlaps(there, people).max(1) > 0.5).sum()) >= at_least
+    assert set(found.labels) <= set(COCO)

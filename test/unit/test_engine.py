@@ -1,0 +1,216 @@
+"""The torch engine gives a network what it was made for, and takes nothing away on the way out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rain_removal_ros import checkpoints, engines, networks
+from rain_removal_ros.engines.torch import TorchEngine
+from rain_removal_ros.errors import CheckpointError, EngineError
+from rain_removal_ros.frames import Image
+from rain_removal_ros.networks import _base
+from rain_removal_ros.networks._base import Facts, Output, State
+from rain_removal_ros.settings import EngineSettings, NetworkSettings, build
+
+
+@dataclass(frozen=True)
+class Config:
+    scale: int = 1
+    blind: bool = False
+    """Whether what comes out is not a number."""
+
+
+class Identity(_base.Network):
+    """Hands on its frame, and as state what it was given: frame by frame, and all of it."""
+
+    facts: ClassVar[Facts] = Facts(paper="", recurrent=True, stride=8)
+
+    def __init__(self, config: Config | None = None) -> None:
+        super().__init__(config or Config())
+        self.seen: list[Tensor] = []
+
+    def forward(self, frame: Tensor, state: State = ()) -> Output:
+        self.seen.append(frame.clone())
+        clean = frame.repeat_interleave(self.scale, 2).repeat_interleave(self.scale, 3)
+        if self.config.blind:
+            clean = clean / 0 * 0
+        return Output(clean, frame[:, :1], (frame,), frame.mean((1, 2, 3)))
+
+
+def engine(network: _base.Network, **changes: object) -> TorchEngine:
+    settings = {"device": "cpu", "precision": "float32", **changes}
+    return TorchEngine(network, build(EngineSettings, settings))
+
+
+def noise(height: int, width: int, *, seed: int = 0) -> Image:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("size", [(16, 24), (37, 53), (1, 1), (8, 1), (1, 9)])
+def test_bytes_come_back_as_they_went_in(size: tuple[int, int], precision: str) -> None:
+    image = noise(*size)
+    (result,) = engine(Identity(), precision=precision).step([image], [None])
+    assert np.array_equal(result.image, image)
+    assert result.attention is not None
+    assert np.array_equal(result.attention, image[..., 0])
+
+
+def test_every_byte_comes_back() -> None:
+    image = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    assert np.array_equal(engine(Identity()).step([image], [None])[0].image, image)
+
+
+def test_frames_are_padded_to_the_stride_by_their_last_row_and_column() -> None:
+    network = Identity()
+    image = noise(13, 21)
+    engine(network).step([image], [None])
+    (seen,) = network.seen
+    expected = np.pad(image, ((0, 3), (0, 3), (0, 0)), mode="edge").transpose(2, 0, 1) / 255
+    assert seen.shape == (1, 3, 16, 24)
+    assert seen.is_contiguous(memory_format=torch.channels_last)
+    np.testing.assert_allclose(seen[0].numpy(), expected, atol=1e-6)
+
+
+def test_a_smaller_frame_is_not_padded_with_what_was_there_before() -> None:
+    network = Identity()
+    one = engine(network)
+    one.step([noise(16, 16)], [None])
+    one.step([np.full((10, 10, 3), 51, np.uint8)], [None])
+    torch.testing.assert_close(network.seen[1], torch.full((1, 3, 16, 16), 0.2))
+
+
+def test_views_into_messages_are_taken_as_they_are() -> None:
+    """Rows may be padded, and the bytes may not be writable."""
+    buffer = noise(20, 40)
+    view = buffer[:, 3:33]
+    view.flags.writeable = False
+    (result,) = engine(Identity()).step([view], [None])
+    assert np.array_equal(result.image, view)
+
+
+def test_an_enlarging_network_is_cropped_at_its_own_scale() -> None:
+    image = noise(13, 21)
+    (result,) = engine(Identity(Config(scale=2))).step([image], [None])
+    assert np.array_equal(result.image, image.repeat(2, 0).repeat(2, 1))
+    assert result.attention is not None
+    assert result.attention.shape == (13, 21)
+
+
+def test_a_batch_equals_its_frames_one_by_one() -> None:
+    one = engine(networks.create("prenet", channels=4, stages=2))
+    images = [noise(20, 28, seed=seed) for seed in range(3)]
+    first = one.step(images, [None] * 3)
+    together = one.step(images, [result.state for result in first])
+    for image, result in zip(images, together, strict=True):
+        (before,) = one.step([image], [None])
+        (alone,) = one.step([image], [before.state])
+        assert np.abs(result.image.astype(int) - alone.image).max() <= 1
+
+
+def test_a_state_does_not_change_when_its_engine_goes_on() -> None:
+    """The network hands its very input on, and inputs share a buffer."""
+    one = engine(Identity())
+    (first,) = one.step([np.full((8, 8, 3), 51, np.uint8)], [None])
+    one.step([noise(8, 8)], [first.state])
+    torch.testing.assert_close(first.state[0], torch.full((1, 3, 8, 8), 0.2))
+
+
+def test_what_is_given_to_write_to_is_written_to() -> None:
+    image = noise(13, 21)
+    padded = np.zeros((13, 30, 3), np.uint8)
+    target = padded[:, :21]
+    (result,) = engine(Identity()).step([image], [None], attention=False, into=[target])
+    assert result.image is target
+    assert np.array_equal(target, image)
+    assert not padded[:, 21:].any()
+    assert result.attention is None
+
+
+def test_the_rain_level_of_each_camera_is_its_own() -> None:
+    images = [np.full((8, 8, 3), value, np.uint8) for value in (0, 51, 255)]
+    levels = [result.rain_level for result in engine(Identity()).step(images, [None] * 3)]
+    assert levels == pytest.approx([0.0, 0.2, 1.0])
+
+
+def test_values_that_are_not_numbers_are_an_error_and_not_a_picture() -> None:
+    with pytest.raises(EngineError, match="gave values that are not finite"):
+        engine(Identity(Config(blind=True))).step([noise(8, 8)], [None])
+
+
+def test_what_breaks_in_the_network_is_one_line() -> None:
+    one = engine(networks.create("prenet", channels=4, stages=1))
+    (before,) = one.step([noise(16, 16)], [None])
+    with pytest.raises(EngineError, match="prenet failed: ") as raised:
+        one.step([noise(24, 24)], [before.state])
+    assert "\n" not in str(raised.value)
+
+
+def test_bfloat16_is_within_a_few_grey_levels_of_float32() -> None:
+    def cleaned(precision: str) -> Image:
+        torch.manual_seed(0)
+        network = networks.create("prenet", channels=8, stages=2)
+        one = engine(network, precision=precision)
+        assert one.precision == precision
+        return one.step([noise(32, 32)], [None])[0].image
+
+    difference = np.abs(cleaned("bfloat16").astype(int) - cleaned("float32"))
+    assert 0 < difference.max() <= 8
+    assert difference.mean() <= 1
+
+
+def test_only_the_convolutions_are_kept_in_the_reduced_precision() -> None:
+    network = networks.create("deform_resnet", channels=8, bottleneck=8, blocks=1)
+    engine(network, precision="bfloat16")
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            assert module.weight.dtype == torch.bfloat16
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.weight.dtype == torch.float32
+
+
+def test_stages_are_those_of_the_network() -> None:
+    network = networks.create("prenet", channels=4)
+    one = engine(network)
+    assert one.stages == 6
+    one.stages = 2
+    assert network.stages == 2
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("cuda:99", "cuda:99 is not there: torch sees [0-9]+ CUDA devices; try auto or cpu"),
+        ("quantum", "no device is called 'quantum'; use auto, cpu, cuda or cuda:N"),
+        ("meta", "meta is not supported"),
+    ],
+)
+def test_a_device_that_is_not_there_is_one_line(device: str, message: str) -> None:
+    with pytest.raises(EngineError, match=message):
+        engine(Identity(), device=device)
+
+
+def test_a_weight_file_of_another_network_is_refused(tmp_path: object) -> None:
+    path = f"{tmp_path}/weights.safetensors"
+    checkpoints.save(path, networks.create("prenet", channels=4), {})  # type: ignore[arg-type]
+    cpu = EngineSettings(device="cpu")
+    with pytest.raises(CheckpointError, match="holds weights of prenet, not of rranet"):
+        engines.load(NetworkSettings(name="rranet", weights=path), cpu)
+    loaded = engines.load(NetworkSettings(weights=path, stages=3), cpu)
+    assert (loaded.network_name, loaded.stages) == ("prenet", 3)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("size", [(16, 24), (37, 53), (1, 1)])
+def test_bytes_come_back_from_a_gpu(size: tuple[int, int]) -> None:
+    image = noise(*size)
+    one = engine(Identity(), device="cuda")
+    for _ in range(3):  # the staging buffer is used again
+        (result,) = one.step([image], [None])
+        assert np.array_equal(result.image, image)

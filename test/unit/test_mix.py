@@ -1,0 +1,275 @@
+"""Samples depend on nothing but seed and number, and match rainy with clean."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from rain_removal_ros.data import clips
+from rain_removal_ros.data.clips import Cache, Window
+from rain_removal_ros.data.mix import DataSettings, Mix, SourceSettings
+from rain_removal_ros.errors import DataError, SettingsError
+
+
+def scene(seed: int, *, height: int = 60, width: int = 80) -> np.ndarray:
+    """A smooth colourful picture."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(30, 220, (6, 8, 3), dtype=np.uint8)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataSettings:
+    """Two pairs whose rain is 10 levels of light, three clean scenes, one real picture, a video."""
+    for number in range(2):
+        for folder, light in (("pairs/input", 10), ("pairs/target", 0)):
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(tmp_path / folder / f"{number}.png"), scene(number) // 2 + light)
+    for folder, count in (("clean", 3), ("real", 1)):
+        (tmp_path / folder).mkdir()
+        for number in range(count):
+            cv2.imwrite(str(tmp_path / folder / f"{number}.png"), scene(10 + number))
+    writer = cv2.VideoWriter(
+        str(tmp_path / "drive.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 30, (80, 64)
+    )
+    for number in range(8):
+        writer.write(np.full((64, 80, 3), 20 * number, np.uint8))
+    writer.release()
+    return DataSettings(
+        sources=(
+            SourceSettings("pairs", weight=2),
+            SourceSettings("clean", "clean"),
+            SourceSettings("real", "unlabelled"),
+        ),
+        root=str(tmp_path),
+        crop=32,
+        batch=4,
+        workers=0,
+    )
+
+
+def only(data: DataSettings, path: str, kind: str = "clean") -> DataSettings:
+    return replace(data, sources=(SourceSettings(path, kind),))
+
+
+def same(first: Tensor | None, second: Tensor | None) -> bool:
+    return first is second or (first is not None and second is not None and first.equal(second))
+
+
+def test_a_batch_is_a_function_of_seed_and_number(data: DataSettings) -> None:
+    first, again, other = Mix(data, seed=1), Mix(data, seed=1), Mix(data, seed=2)
+    again[0]  # what was drawn before does not matter
+    assert all(same(a, b) for a, b in zip(first[5], again[5], strict=True))
+    assert not first[5].rainy.equal(first[6].rainy)
+    assert not first[5].rainy.equal(other[5].rainy)
+
+
+def test_workers_and_memory_change_nothing_but_speed(data: DataSettings) -> None:
+    expected = [Mix(data, seed=1)[number] for number in range(3, 6)]
+    starved = Mix(replace(data, workers=1, memory_gb=0), seed=1)
+    assert starved.cache.used_bytes == 0
+    for batch, samples in zip(expected, starved.batches(3, 6), strict=True):
+        assert all(same(a, b) for a, b in zip(batch, samples, strict=True))
+
+
+def test_processes_share_one_sequence(data: DataSettings) -> None:
+    together = Mix(replace(data, batch=8), seed=1)[3]
+    halves = [Mix(data, seed=1, rank=rank, processes=2)[3] for rank in range(2)]
+    assert together.rainy.equal(torch.cat([half.rainy for half in halves]))
+    assert together.clean.equal(torch.cat([half.clean for half in halves]))
+
+
+def test_crops_of_pairs_stay_together(data: DataSettings) -> None:
+    for augment in ("none", "mirror", "all"):
+        mix = Mix(replace(only(data, "pairs", "pairs"), augment=augment), seed=0)
+        for number in range(5):
+            batch = mix[number]
+            assert batch.rainy.shape == (4, 1, 3, 32, 32)
+            assert torch.all(batch.rainy.int() - batch.clean.int() == 10)
+
+
+def test_a_picture_may_be_half_of_a_pair_and_stand_alone(data: DataSettings) -> None:
+    alone = SourceSettings("pairs/input", "unlabelled")
+    for sources in ((alone, SourceSettings("pairs")), (SourceSettings("pairs"), alone)):
+        batch = Mix(replace(data, sources=sources), seed=0, wants_unlabelled=True)[0]
+        assert torch.all(batch.rainy.int() - batch.clean.int() == 10)
+
+
+def test_rain_is_drawn_over_clean_scenes(data: DataSettings) -> None:
+    mix = Mix(only(data, "clean"), seed=0)
+    batches = [mix[number] for number in range(4)]
+    change = torch.stack([(batch.rainy.int() - batch.clean.int()).abs() for batch in batches])
+    assert change.float().mean() > 1
+    assert change.float().mean() < 128
+
+
+def test_real_rain_is_served_only_to_those_who_want_it(data: DataSettings) -> None:
+    assert Mix(data, seed=0)[0].unlabelled is None
+    settings = replace(data, unlabelled_batch=3)
+    unlabelled = Mix(settings, seed=0, wants_unlabelled=True)[0].unlabelled
+    assert unlabelled is not None
+    assert unlabelled.shape == (3, 1, 3, 32, 32)
+    with pytest.raises(SettingsError, match="unlabelled"):
+        Mix(only(data, "clean"), seed=0, wants_unlabelled=True)
+
+
+def test_a_network_that_enlarges_gets_small_rainy_and_large_clean_pictures(
+    data: DataSettings,
+) -> None:
+    batch = Mix(replace(only(data, "pairs", "pairs"), crop=16, frames=2), seed=0, scale=2)[0]
+    assert batch.rainy.shape == (4, 2, 3, 16, 16)
+    assert batch.clean.shape == (4, 2, 3, 32, 32)
+    small = torch.nn.functional.avg_pool2d(batch.clean.flatten(0, 1).float(), 2)
+    assert (batch.rainy.flatten(0, 1).float() - small - 10).abs().max() <= 1
+
+
+def test_a_still_becomes_a_clip_of_a_camera_that_moves_smoothly(data: DataSettings) -> None:
+    mix = Mix(replace(only(data, "pairs", "pairs"), frames=6), seed=0)
+    moved = []
+    for number in range(4):
+        batch = mix[number]
+        assert batch.rainy.shape == (4, 6, 3, 32, 32)
+        difference = batch.clean.int().diff(dim=1).abs().float().mean((2, 3, 4))
+        moved.append(difference)
+        # One step over a smooth scene changes it less than all steps together may.
+        assert difference.max() < 30
+        assert (batch.rainy.int() - batch.clean.int() - 10).abs().max() <= 1
+    assert torch.cat(moved).mean() > 0.3
+
+
+def test_video_frames_follow_each_other(data: DataSettings) -> None:
+    mix = Mix(replace(only(data, "drive.mp4"), frames=3), seed=0)
+    for number in range(3):
+        light = mix[number].clean.float().mean((2, 3, 4)).diff(dim=1)
+        assert (light.abs() - 20).abs().max() < 4
+
+
+def test_folders_of_frames_are_clips_if_said_so(tmp_path: Path) -> None:
+    for light in range(4):
+        for folder, more in (("input", 7), ("target", 0)):
+            path = tmp_path / folder / "street" / f"{light}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), np.full((40, 40, 3), 20 * light + more, np.uint8))
+    data = DataSettings(
+        sources=(SourceSettings(".", clips=True),), root=str(tmp_path), crop=32, batch=2, frames=3,
+        workers=0,
+    )  # fmt: skip
+    batch = Mix(data, seed=0)[0]
+    assert torch.all(batch.clean.int().diff(dim=1) == 20)
+    assert torch.all(batch.rainy.int() - batch.clean.int() == 7)
+
+
+def test_weights_decide_how_often_a_source_is_drawn(data: DataSettings) -> None:
+    dark, light = (data.folder / name for name in ("dark", "light"))
+    for folder, value in ((dark, 0), (light, 255)):
+        folder.mkdir()
+        cv2.imwrite(str(folder / "1.png"), np.full((40, 40, 3), value, np.uint8))
+    sources = (
+        SourceSettings("dark", "clean", weight=1),
+        SourceSettings("light", "clean", weight=3),
+    )
+    mix = Mix(replace(data, sources=sources, batch=100, crop=8), seed=0)
+    share = (mix[0].clean.float().mean((1, 2, 3, 4)) > 128).float().mean()
+    assert 0.6 < share < 0.9
+
+
+def test_what_is_held_out_is_what_was_skipped(data: DataSettings) -> None:
+    kept, held = (
+        Mix(replace(data, sources=(source,)), seed=0).labelled[0].clips
+        for source in (
+            SourceSettings("clean", "clean", skip_every=3),
+            SourceSettings("clean", "clean", only_every=3),
+        )
+    )
+    assert len(kept) == 2
+    assert len(held) == 1
+    assert not {clip.name for clip in kept} & {clip.name for clip in held}
+
+
+def test_a_broken_picture_is_named_and_left_out(
+    data: DataSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data.folder / "clean/1.png").write_bytes(b"\x89PNG and no more")
+    mix = Mix(replace(only(data, "clean"), broken_share=0.4), seed=0)
+    assert len(mix.labelled[0].clips) == 2
+    assert "clean/1.png is no picture" in capsys.readouterr().err
+    assert mix[0].rainy.shape == (4, 1, 3, 32, 32)
+
+
+def test_too_many_broken_pictures_end_the_run_before_it_starts(data: DataSettings) -> None:
+    (data.folder / "clean/1.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"1 of 3 pictures of clean cannot be used.*clean/1\.png"):
+        Mix(only(data, "clean"), seed=0)
+
+
+def test_pictures_smaller_than_the_crop_are_one_clear_error(data: DataSettings) -> None:
+    with pytest.raises(DataError, match="80x60, smaller than the crop of 64x64"):
+        Mix(replace(only(data, "clean"), crop=64), seed=0)
+
+
+def test_a_picture_that_breaks_later_is_replaced_by_another(
+    data: DataSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mix = Mix(replace(only(data, "clean"), memory_gb=0), seed=0)
+    (data.folder / "clean/1.png").write_bytes(b"")
+    mix[0]
+    assert "clean/1.png is no picture" in capsys.readouterr().err
+    for number in (0, 2):
+        (data.folder / f"clean/{number}.png").unlink()
+    with pytest.raises(DataError, match="in a row cannot be used"):
+        mix[0]
+
+
+def test_nothing_to_train_on_is_an_error(data: DataSettings) -> None:
+    with pytest.raises(SettingsError, match=r"data\.sources"):
+        Mix(replace(data, sources=()), seed=0)
+    (data.folder / "empty").mkdir()
+    with pytest.raises(DataError, match="neither pictures nor videos"):
+        Mix(only(data, "empty"), seed=0)
+
+
+def test_the_cache_keeps_within_its_limit() -> None:
+    cache = Cache(limit_bytes=100)
+    loads = []
+
+    def load() -> clips.Views:
+        loads.append(1)
+        return (np.zeros((5, 4, 3), np.uint8),)
+
+    for _ in range(2):
+        for name in ("a", "b"):
+            cache.get((name, 0), load)
+    assert cache.used_bytes == 60
+    assert len(loads) == 3
+
+
+def test_a_pan_stays_inside_the_picture() -> None:
+    picture = np.zeros((40, 50, 3), np.uint8)
+    picture[:, :, 0] = np.arange(50)
+    picture[:, :, 1] = np.arange(40)[:, None]
+    still = clips.Still("ramp", lambda: (picture,))
+    for seed in range(20):
+        (part,) = clips.cut(still, Window(16, 16, 30), Cache(10**6), np.random.default_rng(seed))
+        across = part[:, 8, :, 0].astype(int).mean(1)
+        # Reflection at the border would turn the ramp round.
+        assert np.all(np.diff(part[:, 8, :, 0].astype(int), axis=1).sum(1) > 10)
+        assert np.abs(np.diff(across)).max() < 9
+
+
+def test_steps_are_clips_of_clean_scenes_or_single_pictures_of_everything(
+    data: DataSettings,
+) -> None:
+    mix = Mix(replace(data, frames=3, batch=2, still_share=0.5), seed=0)
+    shapes = {tuple(mix[step].rainy.shape[:2]) for step in range(12)}
+    assert shapes == {(2, 3), (6, 1)}
+
+
+def test_clips_beside_pictures_need_a_clean_scene_to_be_made_of(data: DataSettings) -> None:
+    with pytest.raises(SettingsError, match="still_share"):
+        Mix(replace(only(data, "pairs", "pairs"), frames=3, still_share=0.5), seed=0)

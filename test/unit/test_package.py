@@ -1,0 +1,158 @@
+"""Where things are once installed: ROS must find the package however it came."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from rain_removal_ros import __version__
+
+NAME = "rain_removal_ros"
+PROGRAMS = sorted((Path(__file__).resolve().parents[2] / "resource" / "lib").iterdir())
+# What an installation reads; not environments, data or what earlier builds left.
+SOURCE = (
+    NAME,
+    "resource",
+    "config",
+    "launch",
+    "models",
+    "package.xml",
+    "setup.py",
+    "setup.cfg",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+)
+
+
+@dataclass
+class Installation:
+    source: Path
+    prefix: Path
+    packages: Path
+    """The folder to put on the path for Python."""
+
+
+@pytest.fixture(scope="module", params=["plain", "editable"])
+def installation(
+    request: pytest.FixtureRequest, repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Installation:
+    """This package installed by pip from a copy of the source, into a prefix of its own."""
+    if not all(map(find_spec, ("pip", "setuptools"))):
+        pytest.skip("pip and setuptools are not both in this environment")
+    source, prefix = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("prefix")
+    for name in SOURCE:
+        if (repository / name).is_dir():
+            shutil.copytree(
+                repository / name, source / name, ignore=shutil.ignore_patterns("__pycache__")
+            )
+        elif (repository / name).exists():
+            shutil.copy(repository / name, source)
+    offline = ["--no-deps", "--no-build-isolation", "--ignore-installed", "--no-index"]
+    what = ["-e", str(source)] if request.param == "editable" else [str(source)]
+    process = subprocess.run(
+        [sys.executable, "-m", "pip", "install", *offline, "--prefix", str(prefix), *what],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    (packages,) = prefix.glob("lib/python*/site-packages")
+    return Installation(source, prefix, source if request.param == "editable" else packages)
+
+
+def test_ament_index_finds_the_package(installation: Installation) -> None:
+    marker = installation.prefix / "share/ament_index/resource_index/packages" / NAME
+    assert marker.is_file()
+    manifest = installation.prefix / "share" / NAME / "package.xml"
+    assert manifest.read_text() == (installation.source / "package.xml").read_text()
+
+
+def test_ros_itself_finds_the_package(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages = pytest.importorskip(
+        "ament_index_python.packages", reason="ROS's package index is not installed"
+    )
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(installation.prefix))
+    assert Path(packages.get_package_prefix(NAME)) == installation.prefix
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.name)
+def test_programs_are_where_ros_looks_and_may_be_run(
+    installation: Installation, program: Path
+) -> None:
+    assert os.access(installation.prefix / "lib" / NAME / program.name, os.X_OK)
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.name)
+def test_programs_start_a_module_that_exists(program: Path, repository: Path) -> None:
+    module = re.search(r"-m (\S+)", program.read_text())
+    assert module
+    path = repository.joinpath(*module[1].split("."))
+    assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
+
+
+@pytest.mark.parametrize("folder", ["lib/rain_removal_ros", "bin"])
+def test_the_command_runs_from_where_it_is_installed(
+    installation: Installation, folder: str
+) -> None:
+    process = subprocess.run(
+        [installation.prefix / folder / "rain-removal", "--version"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=installation.prefix,
+        env={
+            "PATH": f"{Path(sys.executable).parent}:{os.defpath}",
+            "PYTHONPATH": str(installation.packages),
+        },
+    )
+    assert (process.stdout, process.stderr) == (f"rain-removal {__version__}\n", "")
+
+
+@pytest.mark.parametrize("folder", ["config", "launch", "models"])
+def test_files_beside_the_python_package_are_shared(
+    installation: Installation, folder: str
+) -> None:
+    def files(top: Path) -> set[str]:
+        return {
+            str(path.relative_to(top))
+            for path in top.rglob("*")
+            if path.is_file() and path.name[0] != "." and path.suffix != ".pyc"
+        }
+
+    shared = installation.prefix / "share" / NAME / folder
+    assert files(shared) == files(installation.source / folder)
+
+
+def test_type_information_is_installed(installation: Installation) -> None:
+    assert (installation.packages / NAME / "py.typed").is_file()
+
+
+def test_ros_and_python_are_told_the_same_version(repository: Path) -> None:
+    manifest = ElementTree.parse(repository / "package.xml")
+    assert manifest.findtext("version") == __version__
+
+
+def test_every_ros_package_in_use_is_declared_to_ros(repository: Path) -> None:
+    """What the `ros` extra brings to a desk, package.xml brings to a robot."""
+    manifest = ElementTree.parse(repository / "package.xml")
+    declared = {element.text for element in manifest.findall("exec_depend")}
+    used = {
+        line.split()[1].partition(".")[0]
+        for path in (repository / NAME).rglob("*.py")
+        for line in map(str.strip, path.read_text(encoding="utf-8").splitlines())
+        if line.startswith(("import ", "from "))
+    }
+    ours = {name for name in used if name == "rclpy" or name.endswith(("_msgs", "_srvs"))}
+    assert ours <= declared
