@@ -141,7 +141,7 @@ class Recorder:
 
     def close(self) -> None:
         """Take no more."""
-        self._spinner.stop()
+        self._spinner.close()
         self._node.destroy_node()
         self._context.try_shutdown()
 

@@ -7,9 +7,9 @@ as those of the cameras: the first run is the slow one, and the one that fails.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -46,6 +46,7 @@ class Loader:
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self.job: Job | None = None
+        self._telling = threading.Lock()
         self._threads: list[threading.Thread] = []
 
     def request(
@@ -71,9 +72,10 @@ class Loader:
         return bool(self._threads)
 
     def cancel(self) -> None:
-        """Forget what is being loaded; its thread ends when it can."""
+        """Forget what is being loaded: nobody hears of it any more, its thread ends when it can."""
         if self.job is not None:
-            self.job.cancelled.set()
+            with self._telling:
+                self.job.cancelled.set()
             self.job = None
 
     def _run(self, job: Job, delay_s: float) -> None:
@@ -83,12 +85,15 @@ class Loader:
                 engine = _loaded(job)
             except Exception as error:  # noqa: BLE001 - a broken file, device or library
                 delay_s = backoff.wait(job.settings.safety.retry_s)
-                if not job.cancelled.is_set():
-                    self._listener.failed(job, error, delay_s)
+                self._tell(job, self._listener.failed, job, error, delay_s)
             else:
-                if not job.cancelled.is_set():
-                    self._listener.loaded(job, engine)
+                self._tell(job, self._listener.loaded, job, engine)
                 return
+
+    def _tell(self, job: Job, listener: Callable[..., None], *what: Any) -> None:
+        with self._telling:
+            if not job.cancelled.is_set():
+                listener(*what)
 
 
 def _loaded(job: Job) -> Engine:

@@ -186,6 +186,11 @@ class Pipeline:
 
     # --- Frames ------------------------------------------------------------------------------
 
+    def drop(self, letters: Mapping[int, Letter], reason: str) -> None:
+        """Give account of frames that nothing is done with."""
+        for index in letters:
+            self._lanes[index].statistics.dropped(reason)
+
     def process(self, letters: Mapping[int, Letter]) -> None:
         """Deal with the newest frame of each camera that has one."""
         began = time.monotonic()
@@ -310,12 +315,11 @@ class Pipeline:
         return True
 
     def _clean(self, jobs: list[Job]) -> None:
-        assert self._engine is not None
-        engine = self._engine_at(self._budget.level)
-        for job in jobs:
-            self._prepare(job, engine)
-        self._in_work = jobs
         try:
+            engine = self._engine_at(self._budget.level)
+            for job in jobs:
+                self._prepare(job, engine)
+            self._in_work = jobs
             with self._watch:
                 steps = self._step(jobs)
         except Abandoned:

@@ -84,9 +84,9 @@ class Player:
         self._options = options
         self._recording: Recording = open_recording(source)
         self.node = Node("bag_player", context=context, use_global_arguments=context is None)
-        self._spinner = Spinner(self.node, ended=self.stop)
         self._stopping = threading.Event()
         self._running = threading.Event()
+        self._spinner = Spinner(self.node, ended=self.stop)
         if not options.paused:
             self._running.set()
         self.played = Played()
@@ -116,7 +116,7 @@ class Player:
 
     def close(self) -> None:
         self.stop()
-        self._spinner.stop()
+        self._spinner.close()
         self.node.destroy_node()
         self._recording.__exit__(None, None, None)
 

@@ -67,6 +67,7 @@ def _run(create: Callable[[], Runnable], about: str, args: list[str]) -> int:
         signal.sigwait(_ENDING)
         spinner.stop()
         all_ended = node.close()
+        spinner.close()
         node.destroy_node()
     finally:
         rclpy.try_shutdown()
@@ -122,10 +123,14 @@ class Spinner:
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the current callback."""
+        """End after the current callback. The executor still takes tasks, and never runs them."""
         self._stopping = True
         self.executor.create_task(lambda: None)  # wakes it
         self._thread.join()
+
+    def close(self) -> None:
+        """End for good: from now on the executor takes no tasks either, and on Jazzy raises."""
+        self.stop()
         self.executor.shutdown()
 
     def _spin(self) -> None:

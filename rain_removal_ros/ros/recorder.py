@@ -61,7 +61,7 @@ def _record(out: Path, channels: list[Channel], ending: tuple[signal.Signals, ..
         writer = threading.Thread(target=_write, args=(out, channels, received), name="write")
         writer.start()
         signal.sigwait(ending)
-        spinner.stop()
+        spinner.close()
         received.put(None)
         writer.join()
         node.destroy_node()

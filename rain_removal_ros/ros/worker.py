@@ -43,10 +43,13 @@ class Worker:
 
     def _run(self) -> None:
         try:
-            while not self._stopping:
+            while True:
                 letters = self._mailbox.take()
                 self._obey()
-                if letters and not self._stopping:
+                if self._stopping:
+                    self.pipeline.drop(letters, "deactivated")
+                    return
+                if letters:
                     self.pipeline.process(letters)
         except Abandoned:
             pass  # the next worker has long been running

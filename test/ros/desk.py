@@ -177,12 +177,12 @@ class Desk:
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
             process.communicate()
-        for spinner in self._spinners:
+        for spinner, node in zip(self._spinners, self._nodes, strict=True):
             spinner.stop()
-        for node in self._nodes:
             node.close()
+            spinner.close()
             node.destroy_node()
-        self._tools.stop()
+        self._tools.close()
         self.tools.destroy_node()
         self.context.try_shutdown()
 
