@@ -242,7 +242,7 @@ def _accounts(bench: Bench) -> Figures:
 
     def accounts() -> dict[str, int]:
         status = next((s for s in bench.status.values() if "received" in s), {})
-        kept = ("received", "published")
+        kept = ("received", "lost in transport", "published")
         return {k: int(v) for k, v in status.items() if k in kept or k.startswith("dropped: ")}
 
     def open_ones(counts: Mapping[str, int]) -> int:

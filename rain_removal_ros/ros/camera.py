@@ -7,7 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+from rclpy.event_handler import (
+    PublisherEventCallbacks,
+    SubscriptionEventCallbacks,
+    UnsupportedEventTypeError,
+)
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
@@ -57,12 +61,17 @@ class Camera:
         settings: Settings,
         *,
         arrived: Callable[[Any], None],
+        lost: Callable[[int], None],
         matched: Callable[[], None],
     ) -> None:
-        """``arrived`` gets every image message; ``matched`` is told when subscribers change."""
+        """``arrived`` gets every image message, ``lost`` the number of those lost on the way.
+
+        ``matched`` is told when subscribers change.
+        """
         self.name = name
         self._node = node
         self._arrived = arrived
+        self._lost = lost
         self._matched = matched
         self._prefix = f"{name}/" if name else ""
         self.raw_topic = node.resolve_topic_name(f"{self._prefix}image")
@@ -120,7 +129,7 @@ class Camera:
         self.transport, self.mismatch = transport, ""
         kind = CompressedImage if transport == "compressed" else Image
         self._subscriptions = [
-            self._subscription(kind, self.topic, self._arrived),
+            self._images(kind, self.topic),
             self._subscription(CameraInfo, f"{self._prefix}camera_info", self._keep_info),
         ]
 
@@ -173,8 +182,22 @@ class Camera:
             qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE),
         )
 
+    def _images(self, kind: Any, topic: str) -> Subscription[Any]:
+        """A subscription that counts what is lost, where the middleware takes note of that."""
+        try:
+            return self._subscription(
+                kind, topic, self._arrived, lost=lambda event: self._lost(event.total_count_change)
+            )
+        except UnsupportedEventTypeError:
+            return self._subscription(kind, topic, self._arrived)
+
     def _subscription(
-        self, kind: Any, topic: str, callback: Callable[[Any], None]
+        self,
+        kind: Any,
+        topic: str,
+        callback: Callable[[Any], None],
+        *,
+        lost: Callable[[Any], None] | None = None,
     ) -> Subscription[Any]:
         # Overrides are written into the profile, so each subscription gets one of its own.
         return self._node.create_subscription(
@@ -184,6 +207,7 @@ class Camera:
             QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
             event_callbacks=SubscriptionEventCallbacks(
                 incompatible_qos=lambda event: self._mismatched(f"a publisher of {topic}", event),
+                message_lost=lost,
             ),
             qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE),
         )

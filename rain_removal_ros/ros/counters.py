@@ -15,6 +15,8 @@ class Summary:
     """A moment's view of a camera's statistics."""
 
     received: int
+    lost: int
+    """Of those sent, how many never arrived whole, as far as the middleware noticed."""
     published: int
     passed: Counter[str]
     """Of those published, how many went through untouched, by reason."""
@@ -40,6 +42,7 @@ class Statistics:
 
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _received: int = 0
+    _lost: int = 0
     _published: int = 0
     _passed: Counter[str] = field(default_factory=Counter)
     _dropped: Counter[str] = field(default_factory=Counter)
@@ -56,6 +59,11 @@ class Statistics:
     def received(self) -> None:
         with self._lock:
             self._received += 1
+
+    def lost(self, count: int) -> None:
+        """Messages that their publisher sent did not arrive."""
+        with self._lock:
+            self._lost += count
 
     def published(
         self,
@@ -110,6 +118,7 @@ class Statistics:
             self._reported = (now, self._received, self._published)
             return Summary(
                 received=self._received,
+                lost=self._lost,
                 published=self._published,
                 passed=Counter(self._passed),
                 dropped=Counter(self._dropped),

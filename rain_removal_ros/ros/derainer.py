@@ -189,6 +189,7 @@ class Derainer(LifecycleNode):
             name,
             self.settings,
             arrived=lambda message: self._arrived(index, message),
+            lost=self.statistics[index].lost,
             matched=self._look_around,
         )
 

@@ -83,6 +83,7 @@ def camera_status(node: str, state: CameraState) -> DiagnosticStatus:
         "published": summary.published,
         **_counts("passed", summary.passed),
         **_counts("dropped", summary.dropped),
+        "lost in transport": summary.lost,
         **_counts("faults", summary.faults),
         "last fault": summary.last_fault,
         **_counts("resets", summary.resets),

@@ -127,8 +127,12 @@ class Desk:
         self, *arguments: str, module: str = "rain_removal_ros.ros.node", **environment: str
     ) -> subprocess.Popen[str]:
         """A node in a process of its own."""
+        return self.python("-m", module, "--ros-args", *arguments, **environment)
+
+    def python(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        """A process of its own."""
         started = subprocess.Popen(
-            [sys.executable, "-m", module, "--ros-args", *arguments],
+            [sys.executable, *arguments],
             env={
                 **os.environ,
                 "ROS_DOMAIN_ID": str(self.domain),
