@@ -16,9 +16,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, Queue
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,8 @@ from rain_removal_ros.frames import Frame
 from rain_removal_ros.settings import Settings, flatten, replace
 
 _READY_S = 120.0
-_DRAIN_S = 1.5
-"""How long frames may still come after the last was sent."""
+_DRAIN_S = 15.0
+"""How long the node may take, after the last frame was sent, to give account of all."""
 _DIAGNOSTICS = "/diagnostics"
 _CLEAN = "/bench/image_derained"
 
@@ -120,7 +121,8 @@ class _Run:
             "-m", "rain_removal_ros.ros.recorder", "-o", str(recorded),
             f"{_CLEAN}=sensor_msgs/msg/Image",
         ) as recorder:  # fmt: skip
-            self._await_ready(node, recorder)
+            heard = _lines(recorder)
+            self._await_ready(heard, node, recorder)
             with self._process(
                 "-m", "rain_removal_ros", "bag-play", str(self._source), "--restamp",
                 "--rate", str(self._rate), "--topics", topic, "--wait-for", topic,
@@ -132,7 +134,7 @@ class _Run:
                 self._await_end(player, node)
             seconds = time.monotonic() - began
             cpu = _cpu_seconds(node.pid) - cpu
-            time.sleep(_DRAIN_S)
+            _await_settled(heard)
             memory = _peak_mib(node.pid)
             _end(recorder)
         pairs = json.loads(schedule.read_text())["stamps"]
@@ -170,18 +172,12 @@ class _Run:
             finally:
                 _end(process)
 
-    def _await_ready(self, node: subprocess.Popen[str], recorder: subprocess.Popen[str]) -> None:
+    def _await_ready(
+        self, heard: Queue[str], node: subprocess.Popen[str], recorder: subprocess.Popen[str]
+    ) -> None:
         """Wait until the recorder hears of a loaded network."""
-        ready = threading.Event()
-
-        def listen() -> None:
-            assert recorder.stdout
-            if recorder.stdout.readline().strip() == "ready":
-                ready.set()
-
-        threading.Thread(target=listen, daemon=True).start()
         deadline = time.monotonic() + _READY_S
-        while not ready.wait(0.1):
+        while not _hear(heard, "ready", 0.1):
             for process, name in ((node, "the node"), (recorder, "the recorder")):
                 if process.poll() is not None:
                     raise BagError(f"{name} ended at once: {self._last_line(process)}")
@@ -364,6 +360,40 @@ def _profiles() -> Iterator[Path]:
     yield package.parent / "config" / "fastdds.xml"
     for prefix in (*map(Path, overlays), Path(sys.prefix), *package.parents[2:5]):
         yield prefix / "share" / "rain_removal_ros" / "config" / "fastdds.xml"
+
+
+def _lines(process: subprocess.Popen[str]) -> Queue[str]:
+    """What a process says, line by line."""
+    lines: Queue[str] = Queue()
+
+    def listen() -> None:
+        assert process.stdout
+        with suppress(ValueError):  # closed at the end
+            for line in process.stdout:
+                lines.put(line.strip())
+
+    threading.Thread(target=listen, daemon=True).start()
+    return lines
+
+
+def _hear(lines: Queue[str], word: str, timeout_s: float) -> bool:
+    """Wait for a word; returns whether it was said."""
+    deadline = time.monotonic() + timeout_s
+    with suppress(Empty):
+        while lines.get(timeout=max(0.0, deadline - time.monotonic())) != word:
+            pass
+        return True
+    return False
+
+
+def _await_settled(heard: Queue[str]) -> None:
+    """Wait until the node has given account of all frames."""
+    with suppress(Empty):
+        while True:
+            heard.get_nowait()
+    # The first may still be of the moment before the last frame.
+    for _ in range(2):
+        _hear(heard, "settled", _DRAIN_S)
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -36,6 +36,7 @@ _AHEAD = 16
 """Messages that are read before they are due."""
 _WARM_UP_EVERY_S = 0.2
 _WARM_UP_S = 120.0
+_REST_S = 1.0
 _DEPTH = 5
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
@@ -258,17 +259,18 @@ class Player:
             lambda _: answered.set(), QoSProfile(depth=1), raw=True,
         )  # fmt: skip
         first = next(self._recording.messages(wanted))
-        deadline = time.monotonic() + _WARM_UP_S
+        began = time.monotonic()
         while not answered.is_set() and not self._stopping.is_set():
             data = bytearray(first.data)
             _set_stamp(data, time.time_ns())
             self._publishers[first.channel].publish(bytes(data))
             if answered.wait(_WARM_UP_EVERY_S):
                 break
-            if time.monotonic() > deadline:
+            if time.monotonic() - began > _WARM_UP_S:
                 raise BagError(f"nothing came out on {self._options.warm_up} in {_WARM_UP_S:g} s")
         self.node.destroy_subscription(subscription)
-        self._stopping.wait(1.0)
+        # A slow network may still be at work on another of these.
+        self._stopping.wait(_REST_S + time.monotonic() - began)
 
 
 def play(

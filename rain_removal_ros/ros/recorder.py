@@ -1,8 +1,9 @@
 """Records topics as a process of its own: ``python -m rain_removal_ros.ros.recorder``.
 
 A message is noted under the time at which its publisher sent it, not at which it was received, so
-that what is measured is the publisher. It says "ready" once a node on /diagnostics has its network
-loaded, and ends on SIGINT or SIGTERM.
+that what is measured is the publisher. Of a node on /diagnostics it says "ready" once the network
+is loaded, and "settled" whenever all frames are accounted for and none has come since the last
+report. It ends on SIGINT or SIGTERM.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rain_removal_ros.bags import Channel, create
+from rain_removal_ros.bags.benching import diagnosis
 from rain_removal_ros.bags.messages import standard
 from rain_removal_ros.errors import RainRemovalError
 
@@ -89,23 +91,40 @@ def _write(
     channels: list[Channel],
     received: queue.Queue[tuple[Channel, int, bytes] | None],
 ) -> None:
-    said = False
+    listener = _Listener()
     with create(out, force=True) as output:
         for channel in channels:
             output.add(channel)
         while (item := received.get()) is not None:
             channel, stamp_ns, data = item
             output.write(channel, stamp_ns, data)
-            if not said and channel.topic == DIAGNOSTICS and _loaded(channel, data):
-                said = True
-                print("ready", flush=True)
+            if channel.topic == DIAGNOSTICS:
+                for word in listener.words(diagnosis(channel, data)):
+                    print(word, flush=True)
 
 
-def _loaded(channel: Channel, data: bytes) -> bool:
-    from rain_removal_ros.bags.benching import diagnosis
+class _Listener:
+    """Makes of diagnostics the few words that are of interest while recording."""
 
-    told = diagnosis(channel, data)
-    return told.get("network", "none") != "none" and told.get("loading") == "false"
+    def __init__(self) -> None:
+        self._loaded = False
+        self._counts: tuple[int, int] | None = None
+
+    def words(self, told: dict[str, str]) -> list[str]:
+        words = []
+        if not self._loaded and told.get("network", "none") != "none":
+            self._loaded = told.get("loading") == "false"
+            words += ["ready"] * self._loaded
+        counts = _received_and_done(told)
+        if counts == self._counts and counts[0] == counts[1]:
+            words.append("settled")
+        self._counts = counts
+        return words
+
+
+def _received_and_done(told: dict[str, str]) -> tuple[int, int]:
+    done = [n for key, n in told.items() if key == "published" or key.startswith("dropped: ")]
+    return int(told.get("received", 0)), sum(map(int, done))
 
 
 if __name__ == "__main__":
