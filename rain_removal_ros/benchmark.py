@@ -1,8 +1,9 @@
 """What networks cost on this machine: time, memory, and the work that takes it.
 
-Time is measured in rounds that step every configuration once, so that whatever else the machine
-does hits them all alike and ratios hold even where it is busy. Memory is measured apart, each
-configuration in a process of its own that has never held anything else.
+Time is measured in rounds that step every configuration of one size and number of cameras once, so
+that whatever else the machine does hits them all alike and ratios hold even where it is busy.
+Memory is measured apart, each configuration in a process of its own that has never held anything
+else.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from rain_removal_ros.errors import EngineError, RainRemovalError
 if TYPE_CHECKING:
     from rain_removal_ros.engines import Engine
     from rain_removal_ros.networks._base import Network
+    from rain_removal_ros.tiling import Needs
 
 __all__ = ["Case", "Effort", "Measured", "cases", "measure"]
 
@@ -38,7 +40,9 @@ class Case:
 
     network: str
     weights: str
-    """File, or empty for untrained weights, which take the same time."""
+    """File, ours or published elsewhere; empty for untrained weights, which take the same time."""
+    model: str
+    """What it is called: the name of its weight file where one was named, else the network's."""
     engine: str
     device: str
     precision: str
@@ -50,8 +54,8 @@ class Case:
 
     def __str__(self) -> str:
         return (
-            f"{self.network} {self.engine} {self.device} {self.precision} "
-            f"{self.width}x{self.height}"
+            f"{self.model} {self.engine} {self.device} {self.precision} "
+            f"{self.width}x{self.height}, cameras: {self.cameras}"
         )
 
 
@@ -69,6 +73,7 @@ class Effort:
 class Measured:
     """What a configuration costs; times are of one step, which cleans a frame of each camera."""
 
+    model: str
     network: str
     engine: str
     device: str
@@ -89,7 +94,7 @@ class Measured:
 
 
 def cases(
-    names: Iterable[str],
+    models: Iterable[str],
     *,
     engines: Sequence[str] = ("auto",),
     devices: Sequence[str] = ("auto",),
@@ -101,20 +106,36 @@ def cases(
 ) -> list[Case]:
     """Every combination there is: a network without stages has but one number of them.
 
-    ``weights`` gives the file for a network, or nothing.
+    A model is a network's name, a weight file, or ``NETWORK:FILE`` for weights published elsewhere;
+    ``weights`` gives the file for a name, or nothing.
     """
     from rain_removal_ros import networks
 
+    subjects = [_subject(model, weights) for model in models]
     found = []
-    for (width, height), name in itertools.product(sizes, names):
-        counts = stages if networks.module(name).Network.facts.stages > 1 else (0,)
+    for (width, height), several, subject in itertools.product(sizes, cameras, subjects):
+        counts = stages if networks.module(subject[0]).Network.facts.stages > 1 else (0,)
         found += [
-            Case(name, weights(name), engine, device, precision, count, width, height, several)
-            for engine, device, precision, count, several in itertools.product(
-                engines, devices, precisions, counts, cameras
+            Case(*subject, engine, device, precision, count, width, height, several)
+            for engine, device, precision, count in itertools.product(
+                engines, devices, precisions, counts
             )
         ]
     return list(dict.fromkeys(found))
+
+
+def _subject(model: str, weights: Callable[[str], str]) -> tuple[str, str, str]:
+    """The network, its weight file and what to call it."""
+    from rain_removal_ros import checkpoints, networks
+
+    network, colon, file = model.partition(":")
+    if colon:
+        networks.module(network)
+        return network, file, Path(file).stem
+    if Path(model).suffix:
+        return checkpoints.name_of(model), model, Path(model).stem
+    networks.module(model)
+    return model, weights(model), model
 
 
 def measure(
@@ -127,6 +148,7 @@ def measure(
 
     ``said`` is told what is being done.
     """
+    measured: list[Measured] = []
     failures: list[tuple[Case, str]] = []
     peaks: dict[Case, int | None] = {}
     for number, case in enumerate(wanted, 1):
@@ -135,7 +157,18 @@ def measure(
             peaks[case] = _in_a_new_process(case)
         except RainRemovalError as error:
             failures.append((case, str(error)))
-    runs = [_Run(case) for case in peaks]
+    # One group at a time is loaded: all of them would not fit.
+    alike: dict[tuple[int, int, int], list[Case]] = {}
+    for case in peaks:
+        alike.setdefault((case.width, case.height, case.cameras), []).append(case)
+    for group in alike.values():
+        runs = _in_turns(group, effort, said)
+        measured += [run.result(peaks[run.case]) for run in runs]
+    return measured, failures
+
+
+def _in_turns(group: Sequence[Case], effort: Effort, said: Callable[[str], None]) -> list[_Run]:
+    runs = [_Run(case) for case in group]
     for run in runs:
         said(f"first frame: {run.case}")
         run.warm_up()
@@ -146,7 +179,7 @@ def measure(
         said(f"round {number}/{effort.repeat}: {len(active)} configurations")
         for run in active:
             run.step()
-    return [run.result(peaks[run.case]) for run in runs], failures
+    return runs
 
 
 class _Run:
@@ -154,7 +187,7 @@ class _Run:
 
     def __init__(self, case: Case) -> None:
         self.case = case
-        self.engine, self._gmacs, self._parameters = _load(case)
+        self.engine, self._gmacs, self._parameters, _ = _load(case)
         self._frames = _frames(case)
         self.times: list[float] = []
         self._states: list[Any] = [None] * case.cameras
@@ -175,6 +208,7 @@ class _Run:
         times = sorted(1000 * seconds for seconds in self.times)
         case, engine = self.case, self.engine
         return Measured(
+            model=case.model,
             network=case.network,
             engine=engine.name,
             device=engine.device,
@@ -193,41 +227,45 @@ class _Run:
         )
 
 
-def _load(case: Case) -> tuple[Engine, float, int]:
-    """The engine, and the network's GMACs and parameters."""
+def _load(case: Case) -> tuple[Engine, float, int, Needs]:
+    """The engine, and the network's GMACs, parameters and needs of memory."""
     from rain_removal_ros import engines
     from rain_removal_ros.networks import _cost
     from rain_removal_ros.settings import EngineSettings, build
+    from rain_removal_ros.tiling import Needs
 
     network = _network(case)
     if case.stages:
         network.stages = case.stages
     gmacs = _cost.macs(network, width=case.width, height=case.height) / 1e9
     parameters = _cost.parameters(network)
+    needs = Needs.of(network)
     settings = build(
         EngineSettings,
         {"name": case.engine, "device": case.device, "precision": case.precision},
     )
-    return engines.create(network, settings), gmacs, parameters
+    return engines.create(network, settings), gmacs, parameters, needs
 
 
 def _network(case: Case) -> Network:
     from rain_removal_ros import checkpoints, networks
 
-    if case.weights:
+    if not case.weights:
+        return networks.create(case.network)
+    if Path(case.weights).suffix == ".safetensors":
         return checkpoints.load(case.weights).network
-    return networks.create(case.network)
+    return checkpoints.import_published(Path(case.weights), case.network)
 
 
 def _frames(case: Case) -> list[Any]:
     """What the cameras see: a slope with streaks, so that whatever looks for regions finds some."""
     import numpy as np
 
+    # Bytes all the way: what larger numbers would take here is not the network's.
     random = np.random.default_rng(0)
-    slope = np.linspace(40, 160, case.height)[:, None, None]
-    streaks = 70 * (random.random((1, case.width, 1)) > 0.95)
-    noise = random.integers(0, 12, (case.height, case.width, 3))
-    frame = (slope + streaks + noise).astype(np.uint8)
+    frame = random.integers(0, 12, (case.height, case.width, 3), np.uint8)
+    frame += np.linspace(40, 160, case.height).astype(np.uint8)[:, None, None]
+    frame += (random.random((1, case.width, 1)) > 0.95).astype(np.uint8) * np.uint8(70)
     return [frame] * case.cameras
 
 
@@ -249,15 +287,30 @@ def _peak(case: Case) -> int | None:
 
     from rain_removal_ros import engines  # noqa: F401  what it imports is not the network's
 
-    frames = _frames(case)
     before = _restart_peak()
-    engine, _, _ = _load(case)
+    engine, _, _, needs = _load(case)
+    if engine.device == "cpu":
+        _refuse_what_cannot_fit(case, engine, needs)
+    frames = _frames(case)
     states: list[Any] = [None] * case.cameras
     for _ in range(2):
         states = [result.state for result in engine.step(frames, states)]
     if engine.device.startswith("cuda"):
         return int(torch.cuda.max_memory_allocated(engine.device))
     return _peak_resident() - before
+
+
+def _refuse_what_cannot_fit(case: Case, engine: Engine, needs: Needs) -> None:
+    """A GPU refuses by itself; on a CPU the system would end some process, perhaps another one."""
+    from rain_removal_ros.tiling import memory_left
+
+    pixels = case.width * case.height
+    at_once = case.cameras if engine.name == "torch" else 1
+    needed = pixels * (needs.working * at_once + needs.state * case.cameras)
+    if needed > (left := memory_left(engine.device)):
+        raise EngineError(
+            f"it may take {needed / 2**30:.1f} GiB, and {left / 2**30:.1f} GiB may be used"
+        )
 
 
 def _restart_peak() -> int:

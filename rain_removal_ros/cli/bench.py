@@ -1,14 +1,21 @@
 """Times networks on this machine: milliseconds a frame, work, weights and peak memory.
 
-Every combination of the lists given is measured. All take turns, so that what else the machine
-does hits them alike; memory is measured in a process of its own for each. Times are of one step,
-which cleans a frame of every camera, from bytes to bytes.
+  rain-removal bench --networks rainstream prenet:published.pth --engines all \\
+      --sizes 640x480,1280x720 --cameras 1,4 --plot bench.svg
+
+Every combination of the lists given, with blanks or commas between their items, is measured. Those
+of one size take turns, so that what else the machine does hits them alike; memory is measured in a
+process of its own for each. Times are of one step, which cleans a frame of every camera, from bytes
+to bytes.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rain_removal_ros.cli._options import add_json
@@ -18,44 +25,36 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--networks", nargs="+", default=[], metavar="NAME", help="networks (default: all)"
+    _add_list(
+        parser,
+        "networks",
+        str,
+        [],
+        "NAME",
+        "networks, weight files, or NETWORK:FILE for weights published elsewhere (default: all "
+        "networks)",
     )
-    parser.add_argument(
-        "--sizes",
-        nargs="+",
-        type=_size,
-        default=[(640, 480)],
-        metavar="WxH",
-        help="sizes of the frames (default: 640x480)",
-    )
+    _add_list(parser, "sizes", _size, [(640, 480)], "WxH", "sizes of the frames (default: 640x480)")
     for name, what in (
-        ("engines", "what runs the network: auto, torch, onnxruntime, openvino"),
+        ("engines", "what runs the network: auto, torch, onnxruntime, openvino, or all of these"),
         ("devices", "auto, cpu, cuda or cuda:N"),
         ("precisions", "auto, float32, bfloat16, float16"),
     ):
-        parser.add_argument(
-            f"--{name}", nargs="+", default=["auto"], metavar="NAME", help=f"{what} (default: auto)"
-        )
-    parser.add_argument(
-        "--stages",
-        nargs="+",
-        type=int,
-        default=[0],
-        metavar="N",
-        help="passes over each frame; 0, the default, is the network's own number",
+        _add_list(parser, name, str, ["auto"], "NAME", f"{what} (default: auto)")
+    _add_list(
+        parser,
+        "stages",
+        _at_least(0),
+        [0],
+        "N",
+        "passes over each frame; 0, the default, is the network's own number",
     )
-    parser.add_argument(
-        "--cameras",
-        nargs="+",
-        type=_at_least_one,
-        default=[1],
-        metavar="N",
-        help="cameras cleaned in one batch (default: 1)",
+    _add_list(
+        parser, "cameras", _at_least(1), [1], "N", "cameras cleaned in one batch (default: 1)"
     )
     parser.add_argument(
         "--repeat",
-        type=_at_least_one,
+        type=_at_least(1),
         default=20,
         metavar="N",
         help="times each is measured, at most (default: 20)",
@@ -73,24 +72,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="don't look for weights; without this, networks take those that ship, if any do",
     )
     add_json(parser)
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="also draw times against pixels, as SVG"
+    )
+
+
+def _add_list(
+    parser: argparse.ArgumentParser,
+    name: str,
+    kind: Callable[[str], Any],
+    default: list[Any],
+    metavar: str,
+    help: str,
+) -> None:
+    """A flag that takes several values, with blanks or commas between them."""
+
+    def items(text: str) -> list[Any]:
+        return [kind(item) for item in text.split(",") if item]
+
+    parser.add_argument(
+        f"--{name}", nargs="+", type=items, default=[default], metavar=metavar, help=help
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     import sys
 
-    from rain_removal_ros import benchmark, networks
-    from rain_removal_ros.manifest import manifest, write_json
+    from rain_removal_ros import benchmark, engines, networks
+    from rain_removal_ros.manifest import manifest, write_json, write_whole
 
-    for name in args.networks:
-        networks.module(name)  # a mistyped name is to fail before any work is done
+    names = _flat(args.engines)
     wanted = benchmark.cases(
-        args.networks or networks.available(),
-        engines=args.engines,
-        devices=args.devices,
-        precisions=args.precisions,
-        stages=args.stages,
-        sizes=args.sizes,
-        cameras=args.cameras,
+        _flat(args.networks) or networks.available(),
+        engines=engines.NAMES if names == ["all"] else names,
+        devices=_flat(args.devices),
+        precisions=_flat(args.precisions),
+        stages=_flat(args.stages),
+        sizes=_flat(args.sizes),
+        cameras=_flat(args.cameras),
         weights=_no_weights if args.untrained else _shipped,
     )
     said = _progress if sys.stderr.isatty() else _nothing
@@ -101,6 +120,8 @@ def run(args: argparse.Namespace) -> int:
         _print_table(measured)
     for case, reason in failures:
         print(f"rain-removal bench: {case}: {' '.join(reason.split())}", file=sys.stderr)
+    if args.plot and measured:
+        write_whole(args.plot, _plot(measured))
     if args.json:
         write_json(
             args.json,
@@ -121,10 +142,17 @@ def _size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def _at_least_one(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
-    return int(text)
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} on")
+        return int(text)
+
+    return number
+
+
+def _flat(lists: Iterable[list[Any]]) -> list[Any]:
+    return list(itertools.chain.from_iterable(lists))
 
 
 def _shipped(name: str) -> str:
@@ -150,6 +178,26 @@ def _nothing(line: str) -> None:
 
 def _failure(case: Case, reason: str) -> dict[str, Any]:
     return {**dataclasses.asdict(case), "error": reason}
+
+
+def _plot(measured: list[Measured]) -> str:
+    """Times against the pixels of all cameras: what grows linearly with them rises like the
+    diagonal."""
+    from rain_removal_ros.report import line_drawing
+
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for row in measured:
+        name = f"{row.model}, {row.engine}, {row.precision}"
+        if row.stages > 1:
+            name += f", {row.stages} stages"
+        megapixels = row.width * row.height * row.cameras / 1e6
+        lines.setdefault(name, []).append((megapixels, row.ms_median))
+    return line_drawing(
+        {name: sorted(points) for name, points in lines.items()},
+        title="Time of a step",
+        x="megapixels of all cameras",
+        y="ms",
+    )
 
 
 _TITLES = (
@@ -182,7 +230,7 @@ def _print_table(measured: list[Measured]) -> None:
 
 def _cells(row: Measured) -> tuple[str, ...]:
     return (
-        row.network,
+        row.model,
         row.engine,
         row.device,
         row.precision,

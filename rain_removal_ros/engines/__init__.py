@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from rain_removal_ros.networks._base import Network
     from rain_removal_ros.settings import EngineSettings, NetworkSettings
 
-__all__ = ["Cleaned", "Engine", "create", "load"]
+__all__ = ["NAMES", "Cleaned", "Engine", "create", "load"]
+
+NAMES = ("torch", "onnxruntime", "openvino")
 
 _log = logging.getLogger(__name__)
 

@@ -38,7 +38,7 @@ from rain_removal_ros.report._page import (
     tiles,
 )
 from rain_removal_ros.report._pictures import picture, slider
-from rain_removal_ros.report._plots import histogram, line_plot, scatter_plot
+from rain_removal_ros.report._plots import histogram, line_drawing, line_plot, scatter_plot
 
 __all__ = [
     "Html",
@@ -48,6 +48,7 @@ __all__ = [
     "gallery",
     "heading",
     "histogram",
+    "line_drawing",
     "line_plot",
     "picture",
     "scatter_plot",

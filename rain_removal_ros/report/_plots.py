@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rain_removal_ros.report._page import Html, text
+from rain_removal_ros.report._style import COLOURS, MARKS
 
 _WIDTH, _HEIGHT = 420, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 28, 42
@@ -40,15 +41,39 @@ def line_plot(
     points = {name: _finite(each) for name, each in series.items()}
 
     def draw(across: _Axis, up: _Axis) -> str:
-        return "".join(
-            f'<polyline class="k k{index % _COLOURS}" '
-            f'stroke-dasharray="{_DASHES[index % len(_DASHES)]}" '
-            f'points="{" ".join(_place(point, across, up) for point in each)}">'
-            f"<title>{text(name)}</title></polyline>"
-            for index, (name, each) in enumerate(points.items())
-        )
+        return _lines(points, across, up)
 
     return _plot(points, draw, _line_key, title=title, x=x, y=y)
+
+
+def line_drawing(
+    series: Mapping[str, Sequence[tuple[float, float]]], *, title: str, x: str, y: str
+) -> str:
+    """The lines as an SVG file of its own, over logarithmic axes: values are above 0.
+
+    Whatever grows in proportion rises alike, and equal distances are equal ratios.
+    """
+    points = {
+        name: [(math.log10(right), math.log10(up)) for right, up in each]
+        for name, each in series.items()
+    }
+    every = [point for each in points.values() for point in each]
+    across_ticks, up_ticks = (_round_powers([point[side] for point in every]) for side in (0, 1))
+    across = _Axis(across_ticks[0], across_ticks[-1], _LEFT, _WIDTH - _RIGHT)
+    up = _Axis(up_ticks[0], up_ticks[-1], _HEIGHT - _BOTTOM, _TOP)
+    frame = _frame(across, across_ticks, up, up_ticks, (title, x, y), _powers)
+    legend = "".join(
+        f'<g transform="translate({_LEFT} {_HEIGHT + 18 * index})">{_line_key(index)}'
+        f'<text x="32" y="10">{text(name)}</text></g>'
+        for index, name in enumerate(points)
+    )
+    height = _HEIGHT + 18 * len(points) + 8
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" class="plot" '
+        f'width="{2 * _WIDTH}" height="{2 * height}"><style>{COLOURS}{MARKS}</style>'
+        f'<rect width="{_WIDTH}" height="{height}" fill="var(--paper)"/>'
+        f"{frame}{_lines(points, across, up)}{legend}</svg>\n"
+    )
 
 
 def scatter_plot(
@@ -132,7 +157,7 @@ def _plot(
     return Html(
         f'<figure class="plot"><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
         f'aria-label="{text(title or y)}">'
-        + _frame(across, across_ticks, up, up_ticks, (title, x, y))
+        + _frame(across, across_ticks, up, up_ticks, (title, x, y), _labels)
         + draw(across, up)
         + "</svg>"
         + (_legend(list(points), key) if len(points) > 1 else "")
@@ -146,17 +171,18 @@ def _frame(
     up: _Axis,
     up_ticks: list[float],
     names: tuple[str, str, str],
+    labels: Callable[[list[float]], list[str]],
 ) -> str:
     """Grid, numbers and names."""
     title, x, y = names
     parts = []
-    for label, value in zip(_labels(across_ticks), across_ticks, strict=True):
+    for label, value in zip(labels(across_ticks), across_ticks, strict=True):
         at = across(value)
         parts.append(
             f'<line class="grid" x1="{at:.1f}" y1="{up.end}" x2="{at:.1f}" y2="{up.start}"/>'
             f'<text x="{at:.1f}" y="{up.start + 16}" text-anchor="middle">{label}</text>'
         )
-    for label, value in zip(_labels(up_ticks), up_ticks, strict=True):
+    for label, value in zip(labels(up_ticks), up_ticks, strict=True):
         at = up(value)
         parts.append(
             f'<line class="grid" x1="{across.start}" y1="{at:.1f}" x2="{across.end}" '
@@ -172,6 +198,16 @@ def _frame(
         f"{text(y)}</text>",
     ]
     return "".join(parts)
+
+
+def _lines(points: Mapping[str, Sequence[tuple[float, ...]]], across: _Axis, up: _Axis) -> str:
+    return "".join(
+        f'<polyline class="k k{index % _COLOURS}" '
+        f'stroke-dasharray="{_DASHES[index % len(_DASHES)]}" '
+        f'points="{" ".join(_place(point, across, up) for point in each)}">'
+        f"<title>{text(name)}</title></polyline>"
+        for index, (name, each) in enumerate(points.items())
+    )
 
 
 def _legend(names: list[str], key: Callable[[int], str]) -> str:
@@ -264,3 +300,18 @@ def _labels(ticks: list[float]) -> list[str]:
         return [f"{tick:.3g}" for tick in ticks]
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     return [f"{tick:.{decimals}f}".replace("-", "−") for tick in ticks]
+
+
+def _round_powers(values: Sequence[float]) -> list[float]:
+    """Logarithms of 1, 2 and 5 times powers of ten that enclose all of some logarithms."""
+    first, last = math.floor(min(values)), math.ceil(max(values)) + 1
+    steps = (1, 10) if last - first > 4 else (1, 2, 5)
+    ticks = sorted({power + math.log10(step) for power in range(first, last) for step in steps})
+    low = max(tick for tick in ticks if tick <= min(values) + 1e-9)
+    high = next((tick for tick in ticks if tick > max(values)), ticks[-1])
+    return [tick for tick in ticks if low <= tick <= high]
+
+
+def _powers(ticks: list[float]) -> list[str]:
+    """What their logarithms stand for."""
+    return [f"{10**tick:g}" for tick in ticks]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-CSS = """
+COLOURS = """
 :root {
   --paper: #fcfcfb; --ink: #1d2129; --quiet: #5c6370; --line: #d9dbe0; --panel: #f1f2f4;
   --link: #0b5cad; --c0: #0b5cad; --c1: #c2410c; --c2: #0f766e; --c3: #8b3fa8; --c4: #8a6d00;
@@ -15,6 +15,24 @@ CSS = """
     --c5: #b3b9c4;
   }
 }
+"""
+
+MARKS = """
+.plot text { fill: var(--quiet); font: 12px system-ui, "Segoe UI", "Noto Sans", sans-serif; }
+.plot .title { fill: var(--ink); font-size: 13px; font-weight: 600; }
+.plot .over { paint-order: stroke; stroke: var(--paper); stroke-width: 4px; }
+.plot .grid { stroke: var(--line); stroke-width: 1; }
+.plot .guide { stroke: var(--quiet); stroke-width: 1; stroke-dasharray: 4 3; }
+.plot polyline { fill: none; stroke-width: 2; stroke-linejoin: round; }
+.k0 { --k: var(--c0); } .k1 { --k: var(--c1); } .k2 { --k: var(--c2); }
+.k3 { --k: var(--c3); } .k4 { --k: var(--c4); } .k5 { --k: var(--c5); }
+.plot .k { stroke: var(--k); }
+.plot .dot { fill: var(--k); fill-opacity: .55; stroke: var(--k); stroke-width: 1; }
+.plot .bar { fill: var(--k); fill-opacity: .45; stroke: var(--k); stroke-width: 1; }
+"""
+"""What is within a plot, so that a plot can also be a file of its own."""
+
+_LAYOUT = """
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
 body {
@@ -54,19 +72,8 @@ img { display: block; width: 100%; height: auto; }
 .gallery { grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); }
 .plot { max-width: 32rem; }
 .plot svg { display: block; width: 100%; height: auto; }
-.plot text { fill: var(--quiet); font: 12px system-ui, "Segoe UI", "Noto Sans", sans-serif; }
-.plot .title { fill: var(--ink); font-size: 13px; font-weight: 600; }
-.plot .over { paint-order: stroke; stroke: var(--paper); stroke-width: 4px; }
-.plot .grid { stroke: var(--line); stroke-width: 1; }
-.plot .guide { stroke: var(--quiet); stroke-width: 1; stroke-dasharray: 4 3; }
-.plot polyline { fill: none; stroke-width: 2; stroke-linejoin: round; }
 .plot .legend { display: flex; flex-wrap: wrap; gap: .1rem 1rem; margin: 0 0 0 .6rem; }
 .plot .legend svg { display: inline-block; width: 1.5rem; height: .7rem; margin-right: .35rem; }
-.k0 { --k: var(--c0); } .k1 { --k: var(--c1); } .k2 { --k: var(--c2); }
-.k3 { --k: var(--c3); } .k4 { --k: var(--c4); } .k5 { --k: var(--c5); }
-.plot .k { stroke: var(--k); }
-.plot .dot { fill: var(--k); fill-opacity: .55; stroke: var(--k); stroke-width: 1; }
-.plot .bar { fill: var(--k); fill-opacity: .45; stroke: var(--k); stroke-width: 1; }
 .slider .frame {
   position: relative; overflow: hidden; border-radius: .35rem; background: var(--panel);
   touch-action: pan-y; cursor: ew-resize; user-select: none; -webkit-user-select: none;
@@ -115,6 +122,8 @@ img { display: block; width: 100%; height: auto; }
   td, th { white-space: normal; padding: .2rem .4rem; }
 }
 """
+
+CSS = COLOURS + MARKS + _LAYOUT
 
 SCRIPT = """
 for (const slider of document.querySelectorAll(".slider")) {

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
-from rain_removal_ros import benchmark, networks
+from rain_removal_ros import benchmark, checkpoints, engines, networks
 from rain_removal_ros.benchmark import Case, Effort
 from rain_removal_ros.cli import main
+from rain_removal_ros.networks._base import Network
 from rain_removal_ros.networks._cost import macs, parameters
+from rain_removal_ros.settings import Settings, entries
 
 
 def case(**changes: Any) -> Case:
     usual = {
         "network": "prenet",
         "weights": "",
+        "model": "prenet",
         "engine": "torch",
         "device": "cpu",
         "precision": "float32",
@@ -62,6 +68,59 @@ def test_every_combination_is_measured() -> None:
         (64, 48, "float32"),
         (64, 48, "bfloat16"),
     ]
+
+
+def as_published(prenet: Network) -> dict[str, Tensor]:
+    """Our weights under the names that PReNet's authors gave them."""
+    ours = prenet.state_dict()
+    names = {"head": "conv0.0", "tail": "conv.0"}
+    for block in range(prenet.config.blocks):
+        names[f"blocks.{block}.first"] = f"res_conv{block + 1}.0"
+        names[f"blocks.{block}.second"] = f"res_conv{block + 1}.2"
+    theirs: dict[str, Tensor] = {}
+    for kind in ("weight", "bias"):
+        theirs |= {f"{named}.{kind}": ours[f"{name}.{kind}"] for name, named in names.items()}
+        for gate, part in zip("ifog", ours[f"lstm.gates.{kind}"].chunk(4), strict=True):
+            theirs[f"conv_{gate}.0.{kind}"] = part
+    return theirs
+
+
+def test_engines_and_weights_from_elsewhere_stand_beside_each_other_in_table_and_plot(
+    tmp_path: Path, capsys: Any
+) -> None:
+    network = networks.create("prenet", channels=4, stages=1)
+    ours, theirs = tmp_path / "ours.safetensors", tmp_path / "theirs.pth"
+    checkpoints.save(ours, network, {})
+    torch.save(as_published(network), theirs)
+    out, plot = tmp_path / "out.json", tmp_path / "plot.svg"
+    arguments = ["--networks", f"{ours},prenet:{theirs}", "--sizes", "32x24,48x32"]
+    how = ["--engines", "torch,onnxruntime", "--stages", "1", "--repeat", "1"]
+    assert main(["bench", *arguments, *how, "--json", str(out), "--plot", str(plot)]) == 0
+    capsys.readouterr()
+    rows = json.loads(out.read_text())["results"]
+    assert [(row["model"], row["engine"], row["width"]) for row in rows] == [
+        (model, engine, width)
+        for width in (32, 48)
+        for model in ("ours", "theirs")
+        for engine in ("torch", "onnxruntime")
+    ]
+    drawn = ElementTree.fromstring(plot.read_text()).itertext()
+    assert {"ours", "theirs"} == {text.partition(", ")[0] for text in drawn if ", torch, " in text}
+
+
+def test_what_would_not_fit_into_memory_is_not_tried() -> None:
+    """The system would end some process, and not of necessity this one."""
+    huge = case(width=100_000, height=100_000)
+    measured, ((failed, reason),) = benchmark.measure([huge], Effort(repeat=1))
+    assert (measured, failed) == ([], huge)
+    assert "GiB may be used" in reason
+
+
+def test_all_engines_are_all_there_are() -> None:
+    (choices,) = (
+        entry.described.choices for entry in entries(Settings) if entry.name == "engine.name"
+    )
+    assert set(choices) == {"auto", *engines.NAMES}
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from rain_removal_ros.report import (
     gallery,
     heading,
     histogram,
+    line_drawing,
     line_plot,
     picture,
     scatter_plot,
@@ -139,6 +140,31 @@ def test_a_line_goes_through_its_points() -> None:
     assert (x1 - x0) / (x4 - x0) == pytest.approx(1 / 4, abs=0.01)
     assert (y0 - y1) / (y0 - y4) == pytest.approx(1 / 2, abs=0.01)
     assert y4 < y1 < y0  # upwards
+
+
+def test_in_a_drawing_equal_distances_are_equal_ratios() -> None:
+    lines = {"<double>": [(1, 20), (10, 200), (100, 2000)], "single": [(1, 10), (100, 1000)]}
+    made = line_drawing(lines, title="Times", x="pixels", y="ms")
+    assert "var(--" in made
+    svg = ElementTree.fromstring(made)  # a whole file: names are escaped, the name space is there
+    name = "{http://www.w3.org/2000/svg}"
+    double, single, *keys = svg.iter(f"{name}polyline")
+    assert len(keys) == 2
+    places = [
+        [tuple(map(float, each.split(","))) for each in line.attrib["points"].split()]
+        for line in (double, single)
+    ]
+    (x0, y0), (x1, y1), (x2, y2) = places[0]
+    assert (x1 - x0, y0 - y1) == pytest.approx((x2 - x1, y1 - y2), abs=0.11)
+    assert y0 - places[1][0][1] == pytest.approx(y2 - places[1][1][1], abs=0.11)
+    labels = [each.text for each in svg.iter(f"{name}text")]
+    assert labels[:4] == ["1", "2", "5", "10"]
+    assert {"<double>", "Times", "pixels", "ms"} <= set(labels)
+
+
+@pytest.mark.parametrize("value", [1e-3, 0.3, 1.0, 2000.0])
+def test_a_single_value_can_be_drawn(value: float) -> None:
+    assert "nan" not in line_drawing({"a": [(value, value)]}, title="", x="", y="")
 
 
 def test_axes_are_numbered_in_round_steps_that_enclose_the_data() -> None:
