@@ -21,6 +21,7 @@ from rain_removal_ros.losses import ssim
 from rain_removal_ros.networks import _base
 from rain_removal_ros.networks._base import Facts, Output, State, change_map
 from rain_removal_ros.networks._layers import ConvLSTM, Memory, ResidualBlock, in_range, rlcn
+from rain_removal_ros.networks.rainstream import _warp, displacement
 
 _SCALES = 4
 
@@ -45,12 +46,27 @@ class Config:
     begin_with: str = "frame"
     """What the first stage takes for the background: the ``frame`` (the paper), or what the
     ``previous`` frame came out as, which helps a camera that moves little."""
+    carry: bool = True
+    """Ablation: whether anything is carried from frame to frame."""
+    alignment: str = "none"
+    """How what is carried is brought into line with a moving scene: not at all (``none``), or by
+    its ``measured`` displacement."""
 
     def __post_init__(self) -> None:
-        if self.begin_with not in ("frame", "previous"):
-            raise SettingsError(
-                f"begin_with is 'frame' or 'previous', not {self.begin_with!r} (rranet)"
-            )
+        for field, known in (
+            ("begin_with", ("frame", "previous")),
+            ("alignment", ("none", "measured")),
+        ):
+            if getattr(self, field) not in known:
+                raise SettingsError(
+                    f"{field} is {' or '.join(map(repr, known))}, not {getattr(self, field)!r} "
+                    "(rranet)"
+                )
+
+    @property
+    def keeps_picture(self) -> bool:
+        """Whether the clean frame is part of the state."""
+        return self.begin_with == "previous" or self.alignment == "measured"
 
 
 class _RecurrentBlock(nn.Module):
@@ -192,14 +208,39 @@ class Network(_base.Network):
         """The first stage's background and ConvLSTM memories."""
         if not state:
             return frame, [None] * _SCALES
+        if self.config.alignment == "measured":
+            state = _aligned(state, frame)
         background = state[-1] if self.config.begin_with == "previous" else frame
         if not self.config.lstm:
             return background, [None] * _SCALES
         return background, [(state[2 * scale], state[2 * scale + 1]) for scale in range(_SCALES)]
 
     def _state(self, memories: list[Memory | None], clean: Tensor) -> State:
+        if not self.config.carry:
+            return ()
         kept = tuple(tensor for memory in memories if memory is not None for tensor in memory)
-        return (*kept, clean) if self.config.begin_with == "previous" else kept
+        return (*kept, clean) if self.config.keeps_picture else kept
+
+
+def _aligned(state: State, frame: Tensor) -> State:
+    """What was carried, seen from where the camera is now; last comes the last clean frame."""
+    height, width = frame.shape[-2:]
+    # The displacement is measured down to a sixteenth, the network needs no more than eighths.
+    past, now = (
+        F.pad(picture.mean(1, keepdim=True), (0, -width % 16, 0, -height % 16), mode="replicate")
+        for picture in (state[-1], frame)
+    )
+    cells = displacement(past, now)
+    moved = []
+    for tensor in state:
+        rows, columns = tensor.shape[-2:]
+        finer = rows * 8 // height  # than the cells of an eighth
+        flow = F.interpolate(
+            cells * finer, scale_factor=float(finer), mode="bilinear", align_corners=False
+        )
+        aligned = _warp(tensor, flow[..., :rows, :columns])
+        moved.append(aligned.to(tensor.dtype, memory_format=torch.channels_last))
+    return tuple(moved)
 
 
 class Objective(_base.Objective):

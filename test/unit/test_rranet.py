@@ -1,0 +1,69 @@
+"""What RRANet carries from frame to frame, and how it follows a scene that moves."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rain_removal_ros.errors import SettingsError
+from rain_removal_ros.networks import create
+from rain_removal_ros.networks.rranet import _aligned
+
+SMALL = {"channels": 4, "stages": 1}
+
+
+def scenery(height: int, width: int) -> Tensor:
+    """Something with edges to hold on to everywhere."""
+    coarse = torch.rand(1, 3, height // 8, width // 8, generator=torch.Generator().manual_seed(0))
+    return F.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4, 8])
+def test_what_was_carried_moves_with_the_scene(scale: int) -> None:
+    wide = scenery(136, 192)  # 17 eighths high: no whole number of sixteenths
+    past, frame = wide[..., :160], wide[..., 8:168]
+    memory = F.avg_pool2d(past, scale)
+    moved, _ = _aligned((memory, past), frame)
+    now = F.avg_pool2d(frame, scale)
+    inside = (..., slice(16 // scale, -16 // scale), slice(16 // scale, -16 // scale))
+
+    assert moved.shape == memory.shape
+    before = F.l1_loss(memory[inside], now[inside])
+    assert F.l1_loss(moved[inside], now[inside]) < 0.2 * before
+
+
+def test_a_scene_that_stands_still_leaves_the_state_as_it_was() -> None:
+    frame = scenery(64, 96)
+    memory = F.avg_pool2d(frame, 4)
+    moved, picture = _aligned((memory, frame), frame)
+    torch.testing.assert_close(moved, memory, rtol=0, atol=2e-3)
+    torch.testing.assert_close(picture, frame, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("config", "tensors"),
+    [
+        ({}, 8),
+        ({"alignment": "measured"}, 9),
+        ({"begin_with": "previous"}, 9),
+        ({"begin_with": "previous", "alignment": "measured"}, 9),
+        ({"lstm": False}, 0),
+        ({"lstm": False, "begin_with": "previous", "alignment": "measured"}, 1),
+        ({"carry": False, "begin_with": "previous"}, 0),
+    ],
+)
+def test_what_is_carried_is_as_configured(config: dict[str, object], tensors: int) -> None:
+    network = create("rranet", **SMALL, **config).eval()
+    frame = scenery(40, 72)
+    with torch.no_grad():
+        state = network(frame).state
+        again = network(frame, state)
+    assert len(state) == len(again.state) == tensors
+    assert again.clean.shape == frame.shape
+
+
+def test_an_unknown_alignment_is_refused() -> None:
+    with pytest.raises(SettingsError, match="alignment is 'none' or 'measured', not 'guessed'"):
+        create("rranet", alignment="guessed")
