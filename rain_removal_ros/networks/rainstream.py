@@ -2,12 +2,13 @@
 
 Ours, not a paper's. Three decisions give it its speed and its manners. Nearly all work is done at a
 quarter of the resolution and below (pixel unshuffle in, pixel shuffle out). What comes out is not a
-picture but a correction, ``clean = gain * (frame - mask * rain) + offset``: rain is taken from the
-frame at full resolution, so clean detail is never redrawn, and the smooth gain and offset lift the
-veil, whose inverse is just such an affine map. And the last clean frame, brought into line with the
-moving scene by a measured displacement, stands beside the current one as evidence: a streak is
-hardly ever where it was a frame ago, the scene behind it nearly always is. Where the network trusts
-it, the past may also take the place of what the frame alone allows.
+picture but a correction, ``clean = tone(gain * (frame - mask * rain) + offset)``: rain is taken
+from the frame at full resolution, so clean detail is never redrawn, the smooth gain and offset lift
+the veil, whose inverse is just such an affine map, and one curve for the whole frame undoes what
+weather and camera did to its tones. And the last clean frame, brought into line with the moving
+scene by a measured displacement, stands beside the current one as evidence: a streak is hardly ever
+where it was a frame ago, the scene behind it nearly always is. Where the network trusts it, the
+past may also take the place of what the frame alone allows.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from rain_removal_ros.networks import _base
 from rain_removal_ros.networks._base import Facts, Output, State
 
 _FOLD = 4  # the factor of pixel unshuffle and shuffle
+_MOST_GAIN = 3.0  # as a logarithm: beyond it, an untrained network runs away
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Config:
     guide: bool = True
     """Whether the rectified local contrast (RLCN) of the frame is an input."""
     affine: bool = True
-    """Whether gain and offset may lift a veil; without them rain is only subtracted."""
+    """Whether gain, offset and tone curve may lift a veil; without them rain is only subtracted."""
 
 
 class _Block(nn.Module):
@@ -53,8 +55,8 @@ class _Block(nn.Module):
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        change: Tensor = self.second(F.relu(self.first(x)))
-        return x + change
+        change: Tensor = self.second(F.relu(self.first(x), inplace=True))
+        return change.add_(x)
 
 
 def _blocks(channels: int, count: int) -> nn.Sequential:
@@ -99,6 +101,7 @@ class Network(_base.Network):
         self.up_fine = _blocks(fine, config.blocks)
         self.leave = nn.Conv2d(fine, (5 if config.carry else 4) * _FOLD**2, 3, padding=1)
         self.affine = nn.Conv2d(middle, 6, 3, padding=1) if config.affine else None
+        self.tone = nn.Linear(coarse, 6) if config.affine else None
         self.level = nn.Linear(coarse, 1)
         self._start_as_identity()
 
@@ -117,18 +120,26 @@ class Network(_base.Network):
         if self.affine is not None:
             nn.init.normal_(self.affine.weight, std=1e-3)
             nn.init.zeros_(self.affine.bias)  # type: ignore[arg-type]
+        if self.tone is not None:
+            nn.init.zeros_(self.tone.weight)
+            nn.init.zeros_(self.tone.bias)
 
     def forward(self, frame: Tensor, state: State = ()) -> Output:
+        # Half of the time goes into plain arithmetic on whole planes, which is quickest on
+        # contiguous ones.
+        frame = frame.contiguous()
+        grey = frame.mean(1, keepdim=True)
         planes = [frame]
         if self.config.guide:
-            planes.append(_guide(frame))
+            planes.append(_guide(grey))
         if self.config.carry:
-            past, hidden = self._aligned(frame, state)
+            small = _small(grey)
+            past, hidden = self._aligned(frame, small, state)
             # The difference to the past is what tells streak from scene; a fresh start has none.
             planes.append(past - frame)
-        fine = self.down_fine(F.relu(self.enter(F.pixel_unshuffle(torch.cat(planes, 1), _FOLD))))
-        middle = self.down_middle(F.relu(self.to_middle(fine)))
-        coarse = self.coarse(F.relu(self.to_coarse(middle)))
+        fine = self.down_fine(F.relu(self.enter(_folded(torch.cat(planes, 1))), inplace=True))
+        middle = self.down_middle(F.relu(self.to_middle(fine), inplace=True))
+        coarse = self.coarse(F.relu(self.to_coarse(middle), inplace=True))
         summary = coarse.mean((2, 3))
         coarse = coarse + self.context(summary)[:, :, None, None]
         middle = middle + F.interpolate(self.from_coarse(coarse), scale_factor=2.0)
@@ -137,26 +148,30 @@ class Network(_base.Network):
             known = hidden[:, -1:]
             hidden = self.gate(middle, hidden[:, :-1].to(middle.dtype))
             middle = torch.cat([middle, hidden], 1)
-        middle = self.up_middle(F.relu(self.join_middle(middle)))
+        middle = self.up_middle(F.relu(self.join_middle(middle), inplace=True))
         fine = fine + F.interpolate(self.from_middle(middle), scale_factor=2.0)
-        streaks = F.pixel_shuffle(self.leave(self.up_fine(fine)), _FOLD).float()
+        streaks = F.pixel_shuffle(self.leave(self.up_fine(fine)), _FOLD)
+        streaks = streaks.to(torch.float32, memory_format=torch.contiguous_format)
         rain, mask = streaks[:, :3], streaks[:, 3:4].sigmoid()
-        clean = frame - mask * rain
-        if self.affine is not None:
+        clean = torch.addcmul(frame, mask, rain, value=-1)
+        if self.affine is not None and self.tone is not None:
             # Smooth by construction: what is interpolated eightfold can hold a veil, not a streak.
-            maps = F.interpolate(
-                self.affine(middle).float(), scale_factor=8.0, mode="bilinear", align_corners=False
-            )
-            clean = clean * maps[:, :3].exp() + maps[:, 3:]
+            gain, offset = self.affine(middle).float().chunk(2, 1)
+            maps = torch.cat([gain.clamp(-_MOST_GAIN, _MOST_GAIN).exp(), offset], 1)
+            maps = F.interpolate(maps, scale_factor=8.0, mode="bilinear", align_corners=False)
+            clean = torch.addcmul(maps[:, 3:], clean, maps[:, :3])
+            clean = _toned(clean.clamp_(0, 1), self.tone(summary).float())
         if self.gate is not None:
             trust = streaks[:, 4:].sigmoid() * F.interpolate(known, scale_factor=8.0)
             clean = torch.lerp(clean, past, trust)
-        clean = clean.clamp(0, 1)
+        clean = clean.clamp_(0, 1)
         if self.gate is not None:
             carried = (clean, torch.cat([hidden.float(), torch.ones_like(known)], 1))
+            if self.config.alignment == "measured":
+                carried += (self._motion(clean, state), small)
         return Output(clean, mask, carried, self.level(summary).float().sigmoid()[:, 0])
 
-    def _aligned(self, frame: Tensor, state: State) -> tuple[Tensor, Tensor]:
+    def _aligned(self, frame: Tensor, small: Tensor, state: State) -> tuple[Tensor, Tensor]:
         """Last clean frame and hidden state as seen from where the camera is now.
 
         The hidden state's last channel is one wherever there is a past, and zero at a fresh start.
@@ -165,59 +180,110 @@ class Network(_base.Network):
             batch, _, height, width = frame.shape
             hidden = frame.new_zeros(batch, self.config.channels + 1, height // 8, width // 8)
             return frame, hidden
-        past, hidden = state
+        past, hidden = state[:2]
         if self.config.alignment == "none":
             return past, hidden
-        flow = displacement(past, frame)
-        fine_flow = F.interpolate(flow, scale_factor=8.0, mode="bilinear", align_corners=False)
-        return _warp(past, fine_flow * 8), _warp(hidden, flow)
+        motion, before = state[2:]
+        # Between frames in the rain, motion can be told for the view as a whole only; between the
+        # clean ones it was told everywhere, a frame ago. Things go on as they went; what shakes is
+        # the camera.
+        flow = _shifted(motion, before, small)
+        fine_flow = F.interpolate(flow * 8, scale_factor=8.0, mode="bilinear", align_corners=False)
+        return _warp(past, fine_flow), _warp(hidden, flow)
+
+    def _motion(self, clean: Tensor, state: State) -> Tensor:
+        """How things moved from the last clean frame to this one."""
+        if not state:
+            batch, _, height, width = clean.shape
+            return clean.new_zeros(batch, 2, height // 8, width // 8)
+        return displacement(state[0].mean(1, keepdim=True), clean.mean(1, keepdim=True))
 
 
-def _guide(frame: Tensor, *, epsilon: float = 0.02) -> Tensor:
-    """Rectified local contrast of the grey frame: bright where a streak may be.
+def _folded(planes: Tensor) -> Tensor:
+    """``F.pixel_unshuffle``, straight into the channels-last order that convolutions work in."""
+    batch, channels, height, width = planes.shape
+    blocks = planes.reshape(batch, channels, height // _FOLD, _FOLD, width // _FOLD, _FOLD)
+    blocks = blocks.permute(0, 2, 4, 1, 3, 5)
+    return blocks.flatten(3).permute(0, 3, 1, 2)
+
+
+def _toned(picture: Tensor, curve: Tensor) -> Tensor:
+    """Each colour through the cubic ``v + v (1 - v) (bend + sway (1 - 2 v))``: 0 and 1 stay."""
+    bend, sway = curve[:, :, None, None].chunk(2, 1)
+    slope = torch.addcmul(-bend - 3 * sway, picture, 2 * sway)
+    return picture * torch.addcmul(1 + bend + sway, picture, slope)
+
+
+def _guide(grey: Tensor, *, epsilon: float = 0.02) -> Tensor:
+    """Rectified local contrast of the frame: bright where a streak may be.
 
     Mean and deviation are taken over 20 x 20 pixels by way of 4 x 4 blocks, a fifteenth of the work
     of a sliding window and as good a guide.
     """
-    grey = frame.mean(1, keepdim=True)
     blocks = torch.cat([F.avg_pool2d(grey, 4), F.avg_pool2d(grey * grey, 4)], 1)
-    local = F.avg_pool2d(blocks, 5, 1, 2, count_include_pad=False)
-    local = F.interpolate(local, scale_factor=4.0, mode="bilinear", align_corners=False)
-    mean, square = local[:, :1], local[:, 1:]
+    mean, square = F.avg_pool2d(blocks, 5, 1, 2, count_include_pad=False).chunk(2, 1)
     deviation = (square - mean * mean).clamp_min(0).sqrt()
-    return ((grey - mean).clamp_min(0) / (deviation + epsilon)).clamp_max(4) / 4
+    scale = 0.25 / (deviation + epsilon)
+    # Both at a quarter, so that the division is.
+    local = torch.cat([scale, -mean * scale], 1)
+    local = F.interpolate(local, scale_factor=4.0, mode="bilinear", align_corners=False)
+    return torch.addcmul(local[:, 1:], grey, local[:, :1]).clamp(0, 1)
 
 
 @torch.no_grad()
-def displacement(past: Tensor, frame: Tensor) -> Tensor:
-    """Where each eighth-resolution cell of ``frame`` was in ``past``: B x 2 (x, y), in cells.
+def displacement(past: Tensor, now: Tensor) -> Tensor:
+    """Where each eighth-resolution cell of ``now`` was in ``past``: B x 2 (x, y), in cells.
 
-    Block matching at a sixteenth finds the large motions; gradient steps at an eighth, a quarter
-    and a half find the fractions of a pixel. Streaks are bright and narrow, so an opening across
-    them takes them away first; without it they cost 10 dB of the aligned picture, with it 2 dB.
+    Both are grey, B x 1 x H x W. Block matching at a sixteenth finds the large motions; gradient
+    steps at an eighth, a quarter and a half find the fractions of a pixel. Streaks that were left
+    standing are bright and narrow, and taken away first.
     """
-    with torch.autocast(frame.device.type, enabled=False):
-        half = F.avg_pool2d(torch.cat([past, frame]).float().mean(1, keepdim=True), 2)
-        half = F.max_pool2d(-F.max_pool2d(-half, (1, 3), 1, (0, 1)), (1, 3), 1, (0, 1))
+    with torch.autocast(now.device.type, enabled=False):
+        half = _opened(F.avg_pool2d(torch.cat([past, now]).float(), 2))
         quarter = F.avg_pool2d(half, 2)
         eighth = F.avg_pool2d(quarter, 2)
         flow = _search(F.avg_pool2d(eighth, 2), reach=3)
         flow = 2 * F.interpolate(flow, scale_factor=2.0, mode="bilinear", align_corners=False)
         for grey, cell, steps in ((eighth, 1, 2), (quarter, 2, 2), (half, 4, 1)):
             for _ in range(steps):
-                flow = flow + _gradient_step(grey, flow, cell)
+                flow = flow + _step(_moments(grey, flow, cell), cell)
             flow = F.avg_pool2d(flow, 3, 1, 1, count_include_pad=False)
         return flow
+
+
+@torch.no_grad()
+def _shifted(flow: Tensor, past: Tensor, now: Tensor) -> Tensor:
+    """``flow``, and what all of the view moved beside it; of grey frames at a quarter."""
+    with torch.autocast(now.device.type, enabled=False):
+        quarter = torch.cat([past, now]).float()
+        for grey, cell in ((F.avg_pool2d(quarter, 2), 1), (quarter, 2)):
+            for _ in range(2):
+                moments = _moments(grey, flow, cell).mean((2, 3), keepdim=True)
+                flow = flow + _step(moments, cell)
+        return flow
+
+
+@torch.no_grad()
+def _small(grey: Tensor) -> Tensor:
+    """A quarter of the size, and free of thin streaks."""
+    return F.avg_pool2d(_opened(F.avg_pool2d(grey, 2)), 2)
+
+
+def _opened(grey: Tensor) -> Tensor:
+    """Without what is bright and less than three pixels wide."""
+    edged = F.pad(grey, (1, 1, 0, 0), mode="replicate")
+    low = torch.minimum(torch.minimum(edged[..., :-2], edged[..., 2:]), grey)
+    edged = F.pad(low, (1, 1, 0, 0), mode="replicate")
+    return torch.maximum(torch.maximum(edged[..., :-2], edged[..., 2:]), low)
 
 
 def _search(pair: Tensor, *, reach: int) -> Tensor:
     """The best of all shifts up to ``reach``, past and present stacked in the batch."""
     before, now = pair.chunk(2)
-    height, width = now.shape[-2:]
-    padded = F.pad(before, (reach,) * 4, mode="replicate")
     side = 2 * reach + 1
-    shifts = [padded[..., y : y + height, x : x + width] for y in range(side) for x in range(side)]
-    cost = F.avg_pool2d((torch.cat(shifts, 1) - now).abs(), 5, 1, 2, count_include_pad=False)
+    shifts = F.unfold(F.pad(before, (reach,) * 4, mode="replicate"), side)
+    shifts = shifts.view(*shifts.shape[:2], *now.shape[-2:])
+    cost = F.avg_pool2d((shifts - now).abs(), 5, 1, 2, count_include_pad=False)
     # Without texture all shifts cost the same; a small price on moving keeps the flow calm there.
     steps = torch.arange(-reach, reach + 1, device=now.device, dtype=now.dtype)
     cost = cost + (steps[:, None] ** 2 + steps**2).flatten()[:, None, None] * 2e-4
@@ -226,8 +292,8 @@ def _search(pair: Tensor, *, reach: int) -> Tensor:
     return F.avg_pool2d(flow.to(now.dtype), 3, 1, 1, count_include_pad=False)
 
 
-def _gradient_step(pair: Tensor, flow: Tensor, cell: int) -> Tensor:
-    """One step of Lucas and Kanade (1981) towards the displacement, per cell of ``cell`` pixels."""
+def _moments(pair: Tensor, flow: Tensor, cell: int) -> Tensor:
+    """What Lucas and Kanade (1981) sum up, B x 5 per cell of ``cell`` pixels."""
     before, now = pair.chunk(2)
     if cell > 1:
         fine = F.interpolate(flow, scale_factor=float(cell), mode="bilinear", align_corners=False)
@@ -238,12 +304,20 @@ def _gradient_step(pair: Tensor, flow: Tensor, cell: int) -> Tensor:
     dx = (edged[..., 1:-1, 2:] - edged[..., 1:-1, :-2]) / 2
     dy = (edged[..., 2:, 1:-1] - edged[..., :-2, 1:-1]) / 2
     error = now - before
+    # A veil that came or went is not motion.
+    error = error - error.mean((2, 3), keepdim=True)
     # What differs much is rain or a thing appearing, and has little say in where the scene went.
     trust = 1 / (error.abs() + 0.03)
-    moments = torch.cat([dx * dx, dx * dy, dy * dy, dx * error, dy * error], 1) * trust
-    moments = F.avg_pool2d(moments, cell)
-    window = 5 if cell <= 2 else 3
-    moments = F.avg_pool2d(moments, window, 1, window // 2, count_include_pad=False)
+    return F.avg_pool2d(
+        torch.cat([dx * dx, dx * dy, dy * dy, dx * error, dy * error], 1) * trust, cell
+    )
+
+
+def _step(moments: Tensor, cell: int) -> Tensor:
+    """The step towards the displacement that they call for, in cells."""
+    if moments.shape[-1] > 1:
+        window = 5 if cell <= 2 else 3
+        moments = F.avg_pool2d(moments, window, 1, window // 2, count_include_pad=False)
     xx, xy, yy, xe, ye = moments.unbind(1)
     damping = 1e-3 + 0.02 * (xx + yy)
     xx, yy = xx + damping, yy + damping

@@ -97,6 +97,19 @@ class Camera:
 
 
 @dataclass(frozen=True, slots=True)
+class Grade:
+    """How the background was graded before the rain fell, as an editor's blending does it."""
+
+    black: float = 0.0
+    """What becomes black."""
+    gamma: float = 1.0
+    """Above 1 darkens the middle."""
+    punch: float = 0.0
+    """Contrast about the pivot: an S-curve of this much more than power 1."""
+    pivot: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
 class Rain:
     """All there is to say about one rain."""
 
@@ -111,6 +124,7 @@ class Rain:
     wind: Wind = Wind()
     veil: Veil = Veil()
     camera: Camera = Camera()
+    grade: Grade = Grade()
 
     @property
     def clear(self) -> bool:
@@ -153,6 +167,8 @@ class Style:
     veil: _Range = (0.0, 0.0)
     dim: _Range = (0.0, 0.0)
     """Loss of exposure and contrast."""
+    graded_share: float = 0.0
+    """How often the background was graded."""
 
 
 STYLES: dict[str, Style] = {
@@ -167,11 +183,12 @@ STYLES: dict[str, Style] = {
         width=(0.35, 1.5), opacity=(0.4, 1.0), density=(5, 35), absorption=(0.0, 0.9),
         texture_share=0.25,
     ),
-    # Noise that was motion-blurred and blended: Rain800.
+    # Noise that was motion-blurred and blended, often over a background made darker and harder:
+    # Rain800.
     "grain": Style(
         weight=0.2, layers=(1, 2), slant=0.9, fan=0.05, spread=(0.0, 0.1), length=(6, 40),
-        width=(0.3, 0.9), opacity=(0.25, 0.9), density=(15, 150), absorption=(0.0, 1.0),
-        brightness=(0.7, 1.0), dark=(-0.6, 0.5),
+        width=(0.3, 0.9), opacity=(0.25, 0.9), density=(12, 90), absorption=(0.0, 1.0),
+        brightness=(0.7, 1.0), dark=(-0.6, 0.5), graded_share=0.45,
     ),
     # Grey streaks pasted over road scenes, with some haze.
     "pasted": Style(
@@ -181,7 +198,7 @@ STYLES: dict[str, Style] = {
     ),
     # Near, middle and far drops in mist: heavy rain as it is seen, and as Outdoor-Rain draws it.
     "heavy": Style(
-        weight=0.2, layers=(3, 5), slant=0.6, fan=0.08, spread=(0.01, 0.1), length=(6, 80),
+        weight=0.3, layers=(3, 5), slant=0.6, fan=0.08, spread=(0.01, 0.1), length=(6, 80),
         width=(0.3, 2.0), opacity=(0.25, 0.8), density=(20, 130), absorption=(0.3, 1.0),
         brightness=(0.7, 1.0), texture_share=0.25, veil=(0.3, 1.6), dim=(0.0, 0.15),
     ),
@@ -222,7 +239,7 @@ def sample(
     # Everything is drawn from a generator of its own and in a fixed order, so that two severities
     # differ in severity alone and the caller's generator moves by the same amount each time.
     own = np.random.default_rng(seed)
-    dry, drawn = own.random(), float(own.beta(1.5, 1.1))
+    dry, drawn = own.random(), float(own.beta(1.5, 0.85))
     if severity is None:
         severity = 0.0 if dry < CLEAR_SHARE else max(drawn, 0.02)
     weights = np.array([entry.weight for entry in STYLES.values()])
@@ -272,6 +289,7 @@ def _draw(
         wind=Wind(rng.uniform(0, 0.1), rng.uniform(90, 300), rng.uniform(0, 2 * math.pi)),
         veil=veil,
         camera=Camera(1 - dim, 1 - flatter, noise, quality),
+        grade=_draw_grade(rng) if rng.random() < style.graded_share else Grade(),
     )
 
 
@@ -351,6 +369,16 @@ def _draw_veil(rng: np.random.Generator, style: Style, severity: float) -> Veil:
         cue=cue,
         clouds=rng.uniform(0, 0.3),
     )
+
+
+def _draw_grade(rng: np.random.Generator) -> Grade:
+    """One of the three ways in which an editor's blending darkens, as measured on Rain800."""
+    which = int(rng.integers(3))
+    if which == 0:
+        return Grade(black=rng.uniform(0.03, 0.15))
+    if which == 1:
+        return Grade(gamma=rng.uniform(1.15, 1.8))
+    return Grade(punch=rng.uniform(0.2, 1.2), pivot=rng.uniform(0.45, 0.65))
 
 
 def _between(ends: _Range, position: float) -> float:

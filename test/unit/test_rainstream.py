@@ -1,0 +1,97 @@
+"""What is special about rainstream: how its past is brought into line with a moving scene."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rain_removal_ros.data import rain
+from rain_removal_ros.networks import rainstream
+
+
+def scene(frames: int, *, shift: float, bump: int = 0) -> Tensor:
+    """A view that slides by ``shift`` pixels a frame, and jumps by ``bump`` in the last."""
+    rng = torch.Generator().manual_seed(1)
+    wide = sum(
+        F.interpolate(torch.rand(1, 3, size, size, generator=rng), (320, 320), mode="bicubic")
+        for size in (5, 20, 80)
+    )
+    assert isinstance(wide, Tensor)
+    wide = ((wide - wide.min()) / (wide.max() - wide.min())).clamp(0, 1)
+    steps = torch.linspace(-1, 1, 320)
+    rows, columns = torch.meshgrid(steps[64:256], steps[64:256], indexing="ij")
+    views = []
+    for frame in range(frames):
+        by = shift * frame + (bump if frame == frames - 1 else 0)
+        grid = torch.stack([columns + by * 2 / 319, rows], -1)[None]
+        views.append(F.grid_sample(wide, grid, align_corners=True))
+    return torch.cat(views)
+
+
+def in_rain(clean: Tensor) -> Tensor:
+    drawn = rain.sample(np.random.default_rng(3), severity=0.5, style="shower")
+    return rain.render(clean, drawn).rainy
+
+
+def grey(picture: Tensor) -> Tensor:
+    return picture.mean(1, keepdim=True)
+
+
+def error(past: Tensor, now: Tensor, flow: Tensor) -> float:
+    fine = F.interpolate(flow * 8, scale_factor=8.0, mode="bilinear", align_corners=False)
+    moved = rainstream._warp(past, fine)
+    return float((moved - now)[..., 16:-16, 16:-16].abs().mean())
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.5, 6.0])
+def test_motion_between_clean_frames_is_found(shift: float) -> None:
+    clean = scene(2, shift=shift)
+    flow = rainstream.displacement(grey(clean[:1]), grey(clean[1:]))
+    assert flow[0, 0].mean().item() * 8 == pytest.approx(shift, abs=0.3)
+    assert flow[0, 1].abs().mean().item() * 8 < 0.3
+
+
+@pytest.mark.parametrize("bump", [0, 4])
+def test_the_past_is_in_line_in_the_rain_too(bump: int) -> None:
+    """Also when the camera is shaken: what is told in the rain is how all of the view moved."""
+    clean = scene(3, shift=3.0, bump=bump)
+    rainy = in_rain(clean)
+    motion = rainstream.displacement(grey(clean[:1]), grey(clean[1:2]))
+    small = [rainstream._small(grey(frame[None])) for frame in rainy]
+    flow = rainstream._shifted(motion, small[1], small[2])
+    aligned = error(clean[1:2], clean[2:], flow)
+    assert aligned < 0.4 * error(clean[1:2], clean[2:], 0 * flow)
+    # Motion told everywhere between rainy frames is that of the rain.
+    told_in_rain = rainstream.displacement(grey(rainy[1:2]), grey(rainy[2:]))
+    assert aligned < 0.7 * error(clean[1:2], clean[2:], told_in_rain)
+
+
+def test_a_veil_that_comes_up_is_not_motion() -> None:
+    clean = scene(1, shift=0.0)
+    veiled = 0.4 * clean + 0.5
+    still = torch.zeros(1, 2, 24, 24)
+    flow = rainstream._shifted(
+        still, rainstream._small(grey(clean)), rainstream._small(grey(veiled))
+    )
+    assert flow.abs().max().item() * 8 < 0.5
+
+
+def test_each_camera_of_a_batch_moves_on_its_own() -> None:
+    clean = torch.cat([scene(2, shift=0.0), scene(2, shift=5.0)])
+    small = rainstream._small(grey(clean))
+    both = rainstream._shifted(torch.zeros(2, 2, 24, 24), small[::2], small[1::2])
+    for index in range(2):
+        alone = rainstream._shifted(
+            torch.zeros(1, 2, 24, 24), small[2 * index][None], small[2 * index + 1][None]
+        )
+        torch.testing.assert_close(both[index : index + 1], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_an_untrained_network_leaves_the_frame_as_it_is() -> None:
+    frame = scene(1, shift=0.0)
+    network = rainstream.Network(rainstream.Config()).eval()
+    with torch.inference_mode():
+        assert (network(frame).clean - frame).abs().mean().item() < 0.01
