@@ -2,13 +2,12 @@
 
 Ours, not a paper's. Three decisions give it its speed and its manners. Nearly all work is done at a
 quarter of the resolution and below (pixel unshuffle in, pixel shuffle out). What comes out is not a
-picture but a correction, ``clean = tone(gain * (frame - mask * rain) + offset)``: rain is taken
-from the frame at full resolution, so clean detail is never redrawn, the smooth gain and offset lift
-the veil, whose inverse is just such an affine map, and one curve for the whole frame undoes what
-weather and camera did to its tones. And the last clean frame, brought into line with the moving
-scene by a measured displacement, stands beside the current one as evidence: a streak is hardly ever
-where it was a frame ago, the scene behind it nearly always is. Where the network trusts it, the
-past may also take the place of what the frame alone allows.
+picture but a correction, ``clean = gain * (frame - mask * rain) + offset``: rain is taken from the
+frame at full resolution, so clean detail is never redrawn, and the smooth gain and offset lift the
+veil, whose inverse is just such an affine map. And the last clean frame, brought into line with the
+moving scene by a measured displacement, stands beside the current one as evidence: a streak is
+hardly ever where it was a frame ago, the scene behind it nearly always is. Where the network trusts
+it, the past may also take the place of what the frame alone allows.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class Config:
     guide: bool = True
     """Whether the rectified local contrast (RLCN) of the frame is an input."""
     affine: bool = True
-    """Whether gain, offset and tone curve may lift a veil; without them rain is only subtracted."""
+    """Whether gain and offset may lift a veil; without them rain is only subtracted."""
 
 
 class _Block(nn.Module):
@@ -101,7 +100,6 @@ class Network(_base.Network):
         self.up_fine = _blocks(fine, config.blocks)
         self.leave = nn.Conv2d(fine, (5 if config.carry else 4) * _FOLD**2, 3, padding=1)
         self.affine = nn.Conv2d(middle, 6, 3, padding=1) if config.affine else None
-        self.tone = nn.Linear(coarse, 6) if config.affine else None
         self.level = nn.Linear(coarse, 1)
         self._start_as_identity()
 
@@ -120,9 +118,6 @@ class Network(_base.Network):
         if self.affine is not None:
             nn.init.normal_(self.affine.weight, std=1e-3)
             nn.init.zeros_(self.affine.bias)  # type: ignore[arg-type]
-        if self.tone is not None:
-            nn.init.zeros_(self.tone.weight)
-            nn.init.zeros_(self.tone.bias)
 
     def forward(self, frame: Tensor, state: State = ()) -> Output:
         # Half of the time goes into plain arithmetic on whole planes, which is quickest on
@@ -154,13 +149,12 @@ class Network(_base.Network):
         streaks = streaks.to(torch.float32, memory_format=torch.contiguous_format)
         rain, mask = streaks[:, :3], streaks[:, 3:4].sigmoid()
         clean = torch.addcmul(frame, mask, rain, value=-1)
-        if self.affine is not None and self.tone is not None:
+        if self.affine is not None:
             # Smooth by construction: what is interpolated eightfold can hold a veil, not a streak.
             gain, offset = self.affine(middle).float().chunk(2, 1)
             maps = torch.cat([gain.clamp(-_MOST_GAIN, _MOST_GAIN).exp(), offset], 1)
             maps = F.interpolate(maps, scale_factor=8.0, mode="bilinear", align_corners=False)
             clean = torch.addcmul(maps[:, 3:], clean, maps[:, :3])
-            clean = _toned(clean.clamp_(0, 1), self.tone(summary).float())
         if self.gate is not None:
             trust = streaks[:, 4:].sigmoid() * F.interpolate(known, scale_factor=8.0)
             clean = torch.lerp(clean, past, trust)
@@ -205,13 +199,6 @@ def _folded(planes: Tensor) -> Tensor:
     blocks = planes.reshape(batch, channels, height // _FOLD, _FOLD, width // _FOLD, _FOLD)
     blocks = blocks.permute(0, 2, 4, 1, 3, 5)
     return blocks.flatten(3).permute(0, 3, 1, 2)
-
-
-def _toned(picture: Tensor, curve: Tensor) -> Tensor:
-    """Each colour through the cubic ``v + v (1 - v) (bend + sway (1 - 2 v))``: 0 and 1 stay."""
-    bend, sway = curve[:, :, None, None].chunk(2, 1)
-    slope = torch.addcmul(-bend - 3 * sway, picture, 2 * sway)
-    return picture * torch.addcmul(1 + bend + sway, picture, slope)
 
 
 def _guide(grey: Tensor, *, epsilon: float = 0.02) -> Tensor:

@@ -97,19 +97,6 @@ class Camera:
 
 
 @dataclass(frozen=True, slots=True)
-class Grade:
-    """How the background was graded before the rain fell, as an editor's blending does it."""
-
-    black: float = 0.0
-    """What becomes black."""
-    gamma: float = 1.0
-    """Above 1 darkens the middle."""
-    punch: float = 0.0
-    """Contrast about the pivot: an S-curve of this much more than power 1."""
-    pivot: float = 0.5
-
-
-@dataclass(frozen=True, slots=True)
 class Rain:
     """All there is to say about one rain."""
 
@@ -124,7 +111,6 @@ class Rain:
     wind: Wind = Wind()
     veil: Veil = Veil()
     camera: Camera = Camera()
-    grade: Grade = Grade()
 
     @property
     def clear(self) -> bool:
@@ -167,8 +153,6 @@ class Style:
     veil: _Range = (0.0, 0.0)
     dim: _Range = (0.0, 0.0)
     """Loss of exposure and contrast."""
-    graded_share: float = 0.0
-    """How often the background was graded."""
 
 
 STYLES: dict[str, Style] = {
@@ -183,12 +167,11 @@ STYLES: dict[str, Style] = {
         width=(0.35, 1.5), opacity=(0.4, 1.0), density=(5, 35), absorption=(0.0, 0.9),
         texture_share=0.25,
     ),
-    # Noise that was motion-blurred and blended, often over a background made darker and harder:
-    # Rain800.
+    # Noise that was motion-blurred and blended: Rain800.
     "grain": Style(
         weight=0.2, layers=(1, 2), slant=0.9, fan=0.05, spread=(0.0, 0.1), length=(6, 40),
         width=(0.3, 0.9), opacity=(0.25, 0.9), density=(12, 90), absorption=(0.0, 1.0),
-        brightness=(0.7, 1.0), dark=(-0.6, 0.5), graded_share=0.45,
+        brightness=(0.7, 1.0), dark=(-0.6, 0.5),
     ),
     # Grey streaks pasted over road scenes, with some haze.
     "pasted": Style(
@@ -289,7 +272,6 @@ def _draw(
         wind=Wind(rng.uniform(0, 0.1), rng.uniform(90, 300), rng.uniform(0, 2 * math.pi)),
         veil=veil,
         camera=Camera(1 - dim, 1 - flatter, noise, quality),
-        grade=_draw_grade(rng) if rng.random() < style.graded_share else Grade(),
     )
 
 
@@ -369,16 +351,6 @@ def _draw_veil(rng: np.random.Generator, style: Style, severity: float) -> Veil:
         cue=cue,
         clouds=rng.uniform(0, 0.3),
     )
-
-
-def _draw_grade(rng: np.random.Generator) -> Grade:
-    """One of the three ways in which an editor's blending darkens, as measured on Rain800."""
-    which = int(rng.integers(3))
-    if which == 0:
-        return Grade(black=rng.uniform(0.03, 0.15))
-    if which == 1:
-        return Grade(gamma=rng.uniform(1.15, 1.8))
-    return Grade(punch=rng.uniform(0.2, 1.2), pivot=rng.uniform(0.45, 0.65))
 
 
 def _between(ends: _Range, position: float) -> float:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rain_removal_ros.data.rain.description import Grade, Rain, Veil
+from rain_removal_ros.data.rain.description import Rain, Veil
 from rain_removal_ros.data.rain.drops import draw_layer
 from rain_removal_ros.data.rain.textures import Texture, draw_texture
 from rain_removal_ros.errors import DataError
@@ -55,7 +55,6 @@ def render(
     given = None if depth is None else _checked_depth(depth, clean)
     if rain.clear:
         return Rendered(clean, torch.zeros_like(clean), torch.ones_like(clean[:1, :1]), 0.0)
-    clean = _graded(clean, rain.grade)
     opacity = _opacity(clean, rain, given, textures, first)
     colour = clean.new_tensor(rain.colour).view(1, 3, 1, 1)
     streaks = opacity * (colour - rain.absorption * clean)
@@ -88,18 +87,6 @@ def _checked_depth(depth: Tensor, clean: Tensor) -> Tensor:
     if frames.shape[-2:] != clean.shape[-2:] or frames.shape[0] not in (1, clean.shape[0]):
         raise DataError(f"depth {tuple(depth.shape)} does not fit a clip {tuple(clean.shape)}")
     return frames[:, None].to(clean)
-
-
-def _graded(clean: Tensor, grade: Grade) -> Tensor:
-    if grade == Grade():
-        return clean
-    graded = ((clean - grade.black) / (1 - grade.black)).clamp(0, 1) ** grade.gamma
-    if grade.punch == 0:
-        return graded
-    pivot, power = grade.pivot, 1 + grade.punch
-    low = pivot * (graded / pivot).clamp_max(1) ** power
-    high = (1 - pivot) * ((1 - graded) / (1 - pivot)).clamp_max(1) ** power
-    return torch.where(graded < pivot, low, 1 - high)
 
 
 def _opacity(
