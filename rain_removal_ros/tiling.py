@@ -126,6 +126,14 @@ class TiledEngine:
         self.recurrent = engine.recurrent and carry_state
 
     @property
+    def note(self) -> str:
+        return self._engine.note
+
+    @note.setter
+    def note(self, text: str) -> None:
+        self._engine.note = text
+
+    @property
     def stages(self) -> int:
         return self._engine.stages
 

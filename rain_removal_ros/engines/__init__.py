@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rain_removal_ros.networks._base import Network
     from rain_removal_ros.settings import EngineSettings, NetworkSettings
 
-__all__ = ["NAMES", "Cleaned", "Engine", "create", "load"]
+__all__ = ["NAMES", "Cleaned", "Engine", "create", "load", "load_somehow"]
 
 NAMES = ("torch", "onnxruntime", "openvino")
 
@@ -55,6 +55,8 @@ class Engine(Protocol):
     scale: int
     recurrent: bool
     stages: int
+    note: str
+    """What is not as it was asked for, and why, in a line; empty where all is."""
 
     def step(
         self,
@@ -80,16 +82,63 @@ def create(network: Network, settings: EngineSettings) -> Engine:
     from rain_removal_ros.engines import torch
 
     name = settings.name
+    note = ""
     if name == "auto" and not torch.is_first_choice(network, settings):
         try:
             return create(network, dataclasses.replace(settings, name="onnxruntime"))
         except EngineError as error:
-            _log.warning("running in torch: %s", error)
+            note = f"running in torch: {_first_line(error)}"
+            _log.warning(note)
     if name in ("auto", "torch"):
-        return torch.TorchEngine(network, settings)
+        made = torch.TorchEngine(network, settings)
+        made.note = note
+        return made
     module = importlib.import_module(f"{__name__}.{name}")
     engine: Engine = module.create(network, settings)
     return engine
+
+
+def load_somehow(
+    network: NetworkSettings, engine: EngineSettings, tried: Callable[[Engine], None]
+) -> Engine:
+    """As ``load``, by other means where what was asked for cannot be had; ``note`` then says so.
+
+    These are torch instead of another engine, uncompiled, and, where the device was left open, the
+    CPU. ``tried`` steps the engine: what fails there, be it for want of memory, cannot be had.
+    """
+    reasons: list[str] = []
+    for way in _ways(engine):
+        try:
+            loaded = load(network, way)
+            tried(loaded)
+        except (EngineError, MemoryError) as error:
+            reasons.append(_first_line(error) or type(error).__name__)
+            continue
+        if reasons:
+            means = f"{loaded.name} on {loaded.device}"
+            loaded.note = f"running in {means} instead: {'; '.join(dict.fromkeys(reasons))}"
+        return loaded
+    raise EngineError("; ".join(dict.fromkeys(reasons)))
+
+
+def _ways(asked: EngineSettings) -> Iterator[EngineSettings]:
+    """How to run a network: as asked, and what else there is, the nearest first."""
+    yield asked
+    plain = dataclasses.replace(asked, name="torch", compile=False)
+    if asked.name not in ("auto", "torch") or asked.compile:
+        yield plain
+    if asked.device == "auto" and _sees_cuda():
+        yield dataclasses.replace(plain, device="cpu")
+
+
+def _sees_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n", 1)[0]
 
 
 def load(network: NetworkSettings, engine: EngineSettings) -> Engine:

@@ -122,6 +122,7 @@ class GraphEngine:
         self.recurrent = facts.recurrent
         self.device = self._runner.device
         self.precision = self._runner.precision
+        self.note = ""
 
     @property
     def stages(self) -> int:

@@ -30,6 +30,14 @@ class ReducedEngine:
         self.recurrent = engine.recurrent
 
     @property
+    def note(self) -> str:
+        return self._engine.note
+
+    @note.setter
+    def note(self, text: str) -> None:
+        self._engine.note = text
+
+    @property
     def stages(self) -> int:
         return self._engine.stages
 

@@ -50,7 +50,10 @@ class TorchEngine:
         self.precision = str(self._dtype).removeprefix("torch.")
         self.scale = network.scale
         self.recurrent = network.facts.recurrent
+        self.note = ""
         self._staging: Tensor | None = None
+        self._at_once: int | None = None
+        """Cameras that fit into memory together, once more of them did not."""
 
     @property
     def stages(self) -> int:
@@ -69,18 +72,41 @@ class TorchEngine:
         attention: bool = True,
         into: Sequence[Image | None] | None = None,
     ) -> list[Cleaned]:
-        height, width = images[0].shape[:2]
-        try:
-            output = self._forward(self._upload(images), _together(states))
-            self._part_with_staging(output.state)
-            return self._download(output, height, width, attention, into or [None] * len(images))
-        except torch.OutOfMemoryError as error:
-            self._staging = None
-            if self._device.type == "cuda":
-                torch.cuda.empty_cache()
-            raise EngineError(f"out of memory on {self._device} at {width}x{height}") from error
-        except RuntimeError as error:
+        targets = into or [None] * len(images)
+        results: list[Cleaned] = []
+        while len(results) < len(images):
+            part = slice(len(results), len(results) + (self._at_once or len(images)))
+            try:
+                results += self._clean(images[part], states[part], targets[part], attention)
+            except (RuntimeError, MemoryError) as error:
+                self._make_do(len(images[part]), images[0].shape, error)
+        return results
+
+    def _make_do(self, cameras: int, shape: tuple[int, ...], error: Exception) -> None:
+        """Go on with smaller batches where memory ran out; raise where they cannot be smaller."""
+        if not _is_out_of_memory(error):
             raise EngineError(f"{self.network_name} failed: {_first_line(error)}") from error
+        self._staging = None
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        if cameras == 1:
+            raise EngineError(
+                f"out of memory on {self._device} at {shape[1]}x{shape[0]}"
+            ) from error
+        self._at_once = cameras // 2
+        self.note = f"out of memory with {cameras} cameras at once; now {self._at_once}"
+
+    def _clean(
+        self,
+        images: Sequence[Image],
+        states: Sequence[Any],
+        into: Sequence[Image | None],
+        attention: bool,  # noqa: FBT001
+    ) -> list[Cleaned]:
+        height, width = images[0].shape[:2]
+        output = self._forward(self._upload(images), _together(states))
+        self._part_with_staging(output.state)
+        return self._download(output, height, width, attention, into)
 
     def _forward(self, frames: Tensor, state: State) -> Output:
         reduced = self._dtype != torch.float32
@@ -222,6 +248,13 @@ def _one(state: State, index: int) -> State | None:
     if not state:
         return None
     return tuple(part[index : index + 1] for part in state)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # On a CPU torch raises a plain RuntimeError with the system's words in it.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        "can't allocate memory" in str(error)
+    )
 
 
 def _first_line(error: BaseException) -> str:

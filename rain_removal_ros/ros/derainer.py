@@ -295,6 +295,8 @@ class Derainer(LifecycleNode):
         self.get_logger().info(
             f"{engine.network_name} runs on {engine.device} in {engine.precision} ({engine.name})"
         )
+        if engine.note:
+            self.get_logger().warning(engine.note)
 
     def _note_failure(self, job: Job, error: Exception, retry_in_s: float) -> None:
         if job is not self._loader.job:

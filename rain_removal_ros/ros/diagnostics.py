@@ -56,6 +56,7 @@ def network_status(node: str, state: NetworkState) -> DiagnosticStatus:
         "engine": engine.name if engine else "none",
         "device": engine.device if engine else "none",
         "precision": engine.precision if engine else "none",
+        "note": engine.note if engine else "",
         "stages": engine.stages if engine else 0,
         "degradation level": state.level,
         "loading": state.loading,
@@ -108,7 +109,12 @@ def _judge_network(state: NetworkState) -> tuple[bytes, str]:
         return DiagnosticStatus.OK, "disabled: frames go through untouched"
     if state.level != "full":
         return DiagnosticStatus.WARN, f"over its time budget: {state.level}"
-    return DiagnosticStatus.OK, f"{state.engine.network_name} on {state.engine.device}"
+    running = f"{state.engine.network_name} on {state.engine.device}"
+    if state.engine.note:
+        return DiagnosticStatus.WARN, f"{running}: {state.engine.note}"
+    if state.loading:
+        return DiagnosticStatus.OK, f"{running}, while another is being loaded"
+    return DiagnosticStatus.OK, running
 
 
 def _judge_camera(state: CameraState) -> tuple[bytes, str]:

@@ -102,7 +102,11 @@ def _loaded(job: Job) -> Engine:
 
     # Its own number of stages: the one that is set is applied frame by frame.
     network = replace(job.settings.network, stages=0)
-    engine = engines.load(network, job.settings.engine)
-    for height, width in job.sizes:
+    return engines.load_somehow(
+        network, job.settings.engine, lambda engine: _run_once(engine, job.sizes)
+    )
+
+
+def _run_once(engine: Engine, sizes: Iterable[tuple[int, int]]) -> None:
+    for height, width in sizes:
         engine.step([np.zeros((height, width, 3), np.uint8)], [None])
-    return engine

@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 import torch
 
-from rain_removal_ros import engines, networks
+from rain_removal_ros import checkpoints, engines, networks
 from rain_removal_ros.engines import Engine, _cache
 from rain_removal_ros.engines import torch as torch_engine
 from rain_removal_ros.engines._graph import Description
@@ -22,7 +22,7 @@ from rain_removal_ros.errors import EngineError
 from rain_removal_ros.export import export
 from rain_removal_ros.frames import Frame, Image
 from rain_removal_ros.networks._base import Network
-from rain_removal_ros.settings import EngineSettings, StreamSettings
+from rain_removal_ros.settings import EngineSettings, NetworkSettings, StreamSettings
 from rain_removal_ros.stream import Stream
 
 GREY_LEVELS = 1  # a value on the border of two may be rounded either way
@@ -297,6 +297,62 @@ def test_auto_takes_torch_where_another_cannot_be_had_and_says_why(
     assert "onnxruntime is not installed" in caplog.text
 
 
+def weight_file(folder: Path) -> NetworkSettings:
+    path = folder / "weights.safetensors"
+    checkpoints.save(path, network("prenet"), {})
+    return NetworkSettings(weights=str(path))
+
+
+def tried(engine: Engine) -> None:
+    engine.step(clip(32, 32)[:1], [None])
+
+
+def test_an_engine_that_cannot_be_had_is_replaced_and_its_replacement_says_so(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, chosen = weight_file(tmp_path), settings(name, tmp_path)
+    wanted = engines.load_somehow(weights, chosen, tried)
+    assert (wanted.name, wanted.note) == (name, "")
+    monkeypatch.setitem(sys.modules, name, None)
+    engine = engines.load_somehow(weights, chosen, tried)
+    assert engine.name == "torch"
+    assert engine.note.startswith(f"running in torch on cpu instead: {name} is not installed")
+
+
+def test_an_engine_that_is_there_and_fails_at_its_first_frame_is_replaced_too(
+    tmp_path: Path,
+) -> None:
+    def fails_but_in_torch(engine: Engine) -> None:
+        if engine.name != "torch":
+            raise EngineError("no room for this frame")
+
+    weights, chosen = weight_file(tmp_path), settings("onnxruntime", tmp_path)
+    engine = engines.load_somehow(weights, chosen, fails_but_in_torch)
+    assert engine.note == "running in torch on cpu instead: no room for this frame"
+
+
+def test_a_device_left_open_may_become_the_cpu_and_one_asked_for_may_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The CUDA device of this test is seen and has no memory left."""
+    seen: list[str] = []
+
+    def full(network: Network, settings: EngineSettings) -> Engine:
+        seen.append(settings.device)
+        if settings.device != "cpu":
+            raise EngineError("out of memory on cuda at 64x48")
+        return torch_engine.TorchEngine(network, settings)
+
+    monkeypatch.setattr(engines, "create", full)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    weights = weight_file(tmp_path)
+    engine = engines.load_somehow(weights, settings("torch", tmp_path, device="auto"), tried)
+    assert seen == ["auto", "cpu"]
+    assert engine.note == "running in torch on cpu instead: out of memory on cuda at 64x48"
+    with pytest.raises(EngineError, match=r"^out of memory on cuda at 64x48$"):
+        engines.load_somehow(weights, settings("torch", tmp_path, device="cuda"), tried)
+
+
 def test_what_an_engine_cannot_do_is_refused(cache: Path) -> None:
     for wrong in ({"precision": "bfloat16"}, {"device": "cuda:7"}, {"device": "tpu"}):
         with pytest.raises(EngineError):
@@ -314,7 +370,7 @@ def test_what_a_fresh_start_is_is_found_out(cache: Path) -> None:
     pytest.importorskip("onnx")
     kinds = {of: [part.fresh for part in described(of, cache).state] for of in NETWORKS}
     assert kinds == {
-        "rainstream": ["frame", "zeros"],
+        "rainstream": ["frame", "zeros", "zeros", "zeros"],
         "prenet": ["zeros", "zeros"],
         "rranet": ["zeros"] * 8 + ["frame"],
         "semi_multiscale": [],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -98,6 +99,20 @@ def test_a_network_that_cannot_be_loaded_is_an_error_that_says_why(desk: Desk) -
     desk.derainer({"network.weights": "/nowhere/at/all.safetensors", **OFTEN})
     status, _ = Reports(desk).wait(": network", message="/nowhere/at/all.safetensors")
     assert status.level == DiagnosticStatus.ERROR
+
+
+def test_an_engine_that_is_not_there_is_replaced_and_the_reason_reported(
+    desk: Desk, faulty: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    weights = {"network.weights": str(faulty.weights), "engine.name": "openvino"}
+    node = desk.derainer({**weights, **EXACT, **OFTEN})
+    until(lambda: node.engine, "a loaded network")
+    status, values = Reports(desk).wait(": network", network="faulty")
+    assert status.level == DiagnosticStatus.WARN
+    assert status.message == f"faulty on cpu: {values['note']}"
+    assert values["engine"] == "torch"
+    assert values["note"].startswith("running in torch on cpu instead: openvino is not installed")
 
 
 def test_it_is_said_that_nobody_subscribes_nobody_publishes_or_nothing_arrives(desk: Desk) -> None:

@@ -152,6 +152,45 @@ def test_what_breaks_in_the_network_is_one_line() -> None:
     assert "\n" not in str(raised.value)
 
 
+class Small(Identity):
+    """Fits no more than some frames into memory."""
+
+    def __init__(self, room: int, error: Exception) -> None:
+        super().__init__()
+        self.room, self.error = room, error
+
+    def forward(self, frame: Tensor, state: State = ()) -> Output:
+        if len(frame) > self.room:
+            raise self.error
+        return super().forward(frame, state)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        MemoryError(),
+    ],
+    ids=["GPU", "CPU", "numpy"],
+)
+def test_where_memory_runs_out_batches_become_smaller_and_stay_so(error: Exception) -> None:
+    network = Small(2, error)
+    one = engine(network)
+    images = [noise(8, 8, seed=seed) for seed in range(5)]
+    results = one.step(images, [None] * 5)
+    for image, result in zip(images, results, strict=True):
+        assert np.array_equal(result.image, image)
+    assert [len(seen) for seen in network.seen] == [2, 2, 1]
+    assert one.note == "out of memory with 5 cameras at once; now 2"
+    again = one.step(images, [result.state for result in results])
+    assert np.array_equal(again[4].image, images[4])
+    assert len(network.seen) == 6
+    network.room = 0
+    with pytest.raises(EngineError, match="out of memory on cpu at 8x8"):
+        one.step(images, [None] * 5)
+
+
 def test_bfloat16_is_within_a_few_grey_levels_of_float32() -> None:
     def cleaned(precision: str) -> Image:
         torch.manual_seed(0)
