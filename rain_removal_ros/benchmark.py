@@ -51,6 +51,8 @@ class Case:
     width: int
     height: int
     cameras: int
+    threads: int = 0
+    """CPU threads; 0 for as many as cores."""
 
     def __str__(self) -> str:
         return (
@@ -82,6 +84,7 @@ class Measured:
     width: int
     height: int
     cameras: int
+    threads: int
     ms_median: float
     ms_p95: float
     repetitions: int
@@ -102,6 +105,7 @@ def cases(
     stages: Sequence[int] = (0,),
     sizes: Sequence[tuple[int, int]] = ((640, 480),),
     cameras: Sequence[int] = (1,),
+    threads: int = 0,
     weights: Callable[[str], str] = lambda name: "",
 ) -> list[Case]:
     """Every combination there is: a network without stages has but one number of them.
@@ -116,7 +120,7 @@ def cases(
     for (width, height), several, subject in itertools.product(sizes, cameras, subjects):
         counts = stages if networks.module(subject[0]).Network.facts.stages > 1 else (0,)
         found += [
-            Case(*subject, engine, device, precision, count, width, height, several)
+            Case(*subject, engine, device, precision, count, width, height, several, threads)
             for engine, device, precision, count in itertools.product(
                 engines, devices, precisions, counts
             )
@@ -217,6 +221,7 @@ class _Run:
             width=case.width,
             height=case.height,
             cameras=case.cameras,
+            threads=case.threads,
             ms_median=round(statistics.median(times), 3),
             ms_p95=round(times[math.ceil(0.95 * len(times)) - 1], 3),
             repetitions=len(times),
@@ -242,7 +247,12 @@ def _load(case: Case) -> tuple[Engine, float, int, Needs]:
     needs = Needs.of(network)
     settings = build(
         EngineSettings,
-        {"name": case.engine, "device": case.device, "precision": case.precision},
+        {
+            "name": case.engine,
+            "device": case.device,
+            "precision": case.precision,
+            "threads": case.threads,
+        },
     )
     return engines.create(network, settings), gmacs, parameters, needs
 

@@ -53,6 +53,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser, "cameras", _at_least(1), [1], "N", "cameras cleaned in one batch (default: 1)"
     )
     parser.add_argument(
+        "--threads",
+        type=_at_least(0),
+        default=0,
+        metavar="N",
+        help="CPU threads of every engine; 0, the default, for as many as cores",
+    )
+    parser.add_argument(
         "--repeat",
         type=_at_least(1),
         default=20,
@@ -110,6 +117,7 @@ def run(args: argparse.Namespace) -> int:
         stages=_flat(args.stages),
         sizes=_flat(args.sizes),
         cameras=_flat(args.cameras),
+        threads=args.threads,
         weights=_no_weights if args.untrained else _shipped,
     )
     said = _progress if sys.stderr.isatty() else _nothing

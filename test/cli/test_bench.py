@@ -37,15 +37,17 @@ def case(**changes: Any) -> Case:
 
 def test_what_can_be_measured_is_written_and_the_rest_is_said(tmp_path: Path, capsys: Any) -> None:
     arguments = ["--networks", "prenet", "--sizes", "32x24", "--stages", "2", "--cameras", "3"]
-    how = ["--precisions", "bfloat16", "--repeat", "3", "--untrained", "--devices", "quantum"]
+    how = ["--precisions", "bfloat16", "--repeat", "3", "--untrained", "--threads", "1"]
+    where = ["--devices", "quantum", "cpu"]
     out = tmp_path / "out.json"
-    assert main(["bench", *arguments, *how, "cpu", "--json", str(out)]) == 1
+    assert main(["bench", *arguments, *how, *where, "--json", str(out)]) == 1
     written = json.loads(out.read_text())
     assert written["manifest"]["package"] == "rain_removal_ros"
     (row,) = written["results"]
     assert (row["network"], row["engine"], row["device"]) == ("prenet", "torch", "cpu")
     assert (row["width"], row["height"], row["precision"]) == (32, 24, "bfloat16")
     assert (row["stages"], row["cameras"], row["repetitions"]) == (2, 3, 3)
+    assert (row["threads"], written["manifest"]["threads"]) == (1, 1)
     assert 0 < row["ms_median"] <= row["ms_p95"]
     network = networks.create("prenet", stages=2)
     assert row["gmacs"] == pytest.approx(macs(network, width=32, height=24) / 1e9, abs=1e-3)
