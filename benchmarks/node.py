@@ -38,6 +38,7 @@ os.environ.setdefault(
     str(HERE.parent / "config" / "fastdds.xml"),
 )
 
+import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import rclpy  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
@@ -156,8 +157,21 @@ class Bench:
 
 
 def noise(size: tuple[int, int], seed: int = 0) -> Image:
+    return picture(np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8))
+
+
+def drive(size: tuple[int, int], number: int, seed: int) -> Image:
+    """A scene that moves by a pixel a frame behind streaks that do not stay."""
     height, width = size
-    pixels = np.random.default_rng(seed).integers(0, 256, height * width * 3, np.uint8)
+    coarse = np.random.default_rng(seed).integers(0, 256, (12, 20, 3), np.uint8)
+    scene = cv2.resize(coarse, (2 * width, height), interpolation=cv2.INTER_CUBIC)
+    streaks = np.random.default_rng((seed, number)).random((height // 8, width, 1)) > 0.98
+    shown = np.roll(scene, -number, axis=1)[:, :width]
+    return picture(np.where(streaks.repeat(8, axis=0), np.uint8(230), shown))
+
+
+def picture(pixels: np.ndarray[Any, Any]) -> Image:
+    height, width = pixels.shape[:2]
     message = Image(height=height, width=width, encoding="bgr8", step=3 * width)
     message.header.frame_id = "camera"
     message.data = array("B", pixels.tobytes())
@@ -302,7 +316,7 @@ def _sets(
             stamp_ns = (number + 1) * 33_000_000
             began = time.perf_counter()
             for index, publisher in enumerate(bench.cameras):
-                message = noise(size, seed=4 * number + index)
+                message = drive(size, number, seed=index)
                 codec.set_stamp(message.header, stamp_ns)
                 publisher.publish(message)
             if not bench.until(lambda at=stamp_ns: all(at in a for a in bench.answers), 60.0):

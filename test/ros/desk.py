@@ -82,6 +82,11 @@ class Inbox:
             assert done, f"{len(self.messages)} of {number} in {timeout_s:g} s"
             return list(self.messages)
 
+    def any_within(self, timeout_s: float) -> bool:
+        """Whether anything comes in this time."""
+        with self._more:
+            return self._more.wait_for(lambda: bool(self.messages), timeout_s)
+
     def clear(self) -> None:
         with self._more:
             self.messages.clear()
@@ -158,7 +163,7 @@ class Desk:
     ) -> Inbox:
         """A subscription, and all it receives."""
         inbox = Inbox()
-        self.tools.create_subscription(kind, topic, inbox, _qos(reliable, 10))
+        self.tools.create_subscription(kind, topic, inbox, _qos(reliable, 100))
         return inbox
 
     def listened(self, publisher: Any) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from ros.desk import Desk, Faulty, message, picture, pixels, until
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
+from sensor_msgs.msg import CameraInfo, CompressedImage, RegionOfInterest
 from std_msgs.msg import Float32
 
 from rain_removal_ros import codec
@@ -314,11 +314,14 @@ def test_quality_of_service_can_be_overridden_and_each_topic_keeps_its_own(desk:
 
 
 def test_large_best_effort_images_pass_with_the_profile_that_ships(desk: Desk) -> None:
-    desk.derainer({"bypass.mode": "always"})
+    desk.process("-p", "bypass.mode:=always")
     camera, clean = desk.publisher(reliable=False), desk.inbox(reliable=False)
     desk.listened(camera)
-    large = np.zeros((1080, 1920, 3), np.uint8)
-    for index in range(5):
-        camera.publish(message(large, stamp_ns=index))
-        clean.wait(lambda one, index=index: one.header.stamp.nanosec == index)
-    assert isinstance(clean.messages[0], Image)
+    large = message(np.zeros((1080, 1920, 3), np.uint8))
+    passed = 0
+    for _ in range(10):
+        clean.clear()
+        camera.publish(large)
+        passed += clean.any_within(2.0)
+    # Without the profile, two in a hundred do at best.
+    assert passed > 5
