@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,26 @@ import recordings
 
 from rain_removal_ros import checkpoints, cli, networks
 from rain_removal_ros.bags import open_recording
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+ASK = """
+<script>
+Element.prototype.setPointerCapture = () => {};  // there is no pointer, only its event
+addEventListener("load", () => {
+  const frame = document.querySelector(".slider .frame"), box = frame.getBoundingClientRect();
+  const at = {clientX: box.left + 0.25 * box.width, buttons: 1};
+  frame.dispatchEvent(new PointerEvent("pointerdown", at));
+  const drawn = [...document.querySelectorAll("svg")].filter((plot) => {
+    const shape = plot.querySelector("polyline, rect, circle");
+    return shape && shape.getBoundingClientRect().height > 0;
+  });
+  document.title = JSON.stringify({
+    plots: drawn.length,
+    at: Number.parseFloat(frame.style.getPropertyValue("--at")),
+  });
+});
+</script>
+"""
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +64,39 @@ def test_a_recording_is_cleaned_judged_and_reported(
     assert (result["frames"], result["engine"]["network"]) == (6, "rainstream")
     assert result["settings"]["network.weights"] == str(weights)
     assert len(result["each_frame"]["/camera/image_raw"]) == 6
-    html = page.read_text()
-    assert "/camera/image_raw" in html
-    assert "http" not in html.replace("http://www.w3.org", "")
+    content = page.read_text()
+    assert "/camera/image_raw" in content
+    assert "http" not in content.replace("http://www.w3.org", "")
     with open_recording(out) as recording:
         assert recording.counts.total() == 18 + 4 * 6
+
+
+@pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here")
+def test_in_a_browser_the_report_draws_slides_and_has_no_error(
+    bag: Path, weights: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "report.html"
+    assert replay(weights, bag, "-o", tmp_path / "out", "--report", page) == 0
+    page.write_text(page.read_text() + ASK)
+    assert BROWSER
+    shown = subprocess.run(
+        [
+            BROWSER,
+            *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
+            *("--disable-background-networking", "--disable-component-update"),
+            *("--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}"),
+            *("--virtual-time-budget=5000", "--dump-dom", page.as_uri()),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert "CONSOLE" not in shown.stderr
+    told = shown.stdout.partition("<title>")[2].partition("</title>")[0]
+    said = json.loads(html.unescape(told))
+    assert said["plots"] >= 3
+    assert said["at"] == pytest.approx(25, abs=1)
 
 
 @pytest.mark.parametrize(
