@@ -315,8 +315,7 @@ def _refuse_what_cannot_fit(case: Case, engine: Engine, needs: Needs) -> None:
     from rain_removal_ros.tiling import memory_left
 
     pixels = case.width * case.height
-    at_once = case.cameras if engine.name == "torch" else 1
-    needed = pixels * (needs.working * at_once + needs.state * case.cameras)
+    needed = pixels * (needs.working + needs.state * case.cameras)
     if needed > (left := memory_left(engine.device)):
         raise EngineError(
             f"it may take {needed / 2**30:.1f} GiB, and {left / 2**30:.1f} GiB may be used"

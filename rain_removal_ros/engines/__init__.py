@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["NAMES", "Cleaned", "Engine", "create", "load", "load_somehow"]
 
 NAMES = ("torch", "onnxruntime", "openvino")
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,23 +74,15 @@ class Engine(Protocol):
 def create(network: Network, settings: EngineSettings) -> Engine:
     """The engine that ``settings`` ask for, running ``network``.
 
-    One that is asked for by name and cannot be had is an ``EngineError``; "auto" then takes torch.
+    One that cannot be had is an ``EngineError``.
+    "auto" is torch: on a CPU no other was faster by more than 7 % in the same precision, bfloat16
+    is faster still where the CPU multiplies it, and nothing has to be built.
     """
-    from rain_removal_ros.engines import torch
+    if settings.name in ("auto", "torch"):
+        from rain_removal_ros.engines.torch import TorchEngine
 
-    name = settings.name
-    note = ""
-    if name == "auto" and not torch.is_first_choice(network, settings):
-        try:
-            return create(network, dataclasses.replace(settings, name="onnxruntime"))
-        except EngineError as error:
-            note = f"running in torch: {_first_line(error)}"
-            _log.warning(note)
-    if name in ("auto", "torch"):
-        made = torch.TorchEngine(network, settings)
-        made.note = note
-        return made
-    module = importlib.import_module(f"{__name__}.{name}")
+        return TorchEngine(network, settings)
+    module = importlib.import_module(f"{__name__}.{settings.name}")
     engine: Engine = module.create(network, settings)
     return engine
 

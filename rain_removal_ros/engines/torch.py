@@ -23,6 +23,9 @@ from rain_removal_ros.frames import Image
 from rain_removal_ros.networks._base import Network, Output, State
 from rain_removal_ros.settings import EngineSettings
 
+_CPU_BATCH = 640 * 480
+"""Pixels that cameras may have together to be one batch on a CPU. Larger batches take up to 1.5
+times as long as one camera after the other, and their memory adds up."""
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -75,12 +78,20 @@ class TorchEngine:
         targets = into or [None] * len(images)
         results: list[Cleaned] = []
         while len(results) < len(images):
-            part = slice(len(results), len(results) + (self._at_once or len(images)))
+            part = slice(len(results), len(results) + self._batch(images))
             try:
                 results += self._clean(images[part], states[part], targets[part], attention)
             except (RuntimeError, MemoryError) as error:
                 self._make_do(len(images[part]), images[0].shape, error)
         return results
+
+    def _batch(self, images: Sequence[Image]) -> int:
+        """How many cameras to clean at once."""
+        most = len(images)
+        if self._device.type == "cpu":
+            height, width = images[0].shape[:2]
+            most = max(1, _CPU_BATCH // (height * width))
+        return min(most, self._at_once or most)
 
     def _make_do(self, cameras: int, shape: tuple[int, ...], error: Exception) -> None:
         """Go on with smaller batches where memory ran out; raise where they cannot be smaller."""
@@ -201,18 +212,6 @@ def _precision(name: str, device: torch.device) -> str:
     if device.type == "cuda":
         return "float16"
     return "bfloat16" if _bfloat16_is_fast() else "float32"
-
-
-def is_first_choice(network: Network, settings: EngineSettings) -> bool:
-    """Whether torch is what "auto" takes.
-
-    ONNX Runtime was 1.1 to 1.4 times as fast as torch on a CPU in float32, and took 1.3 times as
-    long as torch in bfloat16 on a CPU made for that. Stages would be fixed in its graph, so
-    a network that has some stays here.
-    """
-    plain_cpu = settings.device in ("auto", "cpu") and _device(settings.device).type == "cpu"
-    reduced = settings.precision != "auto" or _bfloat16_is_fast()
-    return not plain_cpu or reduced or settings.compile or network.stages > 1
 
 
 def _bfloat16_is_fast() -> bool:

@@ -191,6 +191,18 @@ def test_where_memory_runs_out_batches_become_smaller_and_stay_so(error: Excepti
         one.step(images, [None] * 5)
 
 
+def test_on_a_cpu_only_small_frames_are_batched() -> None:
+    network = Identity()
+    one = engine(network)
+    for size, batches in (((240, 320), [4, 1]), ((360, 480), [1, 1, 1, 1, 1])):
+        network.seen.clear()
+        images = [noise(*size, seed=seed) for seed in range(5)]
+        results = one.step(images, [None] * 5)
+        assert [len(seen) for seen in network.seen] == batches
+        for image, result in zip(images, results, strict=True):
+            assert np.array_equal(result.image, image)
+
+
 def test_bfloat16_is_within_a_few_grey_levels_of_float32() -> None:
     def cleaned(precision: str) -> Image:
         torch.manual_seed(0)
