@@ -31,11 +31,11 @@ def built(
 ) -> tuple[bytes, Description]:
     """The network's graph, from the cache or newly exported into it.
 
-    ``engine`` is its name and version.
+    ``engine`` is its name and version, ``device`` where it runs, with the driver if there is one.
     """
     from rain_removal_ros.export import export, write
 
-    path = _folder(settings) / f"{_key(network, stages or network.stages, engine, device)}.onnx"
+    path = folder(settings) / f"{_key(network, stages or network.stages, engine, device)}.onnx"
     try:
         return _read(path)
     except FileNotFoundError:
@@ -63,7 +63,8 @@ def _read(path: Path) -> tuple[bytes, Description]:
     return graph, Description.from_json(sealed["graph"])
 
 
-def _folder(settings: EngineSettings) -> Path:
+def folder(settings: EngineSettings) -> Path:
+    """Where built engines lie."""
     if settings.cache:
         return Path(settings.cache).expanduser()
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

@@ -6,11 +6,14 @@ the device. A file that ``rain-removal export`` wrote runs without torch.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rain_removal_ros.engines._cache import built, folder
 from rain_removal_ros.engines._graph import METADATA_KEY, Description, GraphEngine, Planes
 from rain_removal_ros.errors import EngineError
 from rain_removal_ros.settings import EngineSettings
@@ -23,13 +26,12 @@ NAME = "onnxruntime"
 
 def create(network: Network, settings: EngineSettings) -> GraphEngine:
     """An engine for a network, exported once and then taken from the cache."""
-    from rain_removal_ros.engines._cache import built
-
     version = f"{NAME} {_runtime().__version__}"
     device = _device(settings.device)
+    runs_on = device if device == "cpu" else f"{device}, {_driver()}"
 
     def load(stages: int) -> _Session:
-        graph, facts = built(network, settings, stages=stages, engine=version, device=device)
+        graph, facts = built(network, settings, stages=stages, engine=version, device=runs_on)
         return _Session(graph, facts, settings, device)
 
     return GraphEngine(NAME, load)
@@ -63,7 +65,7 @@ class _Session:
         self.device = device
         self._kind, _, index = device.partition(":")
         self._index = int(index or 0)
-        providers, self.precision = _providers(settings, self._kind, self._index)
+        providers, self.precision = _providers(graph, settings, self._kind, self._index)
         options = runtime.SessionOptions()
         options.intra_op_num_threads = settings.threads
         # Threads that spin while they wait take the cores from whatever else runs on a robot.
@@ -125,8 +127,16 @@ def _device(name: str) -> str:
     return name
 
 
+def _driver() -> str:
+    """The version of the GPU's driver, on systems that tell."""
+    for file in ("/proc/driver/nvidia/version", "/etc/nv_tegra_release"):
+        with suppress(OSError):
+            return Path(file).read_text(encoding="utf-8").splitlines()[0]
+    return ""
+
+
 def _providers(
-    settings: EngineSettings, kind: str, index: int
+    graph: bytes, settings: EngineSettings, kind: str, index: int
 ) -> tuple[list[tuple[str, dict[str, Any]]], str]:
     """Whom to ask for each operation, the first that can, and the precision they compute in."""
     cpu: tuple[str, dict[str, Any]] = ("CPUExecutionProvider", {})
@@ -135,7 +145,14 @@ def _providers(
     if kind == "cuda":
         found.insert(0, ("CUDAExecutionProvider", {"device_id": index}))
     if settings.precision == "float16" and _has_tensorrt(kind):
-        options = {"device_id": index, "trt_fp16_enable": True}
+        # Building takes minutes. TensorRT names what it keeps by its version, GPU and sizes.
+        key = hashlib.sha256(graph + _driver().encode()).hexdigest()[:20]
+        options = {
+            "device_id": index,
+            "trt_fp16_enable": True,
+            "trt_engine_cache_enable": True,
+            "trt_engine_cache_path": str(folder(settings) / f"tensorrt-{key}"),
+        }
         found.insert(0, ("TensorrtExecutionProvider", options))
         precision = "float16"
     if settings.precision not in ("auto", precision):

@@ -218,6 +218,13 @@ def test_a_graph_is_built_once_and_again_only_for_other_weights(name: str, tmp_p
     assert len(files(tmp_path)) == 4
 
 
+def test_a_graph_is_built_again_for_another_driver(tmp_path: Path) -> None:
+    chosen = settings("onnxruntime", tmp_path)
+    for driver in ("550", "550", "551"):
+        _cache.built(network("prenet"), chosen, stages=0, engine="x 1", device=f"cuda, {driver}")
+    assert len(files(tmp_path)) == 4
+
+
 @pytest.mark.parametrize("which", ["graph", "description", "missing", "nonsense"])
 def test_a_damaged_cache_is_built_anew(
     which: str, cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -368,4 +375,4 @@ def test_the_cache_lies_in_the_users_cache_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert _cache._folder(EngineSettings()) == tmp_path / "rain_removal_ros" / "engines"
+    assert _cache.folder(EngineSettings()) == tmp_path / "rain_removal_ros" / "engines"
