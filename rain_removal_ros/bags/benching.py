@@ -60,7 +60,7 @@ def attempts(base: Settings, wanted: Sequence[str]) -> list[Attempt]:
             key, equals, value = pair.partition("=")
             if not equals:
                 raise BagError(f"--try is NAME:setting=value,setting=value, not {text!r}")
-            changes[key.strip()] = yaml.safe_load(value)
+            changes[key.strip()] = yaml.safe_load(value) if value.strip() else ""
         found.append(Attempt(name, replace(base, changes)))
     names = [attempt.name for attempt in found]
     if len(set(names)) < len(names):

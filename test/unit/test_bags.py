@@ -23,6 +23,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from rain_removal_ros import codec, engines, networks
 from rain_removal_ros.bags import create, find_recordings, open_recording
+from rain_removal_ros.bags.benching import attempts
 from rain_removal_ros.bags.judging import Judge
 from rain_removal_ros.bags.messages import Channel, decoded
 from rain_removal_ros.bags.replaying import Replayed, Wishes, replay
@@ -31,7 +32,7 @@ from rain_removal_ros.bags.salvage import SalvagedMcap
 from rain_removal_ros.engines import Cleaned, Engine
 from rain_removal_ros.errors import BagError
 from rain_removal_ros.frames import Frame
-from rain_removal_ros.settings import EngineSettings, Settings
+from rain_removal_ros.settings import EngineSettings, NetworkSettings, Settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -744,6 +745,17 @@ def test_the_worst_moments_come_first_and_few_pictures_are_kept(tmp_path: Path) 
     losses = [moment.score.badness for moment in moments[:8]]
     assert losses == sorted(losses, reverse=True)
     assert losses[0] == max(score.badness for score in judge.scores()["/camera"])
+
+
+def test_settings_to_be_tried_are_read_as_yaml_and_nothing_is_an_empty_text() -> None:
+    base = Settings(network=NetworkSettings(weights="mine.safetensors"))
+    wanted = "other, slow:network.name=prenet,network.weights=,stream.strength=0.5"
+    (attempt,) = attempts(base, [wanted])
+    assert attempt.name == "other, slow"
+    assert (attempt.settings.network.name, attempt.settings.network.weights) == ("prenet", "")
+    assert attempt.settings.stream.strength == 0.5
+    with pytest.raises(BagError, match="not 'a:b'"):
+        attempts(base, ["a:b"])
 
 
 # --- Long recordings -----------------------------------------------------------------------------
