@@ -25,8 +25,8 @@ from rain_removal_ros.ros.process import Spinner
 
 ROOT = Path(__file__).resolve().parents[2]
 NETWORKS = Path(__file__).parent / "networks"
-PATIENCE_S = 30.0
-"""How long to wait for what must come; the machine may be busy."""
+PATIENCE_S = 120.0
+"""How long to wait for what must come: a crowded machine takes half a minute to start a process."""
 
 
 def _is_jazzy() -> bool:

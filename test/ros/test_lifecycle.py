@@ -13,7 +13,7 @@ import pytest
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.lifecycle import TransitionCallbackReturn
-from ros.desk import Desk, Faulty, message, picture, pixels, until
+from ros.desk import PATIENCE_S, Desk, Faulty, message, picture, pixels, until
 from std_srvs.srv import SetBool, Trigger
 
 EXACT = {"engine.precision": "float32", "engine.threads": 1, "stream.scene_cut": 0.0}
@@ -120,7 +120,7 @@ def test_cleaning_is_switched_off_and_on(desk: Desk, faulty: Faulty) -> None:
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Exit code and what was said on stderr."""
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=PATIENCE_S)
     return process.returncode, said
 
 

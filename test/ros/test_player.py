@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import recordings
-from ros.desk import Desk, Inbox, until
+from ros.desk import PATIENCE_S, Desk, Inbox, until
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 from std_srvs.srv import SetBool
@@ -146,7 +146,7 @@ def test_the_command_plays_until_a_signal_ends_it(
     )  # fmt: skip
     images.count(8)
     process.send_signal(number)
-    said, error = process.communicate(timeout=30)
+    said, error = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, error) == (0, "")
     assert "messages played" in said
     assert "left out: /odd, as their_msgs/msg/Odd is not installed" in said

@@ -19,7 +19,7 @@ from rain_removal_ros.errors import RainRemovalError
 from rain_removal_ros.ros.simulator import Pace, SimCameraSettings
 from rain_removal_ros.settings import reference
 
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 """On a busy machine the camera takes long to start."""
 SIZE = ("-p", "scene.width:=96", "-p", "scene.height:=64")
 QUICK = (*SIZE, "-p", "scene.fps:=10.0", "-p", "loop_s:=0.5")

@@ -325,6 +325,6 @@ def test_large_best_effort_images_pass_with_the_profile_that_ships(desk: Desk) -
     for _ in range(10):
         clean.clear()
         camera.publish(large)
-        passed += clean.any_within(2.0)
+        passed += clean.any_within(10.0)
     # Without the profile, two in a hundred do at best.
     assert passed > 5
