@@ -1,0 +1,62 @@
+"""``scripts/ablations``: what it would train exists, and what it says of results is right."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from rain_removal_ros import networks
+from rain_removal_ros.training import load_recipe
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    loader = SourceFileLoader("ablations", str(REPOSITORY / "scripts/ablations"))
+    spec = importlib.util.spec_from_loader("ablations", loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["ablations"] = module  # where dataclasses look their types up
+    loader.exec_module(module)
+    return module
+
+
+def test_every_variant_is_a_network_unlike_the_others(script: ModuleType) -> None:
+    for study in script.STUDIES.values():
+        recipe = load_recipe(REPOSITORY / "config/train" / f"{study.recipe}.yaml")
+        fields = {key: value for key, value in recipe.network.items() if key != "name"}
+        configs = [
+            networks.create(recipe.network["name"], **{**fields, **variant}).config
+            for variant in study.variants.values()
+        ]
+        assert len(set(configs)) == len(configs) > 1
+
+
+def test_no_study_trains_on_what_it_is_measured_on(script: ModuleType) -> None:
+    held_out = {settings.path: settings.only_every for settings in script.HELD_OUT.values()}
+    for study in script.STUDIES.values():
+        recipe = load_recipe(REPOSITORY / "config/train" / f"{study.recipe}.yaml")
+        for source in recipe.data.sources:
+            assert source.path not in held_out or source.skip_every == held_out[source.path] > 0
+            assert source.path != "video"  # the folder of a video that is held out
+
+
+def test_an_even_error_costs_likeness_and_causes_no_flicker(script: ModuleType) -> None:
+    clean = np.random.default_rng(0).integers(0, 200, (3, 16, 16, 3), dtype=np.uint8)
+    even = script.scores([clean + np.uint8(20)], [clean])
+    # 20 levels of RGB are 20 * 219 / 255 of Y.
+    assert even["PSNR-Y"] == pytest.approx(20 * np.log10(255 / (20 * 219 / 255)))
+    assert even["flicker"] == pytest.approx(0)
+    flashing = clean + np.array([0, 20, 0], np.uint8)[:, None, None, None]
+    assert script.scores([flashing], [clean])["flicker"] == pytest.approx(20 * 219 / 255)
+
+
+def test_the_spread_is_how_far_the_furthest_seed_is_from_the_mean(script: ModuleType) -> None:
+    assert script.shown([30.0, 31.0, 29.9]) == "30.30 ± 0.70"
