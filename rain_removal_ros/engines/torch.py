@@ -7,7 +7,8 @@ one pass from floats to bytes, into the outgoing message where the caller wants 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import cv2
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rain_removal_ros.engines import Cleaned
+from rain_removal_ros.engines._compiled import CompiledNetwork
 from rain_removal_ros.engines._pixels import WHITE, extend_edges
 from rain_removal_ros.errors import EngineError
 from rain_removal_ros.frames import Image
@@ -47,7 +49,9 @@ class TorchEngine:
         if self._dtype != torch.float32:
             _keep_convolutions_in(network, self._dtype)
         self.network = network
-        self._run = torch.compile(network) if settings.compile else network
+        self._run: Callable[[Tensor, State], Output] = network
+        if settings.compile:
+            self._run = CompiledNetwork(network, self._computing, self._say)
         self.network_name = type(network).__module__.rpartition(".")[2]
         self.device = str(self._device)
         self.precision = str(self._dtype).removeprefix("torch.")
@@ -120,10 +124,20 @@ class TorchEngine:
         return self._download(output, height, width, attention, into)
 
     def _forward(self, frames: Tensor, state: State) -> Output:
+        with self._computing():
+            return self._run(frames, state)
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
         reduced = self._dtype != torch.float32
-        with torch.autocast(self._device.type, dtype=self._dtype, enabled=reduced):
-            output: Output = self._run(frames, state)
-        return output
+        with (
+            torch.inference_mode(),
+            torch.autocast(self._device.type, dtype=self._dtype, enabled=reduced),
+        ):
+            yield
+
+    def _say(self, note: str) -> None:
+        self.note = note
 
     def _upload(self, images: Sequence[Image]) -> Tensor:
         """The frames as B x 3 x H x W floats on the device, padded to what the network takes."""

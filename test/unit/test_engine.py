@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -201,6 +203,74 @@ def test_on_a_cpu_only_small_frames_are_batched() -> None:
         assert [len(seen) for seen in network.seen] == batches
         for image, result in zip(images, results, strict=True):
             assert np.array_equal(result.image, image)
+
+
+class Compiler:
+    """Stands in for torch's, which takes minutes: what it makes shows that it was used."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+        self.broken = False
+        self.calls: list[tuple[int, ...]] = []
+
+    def __call__(self, network: Identity, **options: object) -> Callable[..., Output]:
+        def compiled(frames: Tensor, state: State) -> Output:
+            self.go_on.wait(30)
+            if self.broken:
+                raise RuntimeError("no compiler\nand more")
+            self.calls.append(tuple(frames.shape[2:]))
+            return network.forward(frames, state)
+
+        return compiled
+
+
+def test_the_first_size_is_compiled_at_once_and_others_beside_the_running_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiler = Compiler()
+    monkeypatch.setattr(torch, "compile", compiler)
+    compiler.go_on.set()
+    one = engine(Identity(), compile=True)
+    (first,) = one.step([noise(8, 8)], [None])
+    assert compiler.calls.count((8, 8)) > 1
+    compiler.go_on.clear()
+    larger = noise(16, 16)
+    (second,) = one.step([larger], [None])  # would wait for ever if it waited
+    assert np.array_equal(second.image, larger)
+    assert one.note == "compiling for 16x16, uncompiled meanwhile"
+    assert (16, 16) not in compiler.calls
+    compiler.go_on.set()
+    join_compilation()
+    assert one.note == ""
+    before = compiler.calls.count((16, 16))
+    one.step([larger], [second.state])
+    assert compiler.calls.count((16, 16)) == before + 1
+    one.step([noise(8, 8)], [first.state])
+    assert compiler.calls[-1] == (8, 8)
+
+
+def test_what_cannot_be_compiled_runs_uncompiled_or_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiler = Compiler()
+    monkeypatch.setattr(torch, "compile", compiler)
+    compiler.go_on.set()
+    one = engine(Identity(), compile=True)
+    one.step([noise(8, 8)], [None])
+    compiler.broken = True
+    larger = noise(16, 16)
+    one.step([larger], [None])
+    join_compilation()
+    assert one.note == "uncompiled for 16x16: no compiler"
+    assert np.array_equal(one.step([larger], [None])[0].image, larger)
+    with pytest.raises(EngineError, match=r"failed: no compiler$"):
+        engine(Identity(), compile=True).step([noise(8, 8)], [None])
+
+
+def join_compilation() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "compile":
+            thread.join(30)
 
 
 def test_bfloat16_is_within_a_few_grey_levels_of_float32() -> None:
