@@ -181,7 +181,8 @@ class Network(_base.Network):
         # Between frames in the rain, motion can be told for the view as a whole only; between the
         # clean ones it was told everywhere, a frame ago. Things go on as they went; what shakes is
         # the camera.
-        flow = _shifted(motion, before, small)
+        # Nothing moves at a fresh start, also where it is told by zeros, as in an exported graph.
+        flow = _shifted(motion, before, small) * hidden[:, -1:]
         fine_flow = F.interpolate(flow * 8, scale_factor=8.0, mode="bilinear", align_corners=False)
         return _warp(past, fine_flow), _warp(hidden, flow)
 
@@ -190,7 +191,8 @@ class Network(_base.Network):
         if not state:
             batch, _, height, width = clean.shape
             return clean.new_zeros(batch, 2, height // 8, width // 8)
-        return displacement(state[0].mean(1, keepdim=True), clean.mean(1, keepdim=True))
+        motion = displacement(state[0].mean(1, keepdim=True), clean.mean(1, keepdim=True))
+        return motion * state[1][:, -1:]
 
 
 def _folded(planes: Tensor) -> Tensor:
