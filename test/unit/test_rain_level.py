@@ -28,8 +28,8 @@ def measured(clip: np.ndarray) -> float:
     return [gauge.update(frame) for frame in clip][-1]
 
 
-def drawn(clip: np.ndarray, severity: float, seed: int) -> np.ndarray:
-    fallen = rain.sample(np.random.default_rng(seed), severity=severity)
+def drawn(clip: np.ndarray, severity: float, seed: int, style: str = "shower") -> np.ndarray:
+    fallen = rain.sample(np.random.default_rng(seed), severity=severity, style=style)
     assert not fallen.clear
     return rain.render_frames(clip, fallen)
 
@@ -38,9 +38,9 @@ def test_a_clear_moving_scene_is_no_rain() -> None:
     assert measured(scene()) < BypassSettings().off_below
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_rain_is_seen_through_the_motion(seed: int) -> None:
-    assert measured(drawn(scene(), 0.6, seed)) > BypassSettings().on_above
+@pytest.mark.parametrize("style", ["sparse", "crossed", "grain", "heavy", "shower"])
+def test_rain_is_seen_through_the_motion(style: str) -> None:
+    assert measured(drawn(scene(), 0.6, 1, style)) > BypassSettings().on_above
 
 
 def test_levels_are_shares_even_for_noise_and_for_nothing() -> None:
@@ -64,12 +64,14 @@ def test_another_size_or_a_reset_begins_anew() -> None:
 
 
 def test_rain_on_real_roads_is_told_from_clear_weather(shared_data: Path) -> None:
-    clear, rainy = [], []
+    clear, light, hard = [], [], []
     for number, name in enumerate(("country_road", "desert", "highway", "seattle_street")):
         video = cv2.VideoCapture(str(shared_data / "video" / f"{name}.mp4"))
         video.set(cv2.CAP_PROP_POS_FRAMES, 100)
         frames = [video.read()[1] for _ in range(4)]
         clip = np.stack([cv2.resize(frame[..., ::-1], (640, 360)) for frame in frames])
         clear.append(measured(clip))
-        rainy += [measured(drawn(clip, share, number + 1)) for share in (0.3, 0.8)]
-    assert max(clear) < BypassSettings().on_above < min(rainy)
+        light.append(measured(drawn(clip, 0.3, number + 1)))
+        hard.append(measured(drawn(clip, 0.8, number + 1)))
+    assert max(clear) < min(light)
+    assert max(clear) < BypassSettings().on_above < min(hard)
