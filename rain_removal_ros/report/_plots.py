@@ -11,7 +11,7 @@ from rain_removal_ros.report._page import Html, text
 from rain_removal_ros.report._style import COLOURS, MARKS
 
 _WIDTH, _HEIGHT = 420, 280
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 28, 42
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 22, 28, 42
 _COLOURS = 6
 _DASHES = ("", "7 3", "2 3", "9 3 2 3")
 """Told apart without colour too: on paper, and by those who do not see it."""
