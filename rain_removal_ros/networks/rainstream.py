@@ -157,7 +157,7 @@ class Network(_base.Network):
             clean = torch.addcmul(maps[:, 3:], clean, maps[:, :3])
         if self.gate is not None:
             trust = streaks[:, 4:].sigmoid() * F.interpolate(known, scale_factor=8.0)
-            clean = torch.lerp(clean, past, trust)
+            clean = torch.lerp(clean, _plausible(past, clean), trust)
         clean = clean.clamp_(0, 1)
         if self.gate is not None:
             carried = (clean, torch.cat([hidden.float(), torch.ones_like(known)], 1))
@@ -180,9 +180,9 @@ class Network(_base.Network):
         motion, before = state[2:]
         # Between frames in the rain, motion can be told for the view as a whole only; between the
         # clean ones it was told everywhere, a frame ago. Things go on as they went; what shakes is
-        # the camera.
+        # the camera, and what varies is how long it takes to the next frame.
         # Nothing moves at a fresh start, also where it is told by zeros, as in an exported graph.
-        flow = _shifted(motion, before, small) * hidden[:, -1:]
+        flow = _resumed(motion, before, small) * hidden[:, -1:]
         fine_flow = F.interpolate(flow * 8, scale_factor=8.0, mode="bilinear", align_corners=False)
         return _warp(past, fine_flow), _warp(hidden, flow)
 
@@ -193,6 +193,16 @@ class Network(_base.Network):
             return clean.new_zeros(batch, 2, height // 8, width // 8)
         motion = displacement(state[0].mean(1, keepdim=True), clean.mean(1, keepdim=True))
         return motion * state[1][:, -1:]
+
+
+def _plausible(past: Tensor, clean: Tensor) -> Tensor:
+    """The past within the range of what is around each pixel now: no ghost of what has moved on.
+
+    Most of what a streak left has something of the scene beside it, so it is still filled in.
+    """
+    low = -F.max_pool2d(-clean, 3, 1, 1)
+    high = F.max_pool2d(clean, 3, 1, 1)
+    return torch.minimum(torch.maximum(past, low), high)
 
 
 def _folded(planes: Tensor) -> Tensor:
@@ -235,20 +245,34 @@ def displacement(past: Tensor, now: Tensor) -> Tensor:
         flow = 2 * F.interpolate(flow, scale_factor=2.0, mode="bilinear", align_corners=False)
         for grey, cell, steps in ((eighth, 1, 2), (quarter, 2, 2), (half, 4, 1)):
             for _ in range(steps):
-                flow = flow + _step(_moments(grey, flow, cell), cell)
+                flow = flow + _gradient_step(grey, flow, cell)
             flow = F.avg_pool2d(flow, 3, 1, 1, count_include_pad=False)
         return flow
 
 
 @torch.no_grad()
-def _shifted(flow: Tensor, past: Tensor, now: Tensor) -> Tensor:
-    """``flow``, and what all of the view moved beside it; of grey frames at a quarter."""
+def _resumed(motion: Tensor, past: Tensor, now: Tensor) -> Tensor:
+    """How far ``motion`` went on this time, and how all of the view was shifted beside it.
+
+    Of grey frames at a quarter. Three unknowns for a whole frame: rain has little say in them, and
+    no frame that was dropped, or came late, is in the way.
+    """
     with torch.autocast(now.device.type, enabled=False):
         quarter = torch.cat([past, now]).float()
+        flow = motion
         for grey, cell in ((F.avg_pool2d(quarter, 2), 1), (quarter, 2)):
-            for _ in range(2):
-                moments = _moments(grey, flow, cell).mean((2, 3), keepdim=True)
-                flow = flow + _step(moments, cell)
+            course = _enlarged(motion, cell)
+            for _ in range(3):
+                dx, dy, error, trust = _slopes(grey, flow, cell)
+                along = (dx * course[:, :1] + dy * course[:, 1:]) * cell
+                xx, xy, yy = (_mean(trust * p) for p in (dx * dx, dx * dy, dy * dy))
+                free = _solved(xx, xy, yy, _mean(trust * dx * error), _mean(trust * dy * error))
+                bound = _solved(xx, xy, yy, _mean(trust * dx * along), _mean(trust * dy * along))
+                rest = error - dx * free[:, :1] - dy * free[:, 1:]
+                part = along - dx * bound[:, :1] - dy * bound[:, 1:]
+                more = _mean(trust * part * rest) / (1.02 * _mean(trust * part * part) + 1e-4)
+                more = more.clamp(-1, 1)
+                flow = flow + more * motion + ((free - more * bound) / cell).clamp(-1.5, 1.5)
         return flow
 
 
@@ -281,14 +305,18 @@ def _search(pair: Tensor, *, reach: int) -> Tensor:
     return F.avg_pool2d(flow.to(now.dtype), 3, 1, 1, count_include_pad=False)
 
 
-def _moments(pair: Tensor, flow: Tensor, cell: int) -> Tensor:
-    """What Lucas and Kanade (1981) sum up, B x 5 per cell of ``cell`` pixels."""
+def _enlarged(flow: Tensor, cell: int) -> Tensor:
+    if cell == 1:
+        return flow
+    return F.interpolate(flow, scale_factor=float(cell), mode="bilinear", align_corners=False)
+
+
+def _slopes(pair: Tensor, flow: Tensor, cell: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of the past moved by ``flow``: both slopes, what is missing to the present, and how to weigh
+    that. Cells are of ``cell`` pixels.
+    """
     before, now = pair.chunk(2)
-    if cell > 1:
-        fine = F.interpolate(flow, scale_factor=float(cell), mode="bilinear", align_corners=False)
-        before = _warp(before, fine * cell)
-    else:
-        before = _warp(before, flow)
+    before = _warp(before, _enlarged(flow, cell) * cell)
     edged = F.pad(before, (1, 1, 1, 1), mode="replicate")
     dx = (edged[..., 1:-1, 2:] - edged[..., 1:-1, :-2]) / 2
     dy = (edged[..., 2:, 1:-1] - edged[..., :-2, 1:-1]) / 2
@@ -296,22 +324,29 @@ def _moments(pair: Tensor, flow: Tensor, cell: int) -> Tensor:
     # A veil that came or went is not motion.
     error = error - error.mean((2, 3), keepdim=True)
     # What differs much is rain or a thing appearing, and has little say in where the scene went.
-    trust = 1 / (error.abs() + 0.03)
-    return F.avg_pool2d(
-        torch.cat([dx * dx, dx * dy, dy * dy, dx * error, dy * error], 1) * trust, cell
-    )
+    return dx, dy, error, 1 / (error.abs() + 0.03)
 
 
-def _step(moments: Tensor, cell: int) -> Tensor:
-    """The step towards the displacement that they call for, in cells."""
-    if moments.shape[-1] > 1:
-        window = 5 if cell <= 2 else 3
-        moments = F.avg_pool2d(moments, window, 1, window // 2, count_include_pad=False)
-    xx, xy, yy, xe, ye = moments.unbind(1)
+def _gradient_step(pair: Tensor, flow: Tensor, cell: int) -> Tensor:
+    """One step of Lucas and Kanade (1981) towards the displacement, in cells."""
+    dx, dy, error, trust = _slopes(pair, flow, cell)
+    moments = torch.cat([dx * dx, dx * dy, dy * dy, dx * error, dy * error], 1) * trust
+    moments = F.avg_pool2d(moments, cell)
+    window = 5 if cell <= 2 else 3
+    moments = F.avg_pool2d(moments, window, 1, window // 2, count_include_pad=False)
+    xx, xy, yy, xe, ye = moments.chunk(5, 1)
+    return (_solved(xx, xy, yy, xe, ye) / cell).clamp(-1.5, 1.5)
+
+
+def _solved(xx: Tensor, xy: Tensor, yy: Tensor, xe: Tensor, ye: Tensor) -> Tensor:
+    """The shift, in pixels, that these sums call for."""
     damping = 1e-3 + 0.02 * (xx + yy)
     xx, yy = xx + damping, yy + damping
-    step = torch.stack([yy * xe - xy * ye, xx * ye - xy * xe], 1)
-    return (step / (xx * yy - xy * xy)[:, None]).clamp(-1.5, 1.5) / cell
+    return torch.cat([yy * xe - xy * ye, xx * ye - xy * xe], 1) / (xx * yy - xy * xy)
+
+
+def _mean(values: Tensor) -> Tensor:
+    return values.mean((2, 3), keepdim=True)
 
 
 def _warp(image: Tensor, flow: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ def test_the_past_is_in_line_in_the_rain_too(bump: int) -> None:
     rainy = in_rain(clean)
     motion = rainstream.displacement(grey(clean[:1]), grey(clean[1:2]))
     small = [rainstream._small(grey(frame[None])) for frame in rainy]
-    flow = rainstream._shifted(motion, small[1], small[2])
+    flow = rainstream._resumed(motion, small[1], small[2])
     aligned = error(clean[1:2], clean[2:], flow)
     assert aligned < 0.4 * error(clean[1:2], clean[2:], 0 * flow)
     # Motion told everywhere between rainy frames is that of the rain.
@@ -73,7 +73,7 @@ def test_a_veil_that_comes_up_is_not_motion() -> None:
     clean = scene(1, shift=0.0)
     veiled = 0.4 * clean + 0.5
     still = torch.zeros(1, 2, 24, 24)
-    flow = rainstream._shifted(
+    flow = rainstream._resumed(
         still, rainstream._small(grey(clean)), rainstream._small(grey(veiled))
     )
     assert flow.abs().max().item() * 8 < 0.5
@@ -82,9 +82,9 @@ def test_a_veil_that_comes_up_is_not_motion() -> None:
 def test_each_camera_of_a_batch_moves_on_its_own() -> None:
     clean = torch.cat([scene(2, shift=0.0), scene(2, shift=5.0)])
     small = rainstream._small(grey(clean))
-    both = rainstream._shifted(torch.zeros(2, 2, 24, 24), small[::2], small[1::2])
+    both = rainstream._resumed(torch.zeros(2, 2, 24, 24), small[::2], small[1::2])
     for index in range(2):
-        alone = rainstream._shifted(
+        alone = rainstream._resumed(
             torch.zeros(1, 2, 24, 24), small[2 * index][None], small[2 * index + 1][None]
         )
         torch.testing.assert_close(both[index : index + 1], alone, atol=1e-4, rtol=1e-4)
@@ -95,3 +95,19 @@ def test_an_untrained_network_leaves_the_frame_as_it_is() -> None:
     network = rainstream.Network(rainstream.Config()).eval()
     with torch.inference_mode():
         assert (network(frame).clean - frame).abs().mean().item() < 0.01
+
+
+def test_motion_is_taken_up_where_frames_were_dropped() -> None:
+    """Twice as far as last time, as after a dropped frame."""
+    clean = scene(4, shift=2.0)
+    motion = rainstream.displacement(grey(clean[:1]), grey(clean[1:2]))
+    small = [rainstream._small(grey(clean[index][None])) for index in (1, 3)]
+    flow = rainstream._resumed(motion, *small)
+    assert flow[0, 0].mean().item() * 8 == pytest.approx(4.0, abs=0.4)
+
+
+def test_what_has_moved_on_leaves_no_ghost() -> None:
+    wall = torch.full((1, 3, 32, 32), 0.8)
+    past = wall.clone()
+    past[..., 10:14] = 0.1
+    assert rainstream._plausible(past, wall).equal(wall)
