@@ -110,7 +110,7 @@ def cases(
 ) -> list[Case]:
     """Every combination there is: a network without stages has but one number of them.
 
-    A model is a network's name, a weight file, or ``NETWORK:FILE`` for weights published elsewhere;
+    A model is the name of a network or of weights that ship, a weight file, or ``NETWORK:FILE`` for weights published elsewhere;
     ``weights`` gives the file for a name, or nothing.
     """
     from rain_removal_ros import networks
@@ -136,10 +136,10 @@ def _subject(model: str, weights: Callable[[str], str]) -> tuple[str, str, str]:
     if colon:
         networks.module(network)
         return network, file, Path(file).stem
-    if Path(model).suffix:
-        return checkpoints.name_of(model), model, Path(model).stem
+    if file := model if Path(model).suffix else weights(model):
+        return checkpoints.name_of(file), file, Path(file).stem
     networks.module(model)
-    return model, weights(model), model
+    return model, "", model
 
 
 def measure(

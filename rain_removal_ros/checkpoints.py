@@ -26,6 +26,7 @@ from torch import Tensor
 from rain_removal_ros import networks
 from rain_removal_ros.errors import CheckpointError, SettingsError
 from rain_removal_ros.networks._base import Network
+from rain_removal_ros.settings import NetworkSettings
 
 _FORMAT = "rain_removal_ros/1"
 _BEST = "rainstream"  # what runs when nobody says otherwise
@@ -137,18 +138,26 @@ def import_published(path: Path, name: str) -> Network:
 
 
 def find(name: str) -> Path | None:
-    """The weight file shipped for a network, or None."""
+    """The weight file that ships under a name, a network's or that of a size of it, or None."""
     for folder in model_folders():
         if (path := folder / f"{name}.safetensors").is_file():
             return path
     return None
 
 
+def shipped() -> list[Path]:
+    """All weight files that ship, by name; a network may come in several sizes."""
+    paths = (path for folder in model_folders() for path in folder.glob("*.safetensors"))
+    found: dict[str, Path] = {}
+    for path in paths:
+        found.setdefault(path.stem, path)
+    return [path for _, path in sorted(found.items())]
+
+
 def resolve(name_or_file: str) -> Path:
-    """The weight file meant by a network's name, a path, or "auto" for the best that ships."""
+    """The weight file meant by the name of one that ships, a path, or "auto" for the best."""
     if name_or_file == "auto":
-        shipped = (find(name) for name in (_BEST, *networks.available()))
-        if (best := next((path for path in shipped if path), None)) is None:
+        if (best := find(_BEST) or next(iter(shipped()), None)) is None:
             raise CheckpointError(
                 "no weights ship with this installation; name a weight file, or train one with "
                 "'rain-removal train'"
@@ -165,6 +174,17 @@ def resolve(name_or_file: str) -> Path:
             + ", ".join(str(folder) for folder in model_folders())
         )
     return found
+
+
+def choose(settings: NetworkSettings) -> tuple[Path, Checkpoint]:
+    """The weights that settings ask for, which must be of the network they name, and their file."""
+    path = resolve(settings.weights or settings.name)
+    checkpoint = load(path)
+    if settings.weights and settings.name not in ("auto", checkpoint.name):
+        raise CheckpointError(f"{path} holds weights of {checkpoint.name}, not of {settings.name}")
+    if settings.stages:
+        checkpoint.network.stages = settings.stages
+    return path, checkpoint
 
 
 def model_folders() -> list[Path]:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from rain_removal_ros import checkpoints, engines, pictures, videos
 from rain_removal_ros.data.pictures import natural_order
-from rain_removal_ros.errors import CheckpointError, DataError, RainRemovalError
+from rain_removal_ros.errors import DataError, RainRemovalError
 from rain_removal_ros.frames import Frame, Image
 from rain_removal_ros.pictures import Picture
 from rain_removal_ros.settings import EngineSettings, NetworkSettings, StreamSettings
@@ -118,15 +118,7 @@ class Cleaner:
     def __init__(
         self, network: NetworkSettings, engine: EngineSettings, wishes: Wishes | None = None
     ) -> None:
-        path = checkpoints.resolve(network.weights or network.name)
-        checkpoint = checkpoints.load(path)
-        if network.name not in ("auto", checkpoint.name):
-            raise CheckpointError(
-                f"{path} holds weights of {checkpoint.name}, not of {network.name}"
-            )
-        if network.stages:
-            checkpoint.network.stages = network.stages
-        self.weights = path
+        self.weights, checkpoint = checkpoints.choose(network)
         self.wishes = wishes or Wishes()
         # Counted now: what runs the network may not be a network that can be counted any more.
         self._needs = None if self.wishes.tile else Needs.of(checkpoint.network)

@@ -323,7 +323,7 @@ def _check_weights(settings: Settings) -> None:
     """Say at once what the node would go on trying."""
     from rain_removal_ros import checkpoints
 
-    checkpoints.load(checkpoints.resolve(settings.network.weights or settings.network.name))
+    checkpoints.choose(settings.network)
 
 
 def _changed(settings: Settings) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from rain_removal_ros.cli._options import add_json
@@ -15,21 +16,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from rain_removal_ros import networks
+    from rain_removal_ros import checkpoints, networks
     from rain_removal_ros.manifest import manifest, write_json
 
-    results = [_describe(name) for name in networks.available()]
+    weights = {path: checkpoints.name_of(path) for path in checkpoints.shipped()}
+    results = [
+        _describe(name, [path for path, network in weights.items() if network == name])
+        for name in networks.available()
+    ]
     _print_table(results)
     if args.json:
         write_json(args.json, {"manifest": manifest(), "results": results})
 
 
-def _describe(name: str) -> dict[str, Any]:
-    from rain_removal_ros import checkpoints, networks
+def _describe(name: str, weights: list[Path]) -> dict[str, Any]:
+    from rain_removal_ros import networks
     from rain_removal_ros.networks import _cost
 
     network = networks.create(name)
-    weights = checkpoints.find(name)
     return {
         "network": name,
         "parameters": _cost.parameters(network),
@@ -39,7 +43,7 @@ def _describe(name: str) -> dict[str, Any]:
         "stages": network.stages,
         "scale": network.scale,
         "recurrent": network.facts.recurrent,
-        "weights": str(weights) if weights else None,
+        "weights": [str(path) for path in weights],
         "paper": network.facts.paper,
     }
 
@@ -54,7 +58,7 @@ def _print_table(results: list[dict[str, Any]]) -> None:
             str(row["stages"]),
             str(row["scale"]),
             "yes" if row["recurrent"] else "no",
-            "yes" if row["weights"] else "no",
+            ", ".join(Path(path).stem for path in row["weights"]) or "no",
             row["paper"],
         )
         for row in results

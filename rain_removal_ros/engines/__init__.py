@@ -133,13 +133,6 @@ def _first_line(error: BaseException) -> str:
 def load(network: NetworkSettings, engine: EngineSettings) -> Engine:
     """The network and weights that one group of settings asks for, run as the other asks."""
     from rain_removal_ros import checkpoints
-    from rain_removal_ros.errors import CheckpointError
 
-    path = checkpoints.resolve(network.weights or network.name)
-    checkpoint = checkpoints.load(path)
-    if network.name not in ("auto", checkpoint.name):
-        raise CheckpointError(f"{path} holds weights of {checkpoint.name}, not of {network.name}")
-    loaded = create(checkpoint.network, engine)
-    if network.stages:
-        loaded.stages = network.stages
-    return loaded
+    _, checkpoint = checkpoints.choose(network)
+    return create(checkpoint.network, engine)

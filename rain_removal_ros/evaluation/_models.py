@@ -115,8 +115,7 @@ def load_runners(
 
 def _load(name: str) -> list[_Loaded]:
     if name == "all":
-        paths = [path for each in networks.available() if (path := checkpoints.find(each))]
-        return [_ours(path) for path in paths or [checkpoints.resolve("auto")]]
+        return [_ours(path) for path in checkpoints.shipped() or [checkpoints.resolve("auto")]]
     if name == "default":
         return [_ours(checkpoints.resolve("auto"))]
     network, colon, file = name.partition(":")

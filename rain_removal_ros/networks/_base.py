@@ -88,6 +88,8 @@ class Batch:
     """B x T x 3 x H x W in [0, 1]."""
     clean: Tensor
     """B x T x 3 x sH x sW in [0, 1]."""
+    taught: Tensor | None = None
+    """B x T x 3 x sH x sW in [0, 1]: what a teacher, if there is one, makes of ``rainy``."""
     unlabelled: Tensor | None = None
     """B' x T x 3 x H x W in [0, 1]: real rain, for objectives with ``wants_unlabelled``."""
 
@@ -97,8 +99,8 @@ class Objective(nn.Module):
 
     Training is a game of one or more ``players``, each with its own parameters and optimiser. In
     every step, for each player in turn, the sum of ``forward(batch, player)`` is minimised over
-    that player's parameters. The base trains alone: it unrolls the clip, carries the state, and
-    asks ``frame_losses`` about every frame.
+    that player's parameters. The base trains alone: it unrolls the clip, carries the state, asks
+    ``frame_losses`` about every frame, and imitates a teacher if there is one.
     """
 
     wants_unlabelled: ClassVar[bool] = False
@@ -113,9 +115,13 @@ class Objective(nn.Module):
     def forward(self, batch: Batch, player: str = "network") -> dict[str, Tensor]:
         state: State = ()
         frames: list[dict[str, Tensor]] = []
-        for rainy, clean in zip(batch.rainy.unbind(1), batch.clean.unbind(1), strict=True):
+        for place, rainy in enumerate(batch.rainy.unbind(1)):
             output = self.network(rainy, state)
-            frames.append(self.frame_losses(output, rainy, clean))
+            losses = self.frame_losses(output, rainy, batch.clean[:, place])
+            if batch.taught is not None:
+                unlike = (output.clean.float() - batch.taught[:, place]).abs().mean()
+                losses["taught"] = 0.5 * unlike
+            frames.append(losses)
             state = output.state
         return {name: torch.stack([frame[name] for frame in frames]).mean() for name in frames[0]}
 

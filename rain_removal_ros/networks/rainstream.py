@@ -13,13 +13,14 @@ it, the past may also take the place of what the frame alone allows.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rain_removal_ros.errors import SettingsError
 from rain_removal_ros.losses import ssim
 from rain_removal_ros.networks import _base
 from rain_removal_ros.networks._base import Facts, Output, State
@@ -367,6 +368,36 @@ def _warp(image: Tensor, flow: Tensor) -> Tensor:
     return F.grid_sample(
         image.float(), torch.stack([x, y], -1), padding_mode="border", align_corners=False
     )
+
+
+@torch.no_grad()
+def grow(small: Network, large: Network) -> None:
+    """Let ``large`` begin with what ``small`` has learnt.
+
+    Every layer is some times ``channels`` wide, so channel n of each of these parts stays channel n
+    of that part. None of the old channels hears the new ones yet, and new blocks change next to
+    nothing.
+    """
+    before, after = small.config.channels, large.config.channels
+    wanted = replace(small.config, channels=after, blocks=large.config.blocks)
+    if wanted != large.config or before > after or small.config.blocks > large.config.blocks:
+        raise SettingsError(f"{large.config} cannot begin as {small.config}: it is no larger one")
+
+    def places(old: int, new: int) -> Tensor:
+        place = torch.arange(old)
+        return place if old == new else place // before * after + place % before
+
+    learnt = small.state_dict()
+    for name, weight in large.state_dict().items():
+        if name not in learnt:
+            continue
+        rows = places(len(learnt[name]), len(weight))
+        if weight.dim() == 1:
+            weight[rows] = learnt[name].to(weight)
+        else:
+            columns = places(learnt[name].shape[1], weight.shape[1])
+            weight[rows] = 0
+            weight[rows[:, None], columns] = learnt[name].to(weight)
 
 
 class Objective(_base.Objective):

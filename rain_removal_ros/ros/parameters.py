@@ -132,7 +132,9 @@ def _ours(parameters: Sequence[Parameter[Any]]) -> dict[str, Any]:
 
 def _unknown_network(settings: Settings) -> str:
     """Why the network's name cannot be taken. It must be a name: elsewhere it may be a path."""
-    known = ["auto", *networks.available()]
+    from rain_removal_ros.checkpoints import shipped
+
+    known = ["auto", *sorted({*networks.available(), *(path.stem for path in shipped())})]
     if settings.network.name in known:
         return ""
     return f"network.name is one of {', '.join(known)}, not {settings.network.name!r}"

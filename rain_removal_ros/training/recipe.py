@@ -76,6 +76,10 @@ class Recipe:
     run: str = setting("", "folder for all the run writes; empty is runs/ and the network's name")
     steps: int = setting(100_000, "steps in all", low=1)
     init_from: str = setting("", "weights to start from: a file, or a name of shipped ones")
+    teacher: str = setting(
+        "",
+        "weights whose output is to be imitated beside the truth: a file, or a name of shipped ones",
+    )
     precision: str = setting(
         "float32",
         "number format of the forward pass; float16 is for CUDA",

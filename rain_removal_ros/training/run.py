@@ -69,6 +69,7 @@ class Run:
         self._warm_start()
         self.objective: Objective = networks.module(self.name).Objective(self.network)
         self.objective.to(self.device)
+        self.teacher = self._teacher()
         self.mean: Network | None = None
         if recipe.ema:
             self.mean = self._create().requires_grad_(requires_grad=False)
@@ -151,6 +152,8 @@ class Run:
     def _one_step(self, samples: Samples) -> dict[str, Tensor]:
         """Let every player make its move; returns all losses by name."""
         batch = _on_device(samples, self.device)
+        if self.teacher is not None:
+            batch.taught = self._taught(self.teacher, batch.rainy)
         factor = schedule_factor(self.recipe.schedule, self.step, self.recipe.steps)
         shown: dict[str, Tensor] = {}
         for player, optimiser in self.optimisers.items():
@@ -174,10 +177,24 @@ class Run:
         return shown
 
     def _losses(self, batch: Batch, player: str) -> dict[str, Tensor]:
-        dtype = _PRECISIONS.get(self.recipe.precision)
-        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+        with self._precision():
             losses: dict[str, Tensor] = self.game(batch, player)
         return losses
+
+    @torch.no_grad()
+    def _taught(self, teacher: Network, rainy: Tensor) -> Tensor:
+        """What the teacher makes of clips, its state carried."""
+        frames, state = [], ()
+        with self._precision():
+            for frame in rainy.unbind(1):
+                output = teacher(frame, state)
+                frames.append(output.clean.float())
+                state = output.state
+        return torch.stack(frames, 1)
+
+    def _precision(self) -> torch.autocast:
+        dtype = _PRECISIONS.get(self.recipe.precision)
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
     def _stop_for_nan(self, samples: Samples, player: str, losses: dict[str, Tensor]) -> None:
         path = self.folder / f"not_finite_{self.rank}.pt"
@@ -215,8 +232,7 @@ class Run:
         self.judged.eval()
         for place, validation in enumerate(validations):
             picture = self.folder / "pictures" / f"{validation.name}_{self.step:07d}.png"
-            dtype = _PRECISIONS.get(self.recipe.precision)
-            with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+            with self._precision():
                 scores = validation.measure(self.judged, self.device, picture)
             name = validation.name
             values = {f"{name}/{key}": value for key, value in scores.items()}
@@ -283,12 +299,31 @@ class Run:
         start = checkpoints.load(path)
         if start.name != self.name:
             raise CheckpointError(f"init_from: {path} holds {start.name}, not {self.name}")
+        grow = getattr(networks.module(self.name), "grow", None)
         try:
-            self.network.load_state_dict(start.network.state_dict())
-        except RuntimeError as error:
+            if grow is not None and start.network.config != self.network.config:
+                grow(start.network, self.network)
+            else:
+                self.network.load_state_dict(start.network.state_dict())
+        except (RuntimeError, SettingsError) as error:
             raise CheckpointError(
                 f"init_from: {path} is {self.name} of another size: {start.network.config}"
             ) from error
+
+    def _teacher(self) -> Network | None:
+        """The network whose output is imitated, if any."""
+        if not self.recipe.teacher:
+            return None
+        if type(self.objective).forward is not Objective.forward:
+            raise SettingsError(f"teacher: {self.name} has losses of its own and imitates nobody")
+        network = checkpoints.load(checkpoints.resolve(self.recipe.teacher)).network
+        if network.scale != self.network.scale:
+            raise SettingsError(
+                f"teacher: {self.recipe.teacher} enlarges {network.scale} times, {self.name} "
+                f"{self.network.scale} times"
+            )
+        network.requires_grad_(requires_grad=False)
+        return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     def _resume(self) -> None:
         path = self.folder / "state.pt"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rain_removal_ros import checkpoints, engines, networks
 from rain_removal_ros.engines.torch import TorchEngine
-from rain_removal_ros.errors import CheckpointError, EngineError
+from rain_removal_ros.errors import CheckpointError, EngineError, SettingsError
 from rain_removal_ros.frames import Image
 from rain_removal_ros.networks import _base
 from rain_removal_ros.networks._base import Facts, Output, State
@@ -323,6 +323,8 @@ def test_a_weight_file_of_another_network_is_refused(tmp_path: object) -> None:
     cpu = EngineSettings(device="cpu")
     with pytest.raises(CheckpointError, match="holds weights of prenet, not of rranet"):
         engines.load(NetworkSettings(name="rranet", weights=path), cpu)
+    with pytest.raises(SettingsError, match="no network is called .rainstream_xl.; there are"):
+        engines.load(NetworkSettings(name="rainstream_xl"), cpu)
     loaded = engines.load(NetworkSettings(weights=path, stages=3), cpu)
     assert (loaded.network_name, loaded.stages) == ("prenet", 3)
 

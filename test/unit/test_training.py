@@ -356,8 +356,50 @@ def test_a_run_may_start_from_weights(recipe: Recipe, tmp_path: Path) -> None:
     assert_equal(weights(recipe), weights(stays))
     with pytest.raises(CheckpointError, match="holds rainstream, not prenet"):
         train(replace(again, network={"name": "prenet"}, run=str(tmp_path / "other")))
+
+
+def test_a_network_learns_from_another(recipe: Recipe, tmp_path: Path) -> None:
+    train(replace(recipe, steps=1))
+    taught = replace(
+        recipe, teacher=str(Path(recipe.run) / "last.safetensors"), run=str(tmp_path / "taught")
+    )
+    train(taught)
+    assert all(line["taught"] >= 0 for line in log(taught) if "l1" in line)
+    assert any(line.get("taught", 0) > 0 for line in log(taught))
+    with pytest.raises(SettingsError, match="imitates nobody"):
+        train(replace(taught, network=dict(GAME), run=str(tmp_path / "other")))
+
+
+def test_a_larger_network_begins_as_a_smaller_one(recipe: Recipe, tmp_path: Path) -> None:
+    small = networks.create("rainstream", channels=8, blocks=1)
+    with torch.no_grad():
+        for weight in small.parameters():
+            weight.add_(torch.randn(weight.shape) * 0.02)
+    start = tmp_path / "small.safetensors"
+    checkpoints.save(start, small, {})
+    larger = replace(
+        recipe,
+        network={"name": "rainstream", "channels": 16, "blocks": 2},
+        data=replace(recipe.data, crop=48, frames=2),
+        optimiser=OptimiserSettings(rate=0.0),
+        init_from=str(start),
+        steps=1,
+    )
+    train(larger)
+    grown = checkpoints.load(Path(larger.run) / "last.safetensors").network
+    clip = torch.rand(3, 1, 3, 64, 48)
+    states: list[Any] = [(), ()]
+    for frame in clip:
+        outputs = [
+            network.eval()(frame, state)
+            for network, state in zip((small, grown), states, strict=True)
+        ]
+        states = [output.state for output in outputs]
+        change = (outputs[0].clean - frame).abs().max()
+        assert change > 0.05
+        assert (outputs[0].clean - outputs[1].clean).abs().max() < 0.2 * change
     with pytest.raises(CheckpointError, match="of another size"):
-        train(replace(again, network={"name": "rainstream"}, run=str(tmp_path / "other")))
+        train(replace(larger, network={"name": "rainstream", "channels": 4}, run=str(tmp_path)))
 
 
 def test_float16_is_refused_on_the_cpu(recipe: Recipe) -> None:
