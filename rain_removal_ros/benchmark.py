@@ -110,8 +110,9 @@ def cases(
 ) -> list[Case]:
     """Every combination there is: a network without stages has but one number of them.
 
-    A model is the name of a network or of weights that ship, a weight file, or ``NETWORK:FILE`` for weights published elsewhere;
-    ``weights`` gives the file for a name, or nothing.
+    A model is the name of a network or of weights that ship, a weight file, or
+    ``NETWORK:FILE`` for weights published elsewhere; ``weights`` gives the file for a name, or
+    nothing.
     """
     from rain_removal_ros import networks
 

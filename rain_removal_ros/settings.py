@@ -62,7 +62,10 @@ def group(cls: type) -> Any:
 class NetworkSettings:
     """Which network cleans the frames."""
 
-    name: str = setting("auto", "network to run, or a size of it, as rainstream_s; auto takes the best that ships")
+    name: str = setting(
+        "auto",
+        "network to run, or a size of it, as rainstream_s; auto takes the best that ships",
+    )
     weights: str = setting("", "weight file; empty takes the one shipped for the network")
     stages: int = setting(
         0, "passes over each frame, 0 for the network's own number", low=0, high=32

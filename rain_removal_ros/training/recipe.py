@@ -78,7 +78,7 @@ class Recipe:
     init_from: str = setting("", "weights to start from: a file, or a name of shipped ones")
     teacher: str = setting(
         "",
-        "weights whose output is to be imitated beside the truth: a file, or a name of shipped ones",
+        "weights whose output is imitated beside the truth: a file, or a name of shipped ones",
     )
     precision: str = setting(
         "float32",
