@@ -32,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME_OR_FILE",
-        help="network to compare, may be given again (default: the best that ships)",
+        help="network to compare, may be given again; all is every one that ships (default: the "
+        "best of them)",
     )
     parser.add_argument(
         "--detector",
@@ -181,11 +182,15 @@ def _severities(text: str) -> tuple[float, ...]:
 
 def _arms(args: argparse.Namespace, source: Source) -> tuple[list[Arm], list[str]]:
     """The arms, and which of them are networks, in the order in which they were named."""
+    from rain_removal_ros import checkpoints
     from rain_removal_ros.detection import arms
     from rain_removal_ros.settings import EngineSettings
 
     engine = EngineSettings(device=args.device)
-    derain = [arms.Derain(name, engine, stages=args.stages) for name in args.model or ["auto"]]
+    names = args.model or ["auto"]
+    if "all" in names:
+        names = [path.stem for path in checkpoints.shipped()] or ["auto"]
+    derain = [arms.Derain(name, engine, stages=args.stages) for name in names]
     models = [arm.name for arm in derain]
     _refuse_twins("models", models)
     every: list[Arm] = [arms.Input()]

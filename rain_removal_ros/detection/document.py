@@ -68,16 +68,15 @@ def markdown(all_findings: Sequence[Findings], facts: Facts) -> str:
     for findings in all_findings:
         parts += [f"## {findings.detector}{_pseudo(findings)}", ""]
         parts += [f"{note}\n" for note in findings.notes]
-        head, rows = _table(findings)
-        parts += _markdown_table(head, rows)
-        parts += ["", "More scores, each as its difference to the input:", ""]
-        parts += _markdown_table(*_details(findings))
-        if len(findings.labels) > 1:
-            parts += ["", "By class, AP50:", "", *_markdown_table(*_shares(findings, _classes))]
-        parts += ["", "By size of the object, AP50:", ""]
-        parts += _markdown_table(*_shares(findings, _sizes))
+        parts += ["AP50, verdict, and the share won back of what rain costs:", ""]
+        parts += _markdown_table(*_glance(findings))
         parts += ["", "When to clean, over all conditions together:", ""]
         parts += [*_markdown_table(*_gates(findings)), ""]
+        parts += _folded("With intervals", _table(findings))
+        parts += _folded("More scores, as differences to the input", _details(findings))
+        if len(findings.labels) > 1:
+            parts += _folded("By class, AP50", _shares(findings, _classes))
+        parts += _folded("By size of the object, AP50", _shares(findings, _sizes))
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -93,7 +92,11 @@ def html(all_findings: Sequence[Findings], run: Run, facts: Facts) -> report.Pag
         made.section(
             heading,
             *findings.notes,
-            report.table(*_table(findings), caption="AP50 and what may be said of it"),
+            report.table(
+                *_glance(findings),
+                caption="AP50, verdict, and the share won back of what rain costs",
+            ),
+            report.fold("With intervals", report.table(*_table(findings))),
             report.side_by_side(*_plots(findings)),
             report.fold("More scores", report.table(*_details(findings))),
             report.fold("By class", report.table(*_shares(findings, _classes))),
@@ -127,6 +130,29 @@ _LEGEND = (
 
 def _pseudo(findings: Findings) -> str:
     return " (pseudo ground truth)" if findings.is_pseudo else ""
+
+
+def _glance(findings: Findings) -> tuple[list[str], list[list[str]]]:
+    """A line for each arm, a column for each condition."""
+    conditions = list(dict.fromkeys(row.condition for row in findings.rows))
+    arms = dict.fromkeys(row.arm for row in findings.rows)
+    cells = {(row.arm, row.condition): row for row in findings.rows}
+    lines = []
+    for arm in arms:
+        rows = [cells.get((arm, condition)) for condition in conditions]
+        times = [row.milliseconds for row in rows if row is not None and row.milliseconds]
+        shown = _ms(float(np.median(times))) if times and arm not in (INPUT, CLEAN) else ""
+        lines.append([arm, *("" if row is None else _brief(row) for row in rows), shown])
+    return ["shown", *conditions, "ms"], lines
+
+
+def _brief(row: Row) -> str:
+    words = [f"{row.scores['AP50'].value:.1f}"]
+    if row.arm not in (INPUT, CLEAN):
+        words.append(row.verdict)
+        if row.recovered is not None and math.isfinite(row.recovered.value):
+            words.append(f"{_rounded(row.recovered.value, 0):.0f} %".replace("-", "−"))
+    return ", ".join(word for word in words if word)
 
 
 def _table(findings: Findings) -> tuple[list[str], list[list[str]]]:
@@ -293,6 +319,18 @@ def _rounded(value: float, digits: int) -> float:
 
 def _ms(milliseconds: float) -> str:
     return f"{milliseconds:.0f}" if milliseconds >= 10 else f"{milliseconds:.1f}"
+
+
+def _folded(title: str, table: tuple[Sequence[str], Sequence[Sequence[str]]]) -> list[str]:
+    """Shown when it is asked for: these tables are long."""
+    return [
+        f"<details><summary>{title}</summary>",
+        "",
+        *_markdown_table(*table),
+        "",
+        "</details>",
+        "",
+    ]
 
 
 def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
