@@ -130,9 +130,9 @@ class Derain:
             self.name += f", {stages} stages"
         self._stream = Stream(self._engine)
         code = hashlib.sha256()
-        for module in (networks.module(self.network_name), engines):
-            assert module.__file__ is not None
-            code.update(Path(module.__file__).read_bytes())
+        for package in (networks, engines):
+            for path_of_code in sorted(Path(package.__path__[0]).glob("*.py")):
+                code.update(path_of_code.read_bytes())
         self.fingerprint = (
             f"{checkpoints.load(path).checksum} {self._engine.stages} {self._engine.precision} "
             f"{self._engine.name} {self._engine.device} {code.hexdigest()[:16]}"

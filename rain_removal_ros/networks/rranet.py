@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from rain_removal_ros.errors import SettingsError
 from rain_removal_ros.losses import ssim
 from rain_removal_ros.networks import _base
+from rain_removal_ros.networks import _motion as motion
 from rain_removal_ros.networks._base import Facts, Output, State, change_map
 from rain_removal_ros.networks._layers import ConvLSTM, Memory, ResidualBlock, in_range, rlcn
-from rain_removal_ros.networks.rainstream import _warp, displacement
 
 _SCALES = 4
 
@@ -50,7 +50,7 @@ class Config:
     """Ablation: whether anything is carried from frame to frame."""
     alignment: str = "none"
     """How what is carried is brought into line with a moving scene: not at all (``none``), or by
-    its ``measured`` displacement."""
+    motion that was ``measured`` between clean frames, and goes on as it went."""
 
     def __post_init__(self) -> None:
         for field, known in (
@@ -161,7 +161,8 @@ class Network(_base.Network):
         self.tail = nn.Conv2d(widths[0], 3, 1)
 
     def forward(self, frame: Tensor, state: State = ()) -> Output:
-        background, memories = self._begin(frame, state)
+        grey = motion.small(frame.mean(1, keepdim=True)) if self._aligns else None
+        background, memories = self._begin(frame, state, grey)
         constant, guides = self._guide(frame)
         seen: Tensor | None = None
         for _ in range(self.stages):
@@ -173,7 +174,7 @@ class Network(_base.Network):
             background = frame + self.tail(features)  # the negative rain layer
         clean = in_range(background)
         attention = change_map(clean, frame) if seen is None else seen
-        return Output(clean, attention, self._state(memories, clean))
+        return Output(clean, attention, self._state(memories, clean, state, grey))
 
     def _encode(
         self, features: Tensor, memories: list[Memory | None]
@@ -204,41 +205,63 @@ class Network(_base.Network):
             guides.insert(0, decoder.guide(level))
         return [frame, contrast], guides
 
-    def _begin(self, frame: Tensor, state: State) -> tuple[Tensor, list[Memory | None]]:
+    @property
+    def _aligns(self) -> bool:
+        return self.config.carry and self.config.alignment == "measured"
+
+    def _begin(
+        self, frame: Tensor, state: State, grey: Tensor | None
+    ) -> tuple[Tensor, list[Memory | None]]:
         """The first stage's background and ConvLSTM memories."""
         if not state:
             return frame, [None] * _SCALES
-        if self.config.alignment == "measured":
-            state = _aligned(state, frame)
-        background = state[-1] if self.config.begin_with == "previous" else frame
+        if grey is not None:
+            state = _aligned(state, grey)
+        memories = 2 * _SCALES if self.config.lstm else 0
+        background = state[memories] if self.config.begin_with == "previous" else frame
         if not self.config.lstm:
             return background, [None] * _SCALES
         return background, [(state[2 * scale], state[2 * scale + 1]) for scale in range(_SCALES)]
 
-    def _state(self, memories: list[Memory | None], clean: Tensor) -> State:
+    def _state(
+        self, memories: list[Memory | None], clean: Tensor, state: State, grey: Tensor | None
+    ) -> State:
+        """Memories, then the clean frame, its motion and a small grey frame where they are used."""
         if not self.config.carry:
             return ()
         kept = tuple(tensor for memory in memories if memory is not None for tensor in memory)
-        return (*kept, clean) if self.config.keeps_picture else kept
+        if not self.config.keeps_picture:
+            return kept
+        if grey is None:
+            return (*kept, clean)
+        return (*kept, clean, _motion(state[-3] if state else None, clean), grey)
 
 
-def _aligned(state: State, frame: Tensor) -> State:
-    """What was carried, seen from where the camera is now; last comes the last clean frame."""
-    height, width = frame.shape[-2:]
-    # The displacement is measured down to a sixteenth, the network needs no more than eighths.
-    past, now = (
+def _motion(past: Tensor | None, clean: Tensor) -> Tensor:
+    """How the scene moved between two clean frames; not at all where there was none before."""
+    batch, _, height, width = clean.shape
+    if past is None:
+        return clean.new_zeros(batch, 2, height // 8, width // 8)
+    # A displacement is measured down to a sixteenth, the network needs no more than eighths.
+    before, now = (
         F.pad(picture.mean(1, keepdim=True), (0, -width % 16, 0, -height % 16), mode="replicate")
-        for picture in (state[-1], frame)
+        for picture in (past, clean)
     )
-    cells = displacement(past, now)
+    return motion.displacement(before, now)[..., : height // 8, : width // 8]
+
+
+def _aligned(state: State, grey: Tensor) -> State:
+    """Memories and the last clean frame, seen from where the camera is now."""
+    *maps, course, before = state
+    cells = motion.resumed(course, before, grey)
+    height = cells.shape[-2]
     moved = []
-    for tensor in state:
-        rows, columns = tensor.shape[-2:]
-        finer = rows * 8 // height  # than the cells of an eighth
+    for tensor in maps:
+        finer = tensor.shape[-2] // height  # than the cells of an eighth
         flow = F.interpolate(
             cells * finer, scale_factor=float(finer), mode="bilinear", align_corners=False
         )
-        aligned = _warp(tensor, flow[..., :rows, :columns])
+        aligned = motion.warp(tensor, flow)
         moved.append(aligned.to(tensor.dtype, memory_format=torch.channels_last))
     return tuple(moved)
 

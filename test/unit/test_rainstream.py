@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rain_removal_ros.data import rain
+from rain_removal_ros.networks import _motion as motion
 from rain_removal_ros.networks import rainstream
 
 
@@ -42,14 +43,14 @@ def grey(picture: Tensor) -> Tensor:
 
 def error(past: Tensor, now: Tensor, flow: Tensor) -> float:
     fine = F.interpolate(flow * 8, scale_factor=8.0, mode="bilinear", align_corners=False)
-    moved = rainstream._warp(past, fine)
+    moved = motion.warp(past, fine)
     return float((moved - now)[..., 16:-16, 16:-16].abs().mean())
 
 
 @pytest.mark.parametrize("shift", [0.0, 1.5, 6.0])
 def test_motion_between_clean_frames_is_found(shift: float) -> None:
     clean = scene(2, shift=shift)
-    flow = rainstream.displacement(grey(clean[:1]), grey(clean[1:]))
+    flow = motion.displacement(grey(clean[:1]), grey(clean[1:]))
     assert flow[0, 0].mean().item() * 8 == pytest.approx(shift, abs=0.3)
     assert flow[0, 1].abs().mean().item() * 8 < 0.3
 
@@ -59,13 +60,13 @@ def test_the_past_is_in_line_in_the_rain_too(bump: int) -> None:
     """Also when the camera is shaken: what is told in the rain is how all of the view moved."""
     clean = scene(3, shift=3.0, bump=bump)
     rainy = in_rain(clean)
-    motion = rainstream.displacement(grey(clean[:1]), grey(clean[1:2]))
-    small = [rainstream._small(grey(frame[None])) for frame in rainy]
-    flow = rainstream._resumed(motion, small[1], small[2])
+    course = motion.displacement(grey(clean[:1]), grey(clean[1:2]))
+    smalls = [motion.small(grey(frame[None])) for frame in rainy]
+    flow = motion.resumed(course, smalls[1], smalls[2])
     aligned = error(clean[1:2], clean[2:], flow)
     assert aligned < 0.4 * error(clean[1:2], clean[2:], 0 * flow)
     # Motion told everywhere between rainy frames is that of the rain.
-    told_in_rain = rainstream.displacement(grey(rainy[1:2]), grey(rainy[2:]))
+    told_in_rain = motion.displacement(grey(rainy[1:2]), grey(rainy[2:]))
     assert aligned < 0.7 * error(clean[1:2], clean[2:], told_in_rain)
 
 
@@ -73,18 +74,16 @@ def test_a_veil_that_comes_up_is_not_motion() -> None:
     clean = scene(1, shift=0.0)
     veiled = 0.4 * clean + 0.5
     still = torch.zeros(1, 2, 24, 24)
-    flow = rainstream._resumed(
-        still, rainstream._small(grey(clean)), rainstream._small(grey(veiled))
-    )
+    flow = motion.resumed(still, motion.small(grey(clean)), motion.small(grey(veiled)))
     assert flow.abs().max().item() * 8 < 0.5
 
 
 def test_each_camera_of_a_batch_moves_on_its_own() -> None:
     clean = torch.cat([scene(2, shift=0.0), scene(2, shift=5.0)])
-    small = rainstream._small(grey(clean))
-    both = rainstream._resumed(torch.zeros(2, 2, 24, 24), small[::2], small[1::2])
+    small = motion.small(grey(clean))
+    both = motion.resumed(torch.zeros(2, 2, 24, 24), small[::2], small[1::2])
     for index in range(2):
-        alone = rainstream._resumed(
+        alone = motion.resumed(
             torch.zeros(1, 2, 24, 24), small[2 * index][None], small[2 * index + 1][None]
         )
         torch.testing.assert_close(both[index : index + 1], alone, atol=1e-4, rtol=1e-4)
@@ -100,9 +99,9 @@ def test_an_untrained_network_leaves_the_frame_as_it_is() -> None:
 def test_motion_is_taken_up_where_frames_were_dropped() -> None:
     """Twice as far as last time, as after a dropped frame."""
     clean = scene(4, shift=2.0)
-    motion = rainstream.displacement(grey(clean[:1]), grey(clean[1:2]))
-    small = [rainstream._small(grey(clean[index][None])) for index in (1, 3)]
-    flow = rainstream._resumed(motion, *small)
+    course = motion.displacement(grey(clean[:1]), grey(clean[1:2]))
+    smalls = [motion.small(grey(clean[index][None])) for index in (1, 3)]
+    flow = motion.resumed(course, *smalls)
     assert flow[0, 0].mean().item() * 8 == pytest.approx(4.0, abs=0.4)
 
 
