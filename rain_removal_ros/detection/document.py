@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ __all__ = ["Facts", "html", "markdown", "page"]
 
 _MARK = "<!-- tables -->"
 _WHITE, _GREEN, _RED = (255, 255, 255), (60, 220, 90), (255, 70, 60)
+_LATE = re.compile(r", \d+ frames? late$")  # by how many differs between conditions
 _COUNTED = ("lost", "gained", "false alarms")
 _HOW = (
     "Differences are to the rainy input on the same pictures, with 95 % intervals from {rounds} "
@@ -135,10 +137,10 @@ def _pseudo(findings: Findings) -> str:
 def _glance(findings: Findings) -> tuple[list[str], list[list[str]]]:
     """A line for each arm, a column for each condition."""
     conditions = list(dict.fromkeys(row.condition for row in findings.rows))
-    arms = dict.fromkeys(row.arm for row in findings.rows)
-    cells = {(row.arm, row.condition): row for row in findings.rows}
+    cells = {(_LATE.sub(", late", row.arm), row.condition): row for row in findings.rows}
     lines = []
-    for arm in arms:
+    # The last condition has all arms; the first, clear weather, has no clean reference.
+    for arm in dict.fromkeys(arm for each in conditions[::-1] for arm, at in cells if at == each):
         rows = [cells.get((arm, condition)) for condition in conditions]
         times = [row.milliseconds for row in rows if row is not None and row.milliseconds]
         shown = _ms(float(np.median(times))) if times and arm not in (INPUT, CLEAN) else ""
