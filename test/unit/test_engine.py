@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rain_removal_ros import checkpoints, engines, networks
+from rain_removal_ros.engines import Cleaned
 from rain_removal_ros.engines.torch import TorchEngine
 from rain_removal_ros.errors import CheckpointError, EngineError, SettingsError
 from rain_removal_ros.frames import Image
@@ -337,3 +338,30 @@ def test_bytes_come_back_from_a_gpu(size: tuple[int, int]) -> None:
     for _ in range(3):  # the staging buffer is used again
         (result,) = one.step([image], [None])
         assert np.array_equal(result.image, image)
+
+
+@pytest.mark.gpu
+def test_a_recorded_graph_answers_as_the_network_does_with_every_state() -> None:
+    """A graph writes its results to one place: what is still needed must not be there."""
+    plain, graphed = (
+        engines.load(
+            NetworkSettings(name="rainstream"), EngineSettings(device="cuda", compile=compiled)
+        )
+        for compiled in (False, True)
+    )
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (4, 96, 128, 3), np.uint8)
+    kept: list[list[Cleaned]] = [[], []]
+    for frame in frames:
+        for engine, results in zip((plain, graphed), kept, strict=True):
+            state = results[-1].state if results else None
+            results += engine.step([frame], [state])
+    for ours, theirs in zip(*kept, strict=True):
+        assert np.abs(ours.image.astype(int) - theirs.image).max() <= 2
+    # The first state is as good as it was, three frames later.
+    again = [
+        engine.step([frames[1]], [results[0].state])[0]
+        for engine, results in zip((plain, graphed), kept, strict=True)
+    ]
+    assert np.abs(again[0].image.astype(int) - again[1].image).max() <= 2
+    assert np.abs(again[1].image.astype(int) - kept[1][1].image).max() <= 2
