@@ -40,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="hog, an .onnx file of the YOLO family, torchvision:NAME=WEIGHTS or hf:FOLDER; may be "
+        help="hog, an .onnx file of the YOLO family, torchvision:NAME=WEIGHTS, hf:FOLDER, "
+        "or ros:IMAGES=DETECTIONS, topics of a running one; may be "
         "given again (default: hog)",
     )
     parser.add_argument("--truth", type=Path, metavar="PATH", help="labels of the pictures")

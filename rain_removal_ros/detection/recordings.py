@@ -15,10 +15,11 @@ from rain_removal_ros import codec
 from rain_removal_ros.bags import Channel, Recording, open_recording
 from rain_removal_ros.bags.messages import BOXES, COMPRESSED, IMAGE, decoded
 from rain_removal_ros.bags.topics import REFERENCE
+from rain_removal_ros.detection import messages
 from rain_removal_ros.detection.boxes import Truths
 from rain_removal_ros.detection.sources import Condition, Item, Scene, block
 from rain_removal_ros.detection.truth import as_truths
-from rain_removal_ros.errors import BagError, FrameError
+from rain_removal_ros.errors import BagError, DataError, FrameError
 
 __all__ = ["Bag"]
 
@@ -108,17 +109,16 @@ class Bag:
 
 def _truth(path: Path, message: Any) -> Truths:
     """The boxes of a Detection2DArray."""
-    labels, boxes, tracks = [], [], []
-    for number, found in enumerate(message.detections):
-        if not found.results:
-            raise BagError(f"{path}: box {number} of a Detection2DArray says not what it is")
-        best = max(found.results, key=lambda result: float(result.hypothesis.score))
-        middle, x, y = found.bbox.center.position, found.bbox.size_x / 2, found.bbox.size_y / 2
-        labels.append(best.hypothesis.class_id)
-        boxes.append((middle.x - x, middle.y - y, middle.x + x, middle.y + y))
-        tracks.append(found.id)
-    are_numbers = all(track.isdigit() for track in tracks)
-    return as_truths(labels, boxes, tracks=[int(t) for t in tracks] if are_numbers else ())
+    try:
+        found = messages.read(message)
+    except DataError as error:
+        raise BagError(f"{path}: {error}") from error
+    numbers = [int(each.track) for each in found if each.track.isdigit()]
+    return as_truths(
+        [each.label for each in found],
+        [each.box for each in found],
+        tracks=numbers if len(numbers) == len(found) else (),
+    )
 
 
 def _image(recording: Recording, topic: str) -> Channel:

@@ -30,7 +30,8 @@ class Detector(Protocol):
 
 
 def create(wanted: str, *, provider: str = "cpu") -> Detector:
-    """The detector meant by hog, an .onnx file, torchvision:NAME=WEIGHTS or hf:FOLDER."""
+    """The detector meant by hog, an .onnx file, torchvision:NAME=WEIGHTS, hf:FOLDER or
+    ros:IMAGES=DETECTIONS."""
     if wanted == "hog":
         from rain_removal_ros.detection.detectors.hog import Hog
 
@@ -44,13 +45,17 @@ def create(wanted: str, *, provider: str = "cpu") -> Detector:
         from rain_removal_ros.detection.detectors.transformers import Transformer
 
         return Transformer(Path(rest))
+    if kind == "ros":
+        from rain_removal_ros.detection.detectors.live import Live
+
+        return Live(rest)
     if wanted.endswith(".onnx"):
         from rain_removal_ros.detection.detectors.yolo import Yolo
 
         return Yolo(Path(wanted), provider=provider)
     raise DataError(
         f"no detector is called {wanted!r}; there are hog, an .onnx file, "
-        "torchvision:NAME=WEIGHTS and hf:FOLDER"
+        "torchvision:NAME=WEIGHTS, hf:FOLDER and ros:IMAGES=DETECTIONS"
     )
 
 
