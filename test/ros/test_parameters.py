@@ -149,6 +149,13 @@ def test_a_wrong_parameter_at_the_start_is_an_error_that_names_it(
         desk.derainer(parameters)
 
 
+def test_a_size_that_ships_is_taken_for_a_network(desk: Desk) -> None:
+    node = desk.derainer({**IDLE, "network.name": "rainstream_s"})
+    (result,) = set_over_ros(desk, network__name="rainstream_l")
+    assert result.successful
+    assert node.settings.network.name == "rainstream_l"
+
+
 def test_a_path_set_over_ros_must_lie_under_a_folder_named_at_the_start(
     desk: Desk, faulty: Faulty, tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from rain_removal_ros import checkpoints, networks
 from rain_removal_ros.errors import CheckpointError, SettingsError
 from rain_removal_ros.networks._base import Network
+from rain_removal_ros.settings import NetworkSettings
 
 
 @pytest.fixture
@@ -205,3 +206,13 @@ def test_a_mistyped_name_is_told_from_a_missing_file() -> None:
         checkpoints.resolve("prnet")
     with pytest.raises(CheckpointError, match=r"there is no weight file prnet\.safetensors"):
         checkpoints.resolve("prnet.safetensors")
+
+
+def test_sizes_of_a_network_ship_under_names_of_their_own() -> None:
+    names = [path.stem for path in checkpoints.shipped()]
+    assert {"rainstream", "rainstream_s", "rainstream_l", *networks.available()} <= set(names)
+    channels = [
+        checkpoints.choose(NetworkSettings(name=name))[1].network.config.channels
+        for name in ("rainstream_s", "rainstream", "rainstream_l")
+    ]
+    assert channels == sorted(set(channels))
