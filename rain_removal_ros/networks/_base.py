@@ -88,10 +88,10 @@ class Batch:
     """B x T x 3 x H x W in [0, 1]."""
     clean: Tensor
     """B x T x 3 x sH x sW in [0, 1]."""
-    taught: Tensor | None = None
-    """B x T x 3 x sH x sW in [0, 1]: what a teacher, if there is one, makes of ``rainy``."""
     unlabelled: Tensor | None = None
     """B' x T x 3 x H x W in [0, 1]: real rain, for objectives with ``wants_unlabelled``."""
+    taught: Tensor | None = None
+    """B x T x 3 x sH x sW in [0, 1]: what a teacher, if there is one, makes of ``rainy``."""
 
 
 class Objective(nn.Module):

@@ -363,7 +363,7 @@ def _on_device(samples: Samples, device: torch.device) -> Batch:
     return Batch(
         ready(samples.rainy),
         ready(samples.clean),
-        None if unlabelled is None else ready(unlabelled),
+        unlabelled=None if unlabelled is None else ready(unlabelled),
     )
 
 

@@ -186,6 +186,11 @@ def test_a_run_cut_in_two_ends_bit_for_bit_as_an_uncut_one(
         assert_equal(states[0][name], states[1][name])
 
 
+def test_real_rain_reaches_the_network_that_learns_from_it(recipe: Recipe) -> None:
+    train(replace(recipe, network=dict(SEMI), steps=1))
+    assert {"mean", "covariance"} <= log(recipe)[0].keys()
+
+
 def test_a_killed_run_loses_no_more_than_a_checkpoint_interval(
     recipe: Recipe, tmp_path: Path
 ) -> None:
