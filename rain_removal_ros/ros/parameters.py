@@ -132,9 +132,13 @@ def _ours(parameters: Sequence[Parameter[Any]]) -> dict[str, Any]:
 
 def _unknown_network(settings: Settings) -> str:
     """Why the network's name cannot be taken. It must be a name: elsewhere it may be a path."""
+    known = ["auto", *networks.available()]
+    if settings.network.name in known:
+        return ""
+    # Only now: it brings torch along, for which a node's start need not wait.
     from rain_removal_ros.checkpoints import shipped
 
-    known = ["auto", *sorted({*networks.available(), *(path.stem for path in shipped())})]
+    known = list(dict.fromkeys([*known, *(path.stem for path in shipped())]))
     if settings.network.name in known:
         return ""
     return f"network.name is one of {', '.join(known)}, not {settings.network.name!r}"
