@@ -123,7 +123,9 @@ class Derain:
 
     def __init__(self, wanted: str, engine: EngineSettings, *, stages: int = 0) -> None:
         path = checkpoints.resolve(wanted)
-        self._engine = engines.load(NetworkSettings(weights=str(path), stages=stages), engine)
+        settings = NetworkSettings(weights=str(path), stages=stages)
+        _, checkpoint = checkpoints.choose(settings)
+        self._engine = engines.create(checkpoint.network, engine)
         self.network_name = self._engine.network_name
         self.name = path.stem
         if stages:
@@ -134,7 +136,7 @@ class Derain:
             for path_of_code in sorted(Path(package.__path__[0]).glob("*.py")):
                 code.update(path_of_code.read_bytes())
         self.fingerprint = (
-            f"{checkpoints.load(path).checksum} {self._engine.stages} {self._engine.precision} "
+            f"{checkpoint.checksum} {self._engine.stages} {self._engine.precision} "
             f"{self._engine.name} {self._engine.device} {code.hexdigest()[:16]}"
         )
 
