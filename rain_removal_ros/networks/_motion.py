@@ -64,6 +64,11 @@ def small(grey: Tensor) -> Tensor:
     return F.avg_pool2d(_opened(F.avg_pool2d(grey, 2)), 2)
 
 
+def moved(image: Tensor, flow: Tensor, finer: int) -> Tensor:
+    """What was carried, seen from where the camera is now; ``finer`` times as fine as the flow."""
+    return _warp(image, _enlarged(flow * finer, finer))
+
+
 def _opened(grey: Tensor) -> Tensor:
     """Without what is bright and less than three pixels wide."""
     edged = F.pad(grey, (1, 1, 0, 0), mode="replicate")
@@ -98,7 +103,7 @@ def _slopes(pair: Tensor, flow: Tensor, cell: int) -> tuple[Tensor, Tensor, Tens
     that. Cells are of ``cell`` pixels.
     """
     before, now = pair.chunk(2)
-    before = warp(before, _enlarged(flow, cell) * cell)
+    before = moved(before, flow, cell)
     edged = F.pad(before, (1, 1, 1, 1), mode="replicate")
     dx = (edged[..., 1:-1, 2:] - edged[..., 1:-1, :-2]) / 2
     dy = (edged[..., 2:, 1:-1] - edged[..., :-2, 1:-1]) / 2
@@ -131,7 +136,7 @@ def _mean(values: Tensor) -> Tensor:
     return values.mean((2, 3), keepdim=True)
 
 
-def warp(image: Tensor, flow: Tensor) -> Tensor:
+def _warp(image: Tensor, flow: Tensor) -> Tensor:
     """``image`` looked up at each pixel plus its flow, in float32, edges repeated."""
     height, width = image.shape[-2:]
     ys = torch.arange(height, device=image.device, dtype=torch.float32)

@@ -186,8 +186,7 @@ class Network(_base.Network):
         # the camera, and what varies is how long it takes to the next frame.
         # Nothing moves at a fresh start, also where it is told by zeros, as in an exported graph.
         flow = motion.resumed(course, before, small) * hidden[:, -1:]
-        fine_flow = F.interpolate(flow * 8, scale_factor=8.0, mode="bilinear", align_corners=False)
-        return motion.warp(past, fine_flow), motion.warp(hidden, flow)
+        return motion.moved(past, flow, 8), motion.moved(hidden, flow, 1)
 
     def _motion(self, clean: Tensor, state: State) -> Tensor:
         """How things moved from the last clean frame to this one."""

@@ -257,11 +257,7 @@ def _aligned(state: State, grey: Tensor) -> State:
     height = cells.shape[-2]
     moved = []
     for tensor in maps:
-        finer = tensor.shape[-2] // height  # than the cells of an eighth
-        flow = F.interpolate(
-            cells * finer, scale_factor=float(finer), mode="bilinear", align_corners=False
-        )
-        aligned = motion.warp(tensor, flow)
+        aligned = motion.moved(tensor, cells, tensor.shape[-2] // height)
         moved.append(aligned.to(tensor.dtype, memory_format=torch.channels_last))
     return tuple(moved)
 
