@@ -82,11 +82,11 @@ clean: ## remove what was made here, environments included
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find rain_removal_ros test -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Files outside the Python package are copied when it is installed, even editable, so a change to
-# one of them installs again.
+# Files outside the Python package are copied or compiled when it is installed, even editable, so a
+# change to one of them installs again.
 INSTALLED := setup.py setup.cfg pyproject.toml package.xml README.md constraints.txt \
 	constraints-$(ROS).txt rain_removal_ros/__init__.py \
-	$(shell find resource config launch models 2>/dev/null)
+	$(shell find resource config launch models native 2>/dev/null)
 
 $(READY): $(INSTALLED)
 	@echo "== setting up $(VENV): Python packages and ROS $(ROS); minutes the first time"

@@ -16,27 +16,52 @@ WHITE: Any = (255.0,) * 4
 def as_planes(image: Image, *, stride: int) -> NDArray[np.float32]:
     """A picture as 1 x 3 x H x W in [0, 1], both sides padded to multiples of ``stride``."""
     height, width = image.shape[:2]
-    shape = (1, 3, -(-height // stride) * stride, -(-width // stride) * stride)
-    planes = np.empty(shape, np.float32)
+    planes = np.empty(
+        (1, 3, -(-height // stride) * stride, -(-width // stride) * stride), np.float32
+    )
+    fill(planes[0], image)
+    return planes
+
+
+def fill(planes: NDArray[np.float32], image: Image) -> None:
+    """Write a picture into 3 x H x W floats in [0, 1], which may be larger: edges are repeated."""
+    height, width = image.shape[:2]
+    if _channels_last(planes):
+        canvas = planes.transpose(1, 2, 0)
+        np.multiply(image, np.float32(1 / 255), out=canvas[:height, :width])
+        extend_edges(canvas, height, width)
+        return
     # Split as bytes: that is a quarter of the memory traffic of splitting floats.
-    for plane, channel in zip(planes[0], cv2.split(image), strict=True):
+    for plane, channel in zip(planes, cv2.split(image), strict=True):
         np.multiply(channel, np.float32(1 / 255), out=plane[:height, :width])
         extend_edges(plane, height, width)
-    return planes
 
 
 def as_picture(planes: NDArray[np.float32], into: Image | None) -> Image:
     """3 x H x W in [0, 1] as an RGB picture, rounded, in an array given or new."""
     target = np.empty((*planes.shape[1:], 3), np.uint8) if into is None else into
-    written = cv2.merge([as_map(plane) for plane in planes], target)
+    if _channels_last(planes):
+        # Multiplies, rounds and saturates in one pass.
+        written = cv2.multiply(planes.transpose(1, 2, 0), WHITE, target, dtype=cv2.CV_8U)
+    else:
+        written = cv2.merge([as_map(plane) for plane in planes], target)
     if written is not target:  # OpenCV takes no target of unusual strides
         target[...] = written
     return target
 
 
+def _channels_last(planes: NDArray[np.float32]) -> bool:
+    return planes.strides[0] == planes.itemsize
+
+
 def as_map(plane: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """H x W in [0, 1] as bytes."""
+    """H x W in [0, 1] as bytes, rounded."""
     return np.asarray(cv2.multiply(plane, WHITE, dtype=cv2.CV_8U))
+
+
+def padded(side: int, stride: int) -> int:
+    """The least multiple of ``stride`` that has room for ``side``."""
+    return -(-side // stride) * stride
 
 
 def extend_edges(canvas: NDArray[Any], height: int, width: int) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from rain_removal_ros.engines import Cleaned
 from rain_removal_ros.engines._compiled import CompiledNetwork
-from rain_removal_ros.engines._pixels import WHITE, extend_edges
+from rain_removal_ros.engines._pixels import as_map, as_picture, extend_edges, fill
 from rain_removal_ros.errors import EngineError
 from rain_removal_ros.frames import Image
 from rain_removal_ros.networks._base import Network, Output, State
@@ -142,22 +141,32 @@ class TorchEngine:
     def _upload(self, images: Sequence[Image]) -> Tensor:
         """The frames as B x 3 x H x W floats on the device, padded to what the network takes."""
         height, width = images[0].shape[:2]
-        stride = self.network.facts.stride
-        shape = (len(images), -(-height // stride) * stride, -(-width // stride) * stride, 3)
-        on_cpu = self._device.type == "cpu"
-        kind = torch.float32 if on_cpu else torch.uint8
-        if self._staging is None or self._staging.shape != shape:
-            self._staging = torch.empty(shape, dtype=kind, pin_memory=not on_cpu)
-        for canvas, image in zip(self._staging.numpy(), images, strict=True):
-            if on_cpu:
-                np.multiply(image, np.float32(1 / 255), out=canvas[:height, :width])
-            else:
-                canvas[:height, :width] = image
+        facts = self.network.facts
+        sides = (
+            -(-height // facts.stride) * facts.stride,
+            -(-width // facts.stride) * facts.stride,
+        )
+        if self._device.type == "cpu":
+            order = torch.contiguous_format if facts.planar else torch.channels_last
+            frames = self._stage((len(images), 3, *sides), torch.float32, order)
+            for planes, image in zip(frames.numpy(), images, strict=True):
+                fill(planes, image)
+            return frames
+        pixels = self._stage((len(images), *sides, 3), torch.uint8, torch.contiguous_format)
+        for canvas, image in zip(pixels.numpy(), images, strict=True):
+            canvas[:height, :width] = image
             extend_edges(canvas, height, width)
-        if on_cpu:
-            return self._staging.permute(0, 3, 1, 2)
-        bytes_on_device = self._staging.to(self._device, non_blocking=True)
+        bytes_on_device = pixels.to(self._device, non_blocking=True)
         return bytes_on_device.permute(0, 3, 1, 2).to(torch.float32) / 255
+
+    def _stage(
+        self, shape: tuple[int, ...], kind: torch.dtype, order: torch.memory_format
+    ) -> Tensor:
+        """The buffer that frames are written to, made anew only for another shape."""
+        if self._staging is None or self._staging.shape != shape:
+            on_gpu = self._device.type != "cpu"
+            self._staging = torch.empty(shape, dtype=kind, pin_memory=on_gpu, memory_format=order)
+        return self._staging
 
     def _part_with_staging(self, state: State) -> None:
         """Let a network that hands its input on as state keep it; on a CPU that is our buffer."""
@@ -176,33 +185,39 @@ class TorchEngine:
     ) -> list[Cleaned]:
         if not bool(torch.isfinite(output.clean.sum())):
             raise EngineError(f"{self.network_name} gave values that are not finite")
-        size = (height * self.scale, width * self.scale)
-        images = self._bytes(output.clean.permute(0, 2, 3, 1)[:, : size[0], : size[1]], into)
+        clean = output.clean[:, :, : height * self.scale, : width * self.scale]
+        images = self._pictures(clean, into)
         maps: list[NDArray[np.uint8]] | list[None] = [None] * len(images)
         if attention:
-            maps = self._bytes(output.attention[:, 0, :height, :width], [None] * len(images))
+            maps = self._maps(output.attention[:, 0, :height, :width])
         levels = [None] * len(images) if output.rain_level is None else output.rain_level.tolist()
         return [
             Cleaned(image, seen, level, _one(output.state, index))
             for index, (image, seen, level) in enumerate(zip(images, maps, levels, strict=True))
         ]
 
-    def _bytes(self, values: Tensor, into: Sequence[Image | None]) -> list[NDArray[np.uint8]]:
-        """Values in [0, 1] as bytes in host memory, rounded, in arrays given or new."""
-        if self._device.type != "cpu":
-            values = (values.float() * 255).round().to(torch.uint8).cpu()
-        arrays: list[NDArray[np.uint8]] = []
-        for value, target in zip(values.contiguous(), into, strict=True):
-            source = value.float().numpy() if value.is_floating_point() else value.numpy()
-            if target is None:
-                target = np.empty(source.shape, np.uint8)
-            if source.dtype == np.uint8:
-                target[...] = source
-            else:
-                # Multiplies, rounds and saturates in one pass.
-                cv2.multiply(source, WHITE, target, dtype=cv2.CV_8U)
-            arrays.append(target)
-        return arrays
+    def _pictures(self, clean: Tensor, into: Sequence[Image | None]) -> list[Image]:
+        """Pictures in [0, 1] as bytes in host memory, rounded, in arrays given or new."""
+        if self._device.type == "cpu":
+            pairs = zip(clean.float().numpy(), into, strict=True)
+            return [as_picture(planes, target) for planes, target in pairs]
+        pictures = _bytes_on_host(clean.permute(0, 2, 3, 1))
+        for index, target in enumerate(into):
+            if target is not None:
+                target[...] = pictures[index]
+                pictures[index] = target
+        return pictures
+
+    def _maps(self, maps: Tensor) -> list[NDArray[np.uint8]]:
+        if self._device.type == "cpu":
+            return [as_map(each) for each in maps.float().numpy()]
+        return _bytes_on_host(maps)
+
+
+def _bytes_on_host(values: Tensor) -> list[NDArray[np.uint8]]:
+    """What lies on a GPU in [0, 1] as bytes in host memory, rounded."""
+    there = (values.float() * 255).round().to(torch.uint8).contiguous()
+    return list(there.cpu().numpy())
 
 
 def _device(name: str) -> torch.device:

@@ -42,6 +42,8 @@ class Facts:
     """Height and width handed to ``forward`` are multiples of this."""
     stages: int = 1
     """Passes over one frame unless told otherwise; 1 for a network without stages."""
+    planar: bool = False
+    """Whether frames had best come plane after plane; the others are quicker with channels last."""
 
 
 class Network(nn.Module):

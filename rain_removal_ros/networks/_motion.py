@@ -10,17 +10,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rain_removal_ros.networks import _native as native
+
 
 @torch.no_grad()
 def displacement(past: Tensor, now: Tensor) -> Tensor:
     """Where each eighth-resolution cell of ``now`` was in ``past``: B x 2 (x, y), in cells.
 
-    Both are grey and clean, B x 1 x H x W, sides multiples of 16. Block matching at a sixteenth
-    finds the large motions; gradient steps at an eighth, a quarter and a half find the fractions of
-    a pixel. Streaks that were left standing are bright and narrow, and taken away first.
+    Both are clean, B x C x H x W, sides multiples of 16, and looked at in grey. Block matching at a
+    sixteenth finds the large motions; gradient steps at an eighth, a quarter and a half find the
+    fractions of a pixel. Streaks that were left standing are bright and narrow, and are taken away
+    first.
     """
+    if native.serves(now, least_side=16):
+        return native.displacement(past, now)
     with torch.autocast(now.device.type, enabled=False):
-        half = _opened(F.avg_pool2d(torch.cat([past, now]).float(), 2))
+        pair = torch.cat([past, now]).float().mean(1, keepdim=True)
+        half = _opened(F.avg_pool2d(pair, 2))
         quarter = F.avg_pool2d(half, 2)
         eighth = F.avg_pool2d(quarter, 2)
         flow = _search(F.avg_pool2d(eighth, 2), reach=3)
@@ -39,6 +45,8 @@ def resumed(motion: Tensor, past: Tensor, now: Tensor) -> Tensor:
     Of grey frames at a quarter, as ``small`` makes them. Three unknowns for a whole frame: rain has
     little say in them, and no frame that was dropped, or came late, is in the way.
     """
+    if native.serves(now, least_side=4):
+        return native.resumed(motion, past, now)
     with torch.autocast(now.device.type, enabled=False):
         quarter = torch.cat([past, now]).float()
         flow = motion
@@ -59,13 +67,18 @@ def resumed(motion: Tensor, past: Tensor, now: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def small(grey: Tensor) -> Tensor:
-    """A quarter of the size, and free of thin streaks."""
+def small(picture: Tensor) -> Tensor:
+    """In grey, a quarter of the size, and free of thin streaks."""
+    if native.serves(picture, least_side=4):
+        return native.small(picture)
+    grey = picture.mean(1, keepdim=True)
     return F.avg_pool2d(_opened(F.avg_pool2d(grey, 2)), 2)
 
 
 def moved(image: Tensor, flow: Tensor, finer: int) -> Tensor:
     """What was carried, seen from where the camera is now; ``finer`` times as fine as the flow."""
+    if native.serves(image, least_side=2):
+        return native.moved(image, flow, finer)
     return _warp(image, _enlarged(flow * finer, finer))
 
 

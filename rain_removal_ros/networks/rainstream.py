@@ -12,7 +12,6 @@ it, the past may also take the place of what the frame alone allows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -25,8 +24,8 @@ from rain_removal_ros.losses import ssim
 from rain_removal_ros.networks import _base
 from rain_removal_ros.networks import _motion as motion
 from rain_removal_ros.networks._base import Facts, Output, State
+from rain_removal_ros.networks._planes import FOLD, composed, entered
 
-_FOLD = 4  # the factor of pixel unshuffle and shuffle
 _MOST_GAIN = 3.0  # as a logarithm: beyond it, an untrained network runs away
 
 
@@ -81,14 +80,17 @@ class _Gate(nn.Module):
 
 class Network(_base.Network):
     facts: ClassVar[Facts] = Facts(
-        paper="rainstream, this project's own network for video", recurrent=True, stride=16
+        paper="rainstream, this project's own network for video",
+        recurrent=True,
+        stride=16,
+        planar=True,
     )
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         fine, middle, coarse = config.channels, 2 * config.channels, 3 * config.channels
         planes = 3 + (1 if config.guide else 0) + (3 if config.carry else 0)
-        self.enter = nn.Conv2d(planes * _FOLD**2, fine, 3, padding=1)
+        self.enter = nn.Conv2d(planes * FOLD**2, fine, 3, padding=1)
         self.down_fine = _blocks(fine, config.blocks)
         self.to_middle = nn.Conv2d(fine, middle, 2, stride=2)
         self.down_middle = _blocks(middle, config.blocks)
@@ -101,7 +103,7 @@ class Network(_base.Network):
         self.up_middle = _blocks(middle, config.blocks)
         self.from_middle = nn.Conv2d(middle, fine, 1)
         self.up_fine = _blocks(fine, config.blocks)
-        self.leave = nn.Conv2d(fine, (5 if config.carry else 4) * _FOLD**2, 3, padding=1)
+        self.leave = nn.Conv2d(fine, (5 if config.carry else 4) * FOLD**2, 3, padding=1)
         self.affine = nn.Conv2d(middle, 6, 3, padding=1) if config.affine else None
         self.level = nn.Linear(coarse, 1)
         self._start_as_identity()
@@ -117,25 +119,22 @@ class Network(_base.Network):
         nn.init.normal_(self.leave.weight, std=1e-3)
         nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
         if self.config.carry:
-            nn.init.constant_(self.leave.bias[-(_FOLD**2) :], -3.0)  # type: ignore[index]
+            nn.init.constant_(self.leave.bias[-(FOLD**2) :], -3.0)  # type: ignore[index]
         if self.affine is not None:
             nn.init.normal_(self.affine.weight, std=1e-3)
             nn.init.zeros_(self.affine.bias)  # type: ignore[arg-type]
 
     def forward(self, frame: Tensor, state: State = ()) -> Output:
-        # Half of the time goes into plain arithmetic on whole planes, which is quickest on
-        # contiguous ones.
-        frame = frame.contiguous()
-        grey = frame.mean(1, keepdim=True)
-        planes = [frame]
-        if self.config.guide:
-            planes.append(_guide(grey))
-        if self.config.carry:
-            small = motion.small(grey)
+        frame = frame.contiguous()  # arithmetic on whole planes is quickest on such ones
+        past: Tensor | None = None
+        known: Tensor | None = None
+        if self.gate is not None:
+            small = motion.small(frame)
             past, hidden = self._aligned(frame, small, state)
-            # The difference to the past is what tells streak from scene; a fresh start has none.
-            planes.append(past - frame)
-        fine = self.down_fine(F.relu(self.enter(_folded(torch.cat(planes, 1))), inplace=True))
+            known = hidden[:, -1:]
+        # The difference to the past is what tells streak from scene; a fresh start has none.
+        planes = entered(frame, past, guided=self.config.guide)
+        fine = self.down_fine(F.relu(self.enter(planes), inplace=True))
         middle = self.down_middle(F.relu(self.to_middle(fine), inplace=True))
         coarse = self.coarse(F.relu(self.to_coarse(middle), inplace=True))
         summary = coarse.mean((2, 3))
@@ -143,27 +142,18 @@ class Network(_base.Network):
         middle = middle + F.interpolate(self.from_coarse(coarse), scale_factor=2.0)
         carried: State = ()
         if self.gate is not None:
-            known = hidden[:, -1:]
             hidden = self.gate(middle, hidden[:, :-1].to(middle.dtype))
             middle = torch.cat([middle, hidden], 1)
         middle = self.up_middle(F.relu(self.join_middle(middle), inplace=True))
         fine = fine + F.interpolate(self.from_middle(middle), scale_factor=2.0)
-        streaks = F.pixel_shuffle(self.leave(self.up_fine(fine)), _FOLD)
-        streaks = streaks.to(torch.float32, memory_format=torch.contiguous_format)
-        rain, mask = streaks[:, :3], streaks[:, 3:4].sigmoid()
-        clean = torch.addcmul(frame, mask, rain, value=-1)
+        maps = None
         if self.affine is not None:
-            # Smooth by construction: what is interpolated eightfold can hold a veil, not a streak.
             gain, offset = self.affine(middle).float().chunk(2, 1)
             maps = torch.cat([gain.clamp(-_MOST_GAIN, _MOST_GAIN).exp(), offset], 1)
-            maps = F.interpolate(maps, scale_factor=8.0, mode="bilinear", align_corners=False)
-            clean = torch.addcmul(maps[:, 3:], clean, maps[:, :3])
+        clean, mask = composed(frame, self.leave(self.up_fine(fine)), maps, past, known)
         if self.gate is not None:
-            trust = streaks[:, 4:].sigmoid() * F.interpolate(known, scale_factor=8.0)
-            clean = torch.lerp(clean, _plausible(past, clean), trust)
-        clean = clean.clamp_(0, 1)
-        if self.gate is not None:
-            carried = (clean, torch.cat([hidden.float(), torch.ones_like(known)], 1))
+            hidden = hidden.float()
+            carried = (clean, torch.cat([hidden, torch.ones_like(hidden[:, :1])], 1))
             if self.config.alignment == "measured":
                 carried += (self._motion(clean, state), small)
         return Output(clean, mask, carried, self.level(summary).float().sigmoid()[:, 0])
@@ -193,49 +183,8 @@ class Network(_base.Network):
         if not state:
             batch, _, height, width = clean.shape
             return clean.new_zeros(batch, 2, height // 8, width // 8)
-        flow = motion.displacement(state[0].mean(1, keepdim=True), clean.mean(1, keepdim=True))
+        flow = motion.displacement(state[0], clean)
         return flow * state[1][:, -1:]
-
-
-def _plausible(past: Tensor, clean: Tensor) -> Tensor:
-    """The past within the range of what is around each pixel now: no ghost of what has moved on.
-
-    Most of what a streak left has something of the scene beside it, so it is still filled in.
-    """
-    low, high = _around(clean, torch.minimum), _around(clean, torch.maximum)
-    return torch.minimum(torch.maximum(past, low), high)
-
-
-def _around(picture: Tensor, pick: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """The least or the greatest of 3 x 3 pixels, in a tenth of what a pooling layer takes."""
-    edged = F.pad(picture, (1, 1, 0, 0), mode="replicate")
-    wide = pick(pick(edged[..., :-2], edged[..., 2:]), picture)
-    edged = F.pad(wide, (0, 0, 1, 1), mode="replicate")
-    return pick(pick(edged[..., :-2, :], edged[..., 2:, :]), wide)
-
-
-def _folded(planes: Tensor) -> Tensor:
-    """``F.pixel_unshuffle``, straight into the channels-last order that convolutions work in."""
-    batch, channels, height, width = planes.shape
-    blocks = planes.reshape(batch, channels, height // _FOLD, _FOLD, width // _FOLD, _FOLD)
-    blocks = blocks.permute(0, 2, 4, 1, 3, 5)
-    return blocks.flatten(3).permute(0, 3, 1, 2)
-
-
-def _guide(grey: Tensor, *, epsilon: float = 0.02) -> Tensor:
-    """Rectified local contrast of the frame: bright where a streak may be.
-
-    Mean and deviation are taken over 20 x 20 pixels by way of 4 x 4 blocks, a fifteenth of the work
-    of a sliding window and as good a guide.
-    """
-    blocks = torch.cat([F.avg_pool2d(grey, 4), F.avg_pool2d(grey * grey, 4)], 1)
-    mean, square = F.avg_pool2d(blocks, 5, 1, 2, count_include_pad=False).chunk(2, 1)
-    deviation = (square - mean * mean).clamp_min(0).sqrt()
-    scale = 0.25 / (deviation + epsilon)
-    # Both at a quarter, so that the division is.
-    local = torch.cat([scale, -mean * scale], 1)
-    local = F.interpolate(local, scale_factor=4.0, mode="bilinear", align_corners=False)
-    return torch.addcmul(local[:, 1:], grey, local[:, :1]).clamp(0, 1)
 
 
 @torch.no_grad()

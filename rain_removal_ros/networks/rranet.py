@@ -161,7 +161,7 @@ class Network(_base.Network):
         self.tail = nn.Conv2d(widths[0], 3, 1)
 
     def forward(self, frame: Tensor, state: State = ()) -> Output:
-        grey = motion.small(frame.mean(1, keepdim=True)) if self._aligns else None
+        grey = motion.small(frame) if self._aligns else None
         background, memories = self._begin(frame, state, grey)
         constant, guides = self._guide(frame)
         seen: Tensor | None = None
@@ -244,7 +244,7 @@ def _motion(past: Tensor | None, clean: Tensor) -> Tensor:
         return clean.new_zeros(batch, 2, height // 8, width // 8)
     # A displacement is measured down to a sixteenth, the network needs no more than eighths.
     before, now = (
-        F.pad(picture.mean(1, keepdim=True), (0, -width % 16, 0, -height % 16), mode="replicate")
+        F.pad(picture, (0, -width % 16, 0, -height % 16), mode="replicate")
         for picture in (past, clean)
     )
     return motion.displacement(before, now)[..., : height // 8, : width // 8]

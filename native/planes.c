@@ -1,0 +1,336 @@
+/* The passes over whole planes before and after rainstream's convolutions, each in one go.
+ *
+ * Between them, planes are folded: a cell of FOLD x FOLD pixels is a pixel with FOLD * FOLD channels
+ * for each plane, and channels come last. Folded values are floats, or bfloat16: their upper halves.
+ */
+#include "planes.h"
+
+enum { FOLD = 4, AREA = FOLD * FOLD, COARSE = 8, STRIP = 16 };
+
+INLINE uint16_t to_bfloat16(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    /* To the nearest, and to even where two are as near; what is not a number stays that. */
+    const uint32_t rounded = bits + 0x7fff + (bits >> 16 & 1);
+    return (uint16_t)((value != value ? bits | 0x400000 : rounded) >> 16);
+}
+
+INLINE float from_bfloat16(uint16_t value) {
+    const uint32_t bits = (uint32_t)value << 16;
+    float wide;
+    memcpy(&wide, &bits, sizeof wide);
+    return wide;
+}
+
+/* e to the power of `x`, to the last bits of a float; Cody and Waite's reduction, Cephes' polynomial. */
+INLINE float power_of_e(float x) {
+    const float shifter = 12582912.0f; /* 1.5 * 2^23: adding it rounds to a whole number */
+    x = within(x, -87, 87);
+    const float whole = x * 1.44269504f + shifter;
+    int32_t exponent;
+    memcpy(&exponent, &whole, sizeof exponent);
+    const float turns = whole - shifter;
+    const float rest = x - turns * 0.693359375f + turns * 2.12194440e-4f;
+    float series = 1.9875691500e-4f;
+    series = series * rest + 1.3981999507e-3f;
+    series = series * rest + 8.3334519073e-3f;
+    series = series * rest + 4.1665795894e-2f;
+    series = series * rest + 1.6666665459e-1f;
+    series = series * rest + 5.0000001201e-1f;
+    const float value = series * rest * rest + rest + 1;
+    const int32_t scale = (int32_t)((uint32_t)(exponent + 127) << 23);
+    float factor;
+    memcpy(&factor, &scale, sizeof factor);
+    return x == x ? value * factor : x;
+}
+
+INLINE float sigmoid(float x) { return 1 / (1 + power_of_e(-x)); }
+
+/* Mean and mean square of grey over FOLD x FOLD pixels, for one row of cells. */
+CLONES static void block_row(const float *restrict frame, size_t plane, int width, int row,
+                             float *restrict scratch, float *restrict mean, float *restrict square) {
+    float *restrict sums = scratch, *restrict squares = scratch + width;
+    memset(scratch, 0, 2 * (size_t)width * sizeof(float));
+    for (int y = row * FOLD; y < (row + 1) * FOLD; y++) {
+        const float *restrict red = frame + (size_t)y * width;
+        const float *restrict green = red + plane, *restrict blue = green + plane;
+        for (int x = 0; x < width; x++) {
+            const float grey = (red[x] + green[x] + blue[x]) * (1 / 3.0f);
+            sums[x] += grey;
+            squares[x] += grey * grey;
+        }
+    }
+    for (int x = 0; x < width / FOLD; x++) {
+        float sum = 0, of_squares = 0;
+        for (int k = 0; k < FOLD; k++) {
+            sum += sums[x * FOLD + k];
+            of_squares += squares[x * FOLD + k];
+        }
+        mean[x] = sum / AREA;
+        square[x] = of_squares / AREA;
+    }
+}
+
+/* What grey is multiplied by, and what is added to that, to rectify its local contrast. */
+CLONES static void contrast_row(const float *restrict means, const float *restrict squares, int height,
+                                int width, int row, float epsilon, float *restrict scratch,
+                                float *restrict scale, float *restrict shift) {
+    const int top = most(row - 2, 0), end = least(row + 3, height);
+    float *restrict sums = scratch, *restrict of_squares = scratch + width;
+    memset(scratch, 0, 2 * (size_t)width * sizeof(float));
+    for (int y = top; y < end; y++)
+        for (int x = 0; x < width; x++) {
+            sums[x] += means[(size_t)y * width + x];
+            of_squares[x] += squares[(size_t)y * width + x];
+        }
+    for (int x = 0; x < width; x++) {
+        const int left = most(x - 2, 0), right = least(x + 3, width);
+        float mean = 0, square = 0;
+        for (int k = left; k < right; k++) {
+            mean += sums[k];
+            square += of_squares[k];
+        }
+        const float share = 1.0f / ((end - top) * (right - left));
+        mean *= share;
+        square *= share;
+        const float deviation = __builtin_sqrtf(upper(square - mean * mean, 0));
+        scale[x] = 0.25f / (deviation + epsilon);
+        shift[x] = -mean * scale[x];
+    }
+}
+
+/* One row of cells of all planes; `rows` has room for planes * FOLD rows of pixels and as
+ * many of half the width, and for three. */
+CLONES static void enter_row(const float *restrict frame, const float *past, size_t plane, int width,
+                             const float *scale, const float *shift, int height, int row,
+                             float *restrict rows, void *restrict out, int bfloat16) {
+    const int cells = width / FOLD, guided = scale != NULL;
+    const int planes = 3 + guided + (past ? 3 : 0);
+    float *const multiply = rows + (size_t)planes * FOLD * width, *const add = multiply + width;
+    float *const scratch = add + width;
+    for (int fy = 0; fy < FOLD; fy++) {
+        const int y = row * FOLD + fy;
+        const float *restrict red = frame + (size_t)y * width;
+        const float *restrict green = red + plane, *restrict blue = green + plane;
+        for (int c = 0; c < 3; c++)
+            memcpy(rows + ((size_t)c * FOLD + fy) * width, red + c * plane, width * sizeof(float));
+        if (guided) {
+            float *restrict guide = rows + (3 * FOLD + (size_t)fy) * width;
+            enlarged_row(scale, height, cells, FOLD, y, scratch, multiply);
+            enlarged_row(shift, height, cells, FOLD, y, scratch, add);
+            for (int x = 0; x < width; x++) {
+                const float grey = (red[x] + green[x] + blue[x]) * (1 / 3.0f);
+                guide[x] = within(grey * multiply[x] + add[x], 0, 1);
+            }
+        }
+        for (int c = 0; past && c < 3; c++) {
+            const float *restrict before = past + c * plane + (size_t)y * width;
+            const float *restrict now = red + c * plane;
+            float *restrict change = rows + ((size_t)(3 + guided + c) * FOLD + fy) * width;
+            for (int x = 0; x < width; x++) change[x] = before[x] - now[x];
+        }
+    }
+    const size_t lines = (size_t)planes * FOLD, first = (size_t)row * cells * lines * FOLD;
+    if (bfloat16) {
+        uint16_t *restrict target = (uint16_t *)out + first;
+        uint16_t *restrict narrow = (uint16_t *)(scratch + width);
+        for (size_t i = 0; i < lines * width; i++) narrow[i] = to_bfloat16(rows[i]);
+        for (int x = 0; x < cells; x++)
+            for (size_t line = 0; line < lines; line++)
+                memcpy(target + (x * lines + line) * FOLD, narrow + line * width + x * FOLD,
+                       FOLD * sizeof(uint16_t));
+    } else {
+        float *restrict target = (float *)out + first;
+        for (int x = 0; x < cells; x++)
+            for (size_t line = 0; line < lines; line++)
+                memcpy(target + (x * lines + line) * FOLD, rows + line * width + x * FOLD,
+                       FOLD * sizeof(float));
+    }
+}
+
+/* Frames, their local contrast and their difference to the past, folded. Without a guide `guided` is
+ * 0; without a past `pasts` is NULL. */
+EXPORT int entered(const float *frames, const float *pasts, int batch, int height, int width, int guided,
+                   float epsilon, void *out, int bfloat16, int threads) {
+    const int rows = height / FOLD, cells = width / FOLD;
+    const int planes = 3 + (guided ? 1 : 0) + (pasts ? 3 : 0);
+    const size_t plane = (size_t)height * width, blocks = (size_t)rows * cells;
+    float *const maps = floats(4 * blocks);
+    if (!maps) return 1;
+    float *const means = maps, *const squares = maps + blocks;
+    float *const scale = maps + 2 * blocks, *const shift = maps + 3 * blocks;
+    int failed = 0;
+    for (int one = 0; one < batch; one++) {
+        const float *frame = frames + one * 3 * plane;
+        const float *past = pasts ? pasts + one * 3 * plane : NULL;
+        char *target = (char *)out + one * planes * plane * (bfloat16 ? 2 : 4);
+#pragma omp parallel num_threads(threads)
+        {
+            float *scratch = floats(((size_t)planes * FOLD * 3 / 2 + 3) * width);
+            if (!scratch) {
+#pragma omp atomic write
+                failed = 1;
+            }
+            if (guided) {
+#pragma omp for schedule(static)
+                for (int row = 0; row < rows; row++)
+                    if (scratch)
+                        block_row(frame, plane, width, row, scratch, means + (size_t)row * cells,
+                                  squares + (size_t)row * cells);
+#pragma omp for schedule(static)
+                for (int row = 0; row < rows; row++)
+                    if (scratch)
+                        contrast_row(means, squares, rows, cells, row, epsilon, scratch,
+                                     scale + (size_t)row * cells, shift + (size_t)row * cells);
+            }
+#pragma omp for schedule(static)
+            for (int row = 0; row < rows; row++)
+                if (scratch)
+                    enter_row(frame, past, plane, width, guided ? scale : NULL, shift, rows, row, scratch,
+                              target, bfloat16);
+            free(scratch);
+        }
+    }
+    free(maps);
+    return failed;
+}
+
+typedef struct {
+    const float *frame, *past, *maps, *known;
+    const void *streaks;
+    float *clean, *mask;
+    int height, width, bfloat16;
+} Composed;
+
+/* Row `y` of one folded plane of `planes`. */
+INLINE void unfold(const void *restrict folded, int planes, int which, int width, int y, int bfloat16,
+                   float *restrict out) {
+    const size_t cell = (size_t)planes * AREA, cells = width / FOLD;
+    const size_t first = (size_t)(y / FOLD) * cells * cell + which * AREA + y % FOLD * FOLD;
+    if (bfloat16) {
+        const uint16_t *restrict from = (const uint16_t *)folded + first;
+        for (size_t x = 0; x < cells; x++)
+            for (int k = 0; k < FOLD; k++) out[x * FOLD + k] = from_bfloat16(from[x * cell + k]);
+    } else {
+        const float *restrict from = (const float *)folded + first;
+        for (size_t x = 0; x < cells; x++)
+            for (int k = 0; k < FOLD; k++) out[x * FOLD + k] = from[x * cell + k];
+    }
+}
+
+/* Row `y` of what the frame alone allows, into three rows `plane` apart; and of the mask and the trust
+ * in the past, where they are wanted. `scratch` has room for four rows. */
+CLONES static void candidate_row(Composed a, int y, float *restrict scratch, float *restrict clean,
+                                 size_t plane, float *restrict mask_out, float *restrict trust) {
+    const int width = a.width, height = a.height, planes = a.past ? 5 : 4;
+    const size_t area = (size_t)height * width, coarse = area / (COARSE * COARSE);
+    float *restrict mask = scratch, *restrict row = scratch + width;
+    float *restrict offset = scratch + 2 * width, *restrict small = scratch + 3 * width;
+    unfold(a.streaks, planes, 3, width, y, a.bfloat16, mask);
+    for (int x = 0; x < width; x++) mask[x] = sigmoid(mask[x]);
+    if (mask_out) memcpy(mask_out, mask, width * sizeof(float));
+    for (int c = 0; c < 3; c++) {
+        const float *restrict frame = a.frame + c * area + (size_t)y * width;
+        float *restrict target = clean + c * plane;
+        unfold(a.streaks, planes, c, width, y, a.bfloat16, row);
+        for (int x = 0; x < width; x++) target[x] = frame[x] - mask[x] * row[x];
+        if (!a.maps) continue;
+        enlarged_row(a.maps + c * coarse, height / COARSE, width / COARSE, COARSE, y, small, row);
+        enlarged_row(a.maps + (3 + c) * coarse, height / COARSE, width / COARSE, COARSE, y, small, offset);
+        for (int x = 0; x < width; x++) target[x] = target[x] * row[x] + offset[x];
+    }
+    if (!trust) return;
+    const float *restrict known = a.known + (size_t)(y / COARSE) * (width / COARSE);
+    unfold(a.streaks, planes, 4, width, y, a.bfloat16, trust);
+    for (int x = 0; x < width; x++) trust[x] = sigmoid(trust[x]);
+    for (int x = 0; x < width / COARSE; x++)
+        for (int k = 0; k < COARSE; k++) trust[x * COARSE + k] *= known[x];
+}
+
+/* The past within the range of what is around each pixel now, as far as it is trusted. Rows are of
+ * what the frame alone allows; `lows` and `highs` have room for a row and one pixel at either side. */
+CLONES static void blend_row(const float *restrict above, const float *restrict here,
+                             const float *restrict below, const float *restrict past,
+                             const float *restrict trust, int width, float *restrict lows,
+                             float *restrict highs, float *restrict out) {
+    float *low = lows + 1, *high = highs + 1;
+    for (int x = 0; x < width; x++) {
+        low[x] = lower(lower(above[x], below[x]), here[x]);
+        high[x] = upper(upper(above[x], below[x]), here[x]);
+    }
+    low[-1] = low[0], low[width] = low[width - 1];
+    high[-1] = high[0], high[width] = high[width - 1];
+    for (int x = 0; x < width; x++) {
+        const float least_of = lower(lower(low[x - 1], low[x + 1]), low[x]);
+        const float most_of = upper(upper(high[x - 1], high[x + 1]), high[x]);
+        const float kept = within(past[x], least_of, most_of);
+        out[x] = within(here[x] + (kept - here[x]) * trust[x], 0, 1);
+    }
+}
+
+CLONES static void clip_row(const float *restrict row, int width, float *restrict out) {
+    for (int x = 0; x < width; x++) out[x] = within(row[x], 0, 1);
+}
+
+/* STRIP rows of the clean picture, from `top` on; `scratch` has room for 4 * STRIP + 13 rows. */
+static void compose_strip(Composed a, int top, float *scratch) {
+    const int width = a.width, end = least(top + STRIP, a.height);
+    const int first = most(top - 1, 0), last = least(end + 1, a.height);
+    const size_t area = (size_t)a.height * width, plane = (size_t)(STRIP + 2) * width;
+    float *candidates = scratch, *trusts = candidates + 3 * plane, *rows = trusts + STRIP * width;
+    for (int y = a.past ? first : top; y < (a.past ? last : end); y++) {
+        const int inside = y >= top && y < end;
+        candidate_row(a, y, rows, candidates + (size_t)(y - first) * width, plane,
+                      inside ? a.mask + (size_t)y * width : NULL,
+                      inside && a.past ? trusts + (size_t)(y - top) * width : NULL);
+    }
+    for (int y = top; y < end; y++)
+        for (int c = 0; c < 3; c++) {
+            const float *here = candidates + c * plane + (size_t)(y - first) * width;
+            const size_t at = c * area + (size_t)y * width;
+            if (a.past)
+                blend_row(y > 0 ? here - width : here, here, y + 1 < a.height ? here + width : here,
+                          a.past + at, trusts + (size_t)(y - top) * width, width, rows, rows + width + 2,
+                          a.clean + at);
+            else
+                clip_row(here, width, a.clean + at);
+        }
+}
+
+/* Clean pictures and masks from what the network said about their frames. `maps`, gains and offsets at
+ * an eighth, may be NULL; so may `pasts`, and then `known`, whether there is one, is not looked at. */
+EXPORT int composed(const float *frames, const float *pasts, const void *streaks, const float *maps,
+                    const float *known, int batch, int height, int width, int bfloat16, float *clean,
+                    float *masks, int threads) {
+    const size_t area = (size_t)height * width, coarse = area / (COARSE * COARSE);
+    const size_t folded = (pasts ? 5 : 4) * area * (bfloat16 ? 2 : 4);
+    const int strips = (height + STRIP - 1) / STRIP;
+    int failed = 0;
+#pragma omp parallel num_threads(threads)
+    {
+        float *scratch = floats((4 * STRIP + 13) * (size_t)width);
+        if (!scratch) {
+#pragma omp atomic write
+            failed = 1;
+        }
+#pragma omp for schedule(static)
+        for (int strip = 0; strip < batch * strips; strip++) {
+            const size_t one = strip / strips;
+            const Composed a = {
+                .frame = frames + one * 3 * area,
+                .past = pasts ? pasts + one * 3 * area : NULL,
+                .maps = maps ? maps + one * 6 * coarse : NULL,
+                .known = pasts ? known + one * coarse : NULL,
+                .streaks = (const char *)streaks + one * folded,
+                .clean = clean + one * 3 * area,
+                .mask = masks + one * area,
+                .height = height,
+                .width = width,
+                .bfloat16 = bfloat16,
+            };
+            if (scratch) compose_strip(a, strip % strips * STRIP, scratch);
+        }
+        free(scratch);
+    }
+    return failed;
+}

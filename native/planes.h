@@ -1,0 +1,90 @@
+/* What the passes over planes share.
+ *
+ * A plane is H x W floats, row after row; pictures are planes one after the other. Loops over x are
+ * written so that a compiler vectorises them; loops over rows are what threads share.
+ */
+#ifndef RAIN_REMOVAL_PLANES_H
+#define RAIN_REMOVAL_PLANES_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef _OPENMP
+#include <omp.h>
+#define THREAD omp_get_thread_num()
+#else
+#define THREAD 0
+#endif
+
+#define EXPORT __attribute__((visibility("default")))
+#define INLINE static inline __attribute__((always_inline))
+
+/* The processor's widest vectors, chosen when the library is loaded: what is built on one machine
+ * runs on every other of its kind. Functions with threads in them cannot be cloned, so the rows'
+ * work stands in functions of its own. */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#else
+#define CLONES
+#endif
+
+INLINE int least(int a, int b) { return a < b ? a : b; }
+INLINE int most(int a, int b) { return a > b ? a : b; }
+INLINE float lower(float a, float b) { return a < b ? a : b; }
+INLINE float upper(float a, float b) { return a > b ? a : b; }
+/* What is not a number stays that, so that whoever looks at the picture can tell. */
+INLINE float within(float value, float low, float high) {
+    value = value < low ? low : value;
+    return value > high ? high : value;
+}
+
+INLINE float *floats(size_t count) { return malloc(count * sizeof(float)); }
+
+/* `row` of `width` columns enlarged `factor` times, bilinear between the centres of cells. */
+INLINE void spread(const float *restrict row, int width, int factor, float *restrict out) {
+    const int half = factor / 2;
+    for (int k = 0; k < half; k++) {
+        out[k] = row[0];
+        out[width * factor - 1 - k] = row[width - 1];
+    }
+    for (int i = 0; i + 1 < width; i++)
+        for (int k = 0; k < factor; k++)
+            out[half + i * factor + k] = row[i] + (row[i + 1] - row[i]) * ((k + 0.5f) / factor);
+}
+
+/* Row `y` of a map of `height` x `width` cells enlarged `factor` times; `scratch` has room for a row
+ * of the map. */
+INLINE void enlarged_row(const float *restrict map, int height, int width, int factor, int y,
+                         float *restrict scratch, float *restrict out) {
+    if (factor == 1) {
+        memcpy(out, map + (size_t)y * width, (size_t)width * sizeof(float));
+        return;
+    }
+    const float from = upper((y + 0.5f) / factor - 0.5f, 0);
+    const int above = least((int)from, height - 1), below = least(above + 1, height - 1);
+    const float part = from - above;
+    const float *first = map + (size_t)above * width, *second = map + (size_t)below * width;
+    for (int x = 0; x < width; x++) scratch[x] = first[x] + (second[x] - first[x]) * part;
+    /* Constants let the compiler unroll. */
+    if (factor == 8) spread(scratch, width, 8, out);
+    else if (factor == 4) spread(scratch, width, 4, out);
+    else if (factor == 2) spread(scratch, width, 2, out);
+    else spread(scratch, width, factor, out);
+}
+
+/* One row of `channels` planes looked up where the flow says it was; see moved.c. `scratch` has room
+ * for 6 rows. */
+void moved_row(const float *planes, int channels, int height, int width, const float *flow, int cells_y,
+               int cells_x, int finer, int y, float *scratch, float *out, size_t out_plane);
+
+/* The mean of a picture's channels, halved, and free of what is bright and less than three pixels
+ * wide: row `y` of that. `scratch` has room for two rows of half the width, and two. */
+void opened_row(const float *picture, int channels, int height, int width, int y, float *scratch,
+                float *out);
+
+/* Two rows of a plane as one of half the `width`, which is that of the result. */
+void halved_row(const float *first, const float *second, int width, float *out);
+
+#endif

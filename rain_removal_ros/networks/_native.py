@@ -1,0 +1,121 @@
+"""Passes over whole planes in C: what ``_planes`` and ``_motion`` do in torch, far quicker.
+
+For inference on a CPU, where the library was built when this package was installed; its source is
+in ``native/``. Everywhere else torch does the same, and is what counts: tests compare them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_FOLD = 4  # as in planes.c
+
+
+def serves(picture: Tensor, *, least_side: int) -> bool:
+    """Whether the passes over this picture can be done here."""
+    # What is compiled is asked first, and then nothing else: the compiler has passes of its own.
+    return (
+        not torch.compiler.is_compiling()
+        and library is not None
+        and torch.is_inference_mode_enabled()
+        and type(picture) is Tensor  # not one without values, as tracers use
+        and picture.device.type == "cpu"
+        and picture.dtype == torch.float32
+        and min(picture.shape[-2:]) >= least_side
+    )
+
+
+def small(pictures: Tensor) -> Tensor:
+    batch, channels, height, width = pictures.shape
+    out = torch.empty(batch, 1, height // 4, width // 4)
+    _call("small", _plain(pictures), batch, channels, height, width, out)
+    return out
+
+
+def displacement(past: Tensor, now: Tensor) -> Tensor:
+    batch, channels, height, width = now.shape
+    flow = torch.empty(batch, 2, height // 8, width // 8)
+    _call("displacement", _plain(past), _plain(now), batch, channels, height, width, flow)
+    return flow
+
+
+def resumed(motion: Tensor, past: Tensor, now: Tensor) -> Tensor:
+    flow = torch.empty(motion.shape)
+    pictures = _plain(past), _plain(now)
+    _call("resumed", _plain(motion), *pictures, len(motion), *now.shape[-2:], flow)
+    return flow
+
+
+def moved(image: Tensor, flow: Tensor, finer: int) -> Tensor:
+    out = torch.empty(image.shape)
+    _call("moved", _plain(image), *image.shape, _plain(flow), *flow.shape[-2:], finer, out)
+    return out
+
+
+def entered(frame: Tensor, past: Tensor | None, *, guided: bool, epsilon: float) -> Tensor:
+    batch, _, height, width = frame.shape
+    planes = 3 + guided + (0 if past is None else 3)
+    folded = torch.empty(
+        (batch, planes * _FOLD**2, height // _FOLD, width // _FOLD),
+        dtype=torch.bfloat16 if _in_bfloat16() else torch.float32,
+        memory_format=torch.channels_last,
+    )
+    narrow = folded.dtype == torch.bfloat16
+    pictures = _plain(frame), _plain(past)
+    _call("entered", *pictures, batch, height, width, guided, epsilon, folded, narrow)
+    return folded
+
+
+def composed(
+    frame: Tensor, streaks: Tensor, maps: Tensor | None, past: Tensor | None, known: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    batch, _, height, width = frame.shape
+    narrow = streaks.dtype == torch.bfloat16
+    streaks = streaks if narrow else streaks.float()
+    streaks = streaks.contiguous(memory_format=torch.channels_last)
+    clean, mask = torch.empty(frame.shape), torch.empty(batch, 1, height, width)
+    said = streaks, _plain(maps), _plain(known)
+    size = batch, height, width
+    _call("composed", _plain(frame), _plain(past), *said, *size, narrow, clean, mask)
+    return clean, mask
+
+
+def _in_bfloat16() -> bool:
+    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+
+
+def _plain(planes: Tensor | None) -> Tensor | None:
+    """As C has them: floats, plane after plane, row after row."""
+    return None if planes is None else planes.float().contiguous()
+
+
+def _call(name: str, *arguments: Tensor | float | None) -> None:
+    """Tensors go by their address, and the number of threads comes last."""
+    function = getattr(library, name)
+    if function(*map(_in_c, arguments), torch.get_num_threads()):
+        raise MemoryError(f"out of memory ({name})")
+
+
+def _in_c(argument: Tensor | float | None) -> object:
+    if isinstance(argument, Tensor):
+        return ctypes.c_void_p(argument.data_ptr())
+    return ctypes.c_float(argument) if isinstance(argument, float) else argument
+
+
+def _load() -> ctypes.CDLL | None:
+    for suffix in EXTENSION_SUFFIXES:
+        path = Path(__file__).with_name(f"_planes_in_c{suffix}")
+        if path.is_file():
+            try:
+                return ctypes.CDLL(str(path))
+            except OSError:
+                return None
+    return None
+
+
+library = _load()

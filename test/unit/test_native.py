@@ -1,0 +1,126 @@
+"""What is done in C for inference is what torch does: the one held to the other."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rain_removal_ros.networks import _motion as motion
+from rain_removal_ros.networks import _native as native
+from rain_removal_ros.networks import _planes as planes
+
+# One camera and several, wide, high, and the least there is.
+SIZES = [(1, 96, 160), (2, 48, 32), (1, 16, 16), (1, 1088, 16)]
+
+pytestmark = pytest.mark.skipif(
+    native.library is None and shutil.which("cc") is None,
+    reason="there is no C compiler, so nothing was built",
+)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def scene(batch: int, height: int, width: int) -> Tensor:
+    rough = torch.rand(batch, 3, height // 16 + 1, width // 16 + 1)
+    smooth = F.interpolate(rough, (height, width), mode="bicubic").clamp(0, 1)
+    return 0.8 * smooth + 0.2 * torch.rand(batch, 3, height, width)
+
+
+def compare(
+    run: Callable[[], Tensor | tuple[Tensor, ...]], *, off: float = 1e-4, share: float = 0
+) -> None:
+    with torch.no_grad():
+        by_torch = run()
+    with torch.inference_mode():
+        assert native.serves(torch.zeros(1, 3, 16, 16), least_side=16), "the library was not built"
+        in_c = run()
+    torch.testing.assert_close(in_c, by_torch, atol=off, rtol=share)
+
+
+@pytest.mark.parametrize(("batch", "height", "width"), SIZES)
+def test_motion(batch: int, height: int, width: int) -> None:
+    before = scene(batch, height, width)
+    now = 0.95 * before.roll((3, 5), (2, 3))
+    flow = motion.displacement(before, now)
+    small = motion.small(before), motion.small(now)
+    compare(lambda: motion.small(before))
+    compare(lambda: motion.displacement(before, now))
+    compare(lambda: motion.resumed(0.8 * flow, *small))
+
+
+@pytest.mark.parametrize("finer", [1, 2, 4, 8])
+def test_what_is_carried_moves(finer: int) -> None:
+    carried = torch.rand(2, 5, 6 * finer, 9 * finer)
+    flow = torch.randn(2, 2, 6, 9) * 4  # beyond the edges too
+    compare(lambda: motion.moved(carried, flow, finer))
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("with_past", [True, False])
+@pytest.mark.parametrize("guided", [True, False])
+@pytest.mark.parametrize(("batch", "height", "width"), SIZES)
+def test_planes_are_folded(
+    batch: int, height: int, width: int, guided: bool, with_past: bool, precision: torch.dtype
+) -> None:
+    frame = scene(batch, height, width)
+    past = frame.roll(2, 3) if with_past else None
+    reduced = precision != torch.float32
+    with torch.autocast("cpu", torch.bfloat16, enabled=reduced):
+        folded = planes.entered(frame, past, guided=guided)
+        # Where a value lies between two of bfloat16, the last bit of a float decides.
+        compare(
+            lambda: planes.entered(frame, past, guided=guided).to(precision),
+            share=2**-7 if reduced else 0,
+        )
+        with torch.inference_mode():
+            assert planes.entered(frame, past, guided=guided).dtype == precision
+    assert folded.shape == (batch, 48 + 16 * guided + 48 * with_past, height // 4, width // 4)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("with_past", [True, False])
+@pytest.mark.parametrize("with_maps", [True, False])
+@pytest.mark.parametrize(("batch", "height", "width"), SIZES)
+def test_the_picture_is_composed(
+    batch: int, height: int, width: int, with_maps: bool, with_past: bool, precision: torch.dtype
+) -> None:
+    frame = scene(batch, height, width)
+    past = frame.roll(2, 3) if with_past else None
+    known = torch.rand(batch, 1, height // 8, width // 8).round() if with_past else None
+    streaks = torch.randn(batch, 80 if with_past else 64, height // 4, width // 4) * 3
+    maps = torch.rand(batch, 6, height // 8, width // 8) * 0.4 + 0.8 if with_maps else None
+    said = streaks.to(precision)
+    compare(lambda: planes.composed(frame, said, maps, past, known), off=1e-5)
+
+
+def test_what_is_not_a_number_shows() -> None:
+    frame = torch.full((1, 3, 32, 32), 0.5)
+    frame[0, 1, 8, 8] = torch.nan
+    streaks = torch.zeros(1, 64, 8, 8)
+    with torch.inference_mode():
+        clean, _ = planes.composed(frame, streaks, None, None, None)
+    assert clean.isnan().sum() == 1
+
+
+def test_threads_make_no_difference() -> None:
+    before = scene(1, 96, 160)
+    now = before.roll(3, 3)
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            with torch.inference_mode():
+                results.append(motion.displacement(before, now))
+    finally:
+        torch.set_num_threads(threads)
+    torch.testing.assert_close(results[1], results[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(results[2], results[0], atol=1e-5, rtol=0)
