@@ -6,7 +6,7 @@ leave through ONNX. Near the border they average over the pixels that exist.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +47,63 @@ class ResidualBlock(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         inner = F.relu(self.first(features))
         return F.relu(self.second(inner) + self.shortcut(features))
+
+
+def activated(convolution: nn.Conv2d, x: Tensor) -> Tensor:
+    """``relu(convolution(x))``."""
+    if _fuses(convolution, x):
+        return _FUSED(x, *_parts(convolution), "relu", [], "")  # type: ignore[no-any-return]
+    return F.relu(convolution(x), inplace=True)
+
+
+def added(convolution: nn.Conv2d, x: Tensor, other: Tensor) -> Tensor:
+    """``convolution(x) + other``."""
+    if _fuses(convolution, x):
+        parts = _parts(convolution)
+        return _FUSED.binary(x, other, *parts, "add", None, None, [], None)  # type: ignore[no-any-return]
+    result: Tensor = convolution(x)
+    return result.add_(other)
+
+
+def _fusing_convolution() -> Any:
+    """oneDNN's, which torch keeps for its own compiler; None where it is not as known here."""
+    wanted = {
+        "default": "X W B padding stride dilation groups attr scalars algorithm",
+        "binary": "X other W B padding stride dilation groups binary_attr alpha unary_attr "
+        "unary_scalars unary_algorithm",
+    }
+    try:
+        operator = torch.ops.mkldnn._convolution_pointwise
+        for name, arguments in wanted.items():
+            schema = getattr(operator, name)._schema
+            if [argument.name for argument in schema.arguments] != arguments.split():
+                return None
+    except (AttributeError, RuntimeError):
+        return None
+    return operator
+
+
+_FUSED = _fusing_convolution()
+
+
+def _fuses(convolution: nn.Conv2d, x: Tensor) -> bool:
+    """Whether what follows a convolution is done while it writes: a pass less over its output.
+
+    In bfloat16 on a CPU, that takes a twentieth to a tenth off the time of rainstream M and L.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and _FUSED is not None
+        and torch.is_inference_mode_enabled()
+        and type(x) is Tensor
+        and x.device.type == "cpu"
+        and x.dtype == convolution.weight.dtype == torch.bfloat16
+    )
+
+
+def _parts(convolution: nn.Conv2d) -> tuple[object, ...]:
+    how = convolution.padding, convolution.stride, convolution.dilation, convolution.groups
+    return convolution.weight, convolution.bias, *how
 
 
 def in_range(image: Tensor) -> Tensor:

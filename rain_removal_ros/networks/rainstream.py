@@ -24,6 +24,7 @@ from rain_removal_ros.losses import ssim
 from rain_removal_ros.networks import _base
 from rain_removal_ros.networks import _motion as motion
 from rain_removal_ros.networks._base import Facts, Output, State
+from rain_removal_ros.networks._layers import activated, added
 from rain_removal_ros.networks._planes import FOLD, composed, entered
 
 _MOST_GAIN = 3.0  # as a logarithm: beyond it, an untrained network runs away
@@ -56,8 +57,7 @@ class _Block(nn.Module):
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        change: Tensor = self.second(F.relu(self.first(x), inplace=True))
-        return change.add_(x)
+        return added(self.second, activated(self.first, x), x)
 
 
 def _blocks(channels: int, count: int) -> nn.Sequential:
@@ -134,9 +134,9 @@ class Network(_base.Network):
             known = hidden[:, -1:]
         # The difference to the past is what tells streak from scene; a fresh start has none.
         planes = entered(frame, past, guided=self.config.guide)
-        fine = self.down_fine(F.relu(self.enter(planes), inplace=True))
-        middle = self.down_middle(F.relu(self.to_middle(fine), inplace=True))
-        coarse = self.coarse(F.relu(self.to_coarse(middle), inplace=True))
+        fine = self.down_fine(activated(self.enter, planes))
+        middle = self.down_middle(activated(self.to_middle, fine))
+        coarse = self.coarse(activated(self.to_coarse, middle))
         summary = coarse.mean((2, 3))
         coarse = coarse + self.context(summary)[:, :, None, None]
         middle = middle + F.interpolate(self.from_coarse(coarse), scale_factor=2.0)
@@ -144,7 +144,7 @@ class Network(_base.Network):
         if self.gate is not None:
             hidden = self.gate(middle, hidden[:, :-1].to(middle.dtype))
             middle = torch.cat([middle, hidden], 1)
-        middle = self.up_middle(F.relu(self.join_middle(middle), inplace=True))
+        middle = self.up_middle(activated(self.join_middle, middle))
         fine = fine + F.interpolate(self.from_middle(middle), scale_factor=2.0)
         maps = None
         if self.affine is not None:

@@ -7,9 +7,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from rain_removal_ros.networks import _layers
 from rain_removal_ros.networks._layers import (
     ConvLSTM,
     ResidualBlock,
+    activated,
+    added,
     box_mean,
     guided_filter,
     in_range,
@@ -160,6 +163,25 @@ def test_a_residual_block_without_weights_is_its_shortcut(outputs: int) -> None:
     torch.nn.init.zeros_(block.second.bias)
     features = torch.randn(1, 4, 5, 5, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(block(features), block.shortcut(features).relu())
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_what_is_fused_is_what_follows_a_convolution(stride: int) -> None:
+    if _layers._FUSED is None:
+        pytest.skip("this torch has no convolution that fuses")
+    torch.manual_seed(0)
+    convolution = torch.nn.Conv2d(24, 40, 3, stride=stride, padding=1).to(torch.bfloat16)
+    x = torch.randn(2, 24, 12, 20, dtype=torch.bfloat16).to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        plain = convolution(x).float()
+        other = torch.randn(plain.shape, dtype=torch.bfloat16)
+        kept = other.clone()
+        assert _layers._fuses(convolution, x)
+        rectified = activated(convolution, x).float()
+        summed = added(convolution, x, other).float()
+    torch.testing.assert_close(rectified, plain.relu(), atol=0.01, rtol=2**-7)
+    torch.testing.assert_close(summed, plain + other.float(), atol=0.02, rtol=2**-7)
+    assert other.equal(kept)
 
 
 def test_values_are_clamped_and_their_gradients_are_not() -> None:
