@@ -41,16 +41,29 @@ class EditableData(Distribution):
         return bool(self.data_files)
 
 
-# Where there is no C compiler the package does without, slower: torch does the same.
-PLANES_IN_C = Extension(
-    f"{NAME}.networks._planes_in_c",
-    sources=files_in(Path("native"), "*.c"),
-    depends=files_in(Path("native"), "*.h"),
-    extra_compile_args=["-O3", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"],
-    optional=True,
-)
-for flags in (PLANES_IN_C.extra_compile_args, PLANES_IN_C.extra_link_args):
-    flags.append("-fopenmp")  # torch's threads, as they are called by the same name
+def in_c() -> list[Extension]:
+    """The library that ``native/`` holds. Without a C compiler the package does without, slower."""
+    # For --symlink-install, colcon builds where this file is a link and `native` is not.
+    folder = (
+        Path("native") if Path("native").is_dir() else Path(__file__).resolve().parent / "native"
+    )
+    openmp = "-fopenmp"
+    return [
+        Extension(
+            f"{NAME}.networks._planes_in_c",
+            sources=files_in(folder, "*.c"),
+            depends=files_in(folder, "*.h"),
+            extra_compile_args=[
+                "-O3",
+                "-fno-math-errno",
+                "-fno-trapping-math",
+                "-fvisibility=hidden",
+                openmp,
+            ],
+            extra_link_args=[openmp],
+            optional=True,
+        )
+    ]
 
 
 setup(
@@ -60,7 +73,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    ext_modules=[PLANES_IN_C],
+    ext_modules=in_c(),
     package_data={NAME: ["py.typed"]},
     data_files=data_files(),
     entry_points={"console_scripts": ["rain-removal = rain_removal_ros.cli:main"]},

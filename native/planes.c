@@ -7,6 +7,8 @@
 
 enum { FOLD = 4, AREA = FOLD * FOLD, COARSE = 8, STRIP = 16 };
 
+EXPORT int revision(void) { return REVISION; }
+
 INLINE uint16_t to_bfloat16(float value) {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);

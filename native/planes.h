@@ -6,6 +6,10 @@
 #ifndef RAIN_REMOVAL_PLANES_H
 #define RAIN_REMOVAL_PLANES_H
 
+/* To be raised with every change to what an exported function takes: `_native.py` calls no library of
+ * another revision, such as one that was built before the package was updated. */
+#define REVISION 1
+
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>

@@ -133,8 +133,9 @@ class Derain:
         self._stream = Stream(self._engine)
         code = hashlib.sha256()
         for package in (networks, engines):
-            for path_of_code in sorted(Path(package.__path__[0]).glob("*.py")):
-                code.update(path_of_code.read_bytes())
+            for path_of_code in sorted(Path(package.__path__[0]).iterdir()):
+                if path_of_code.suffix in (".py", ".so"):
+                    code.update(path_of_code.read_bytes())
         self.fingerprint = (
             f"{checkpoint.checksum} {self._engine.stages} {self._engine.precision} "
             f"{self._engine.name} {self._engine.device} {code.hexdigest()[:16]}"

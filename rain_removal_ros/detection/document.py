@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +28,6 @@ __all__ = ["Facts", "html", "markdown", "page"]
 
 _MARK = "<!-- tables -->"
 _WHITE, _GREEN, _RED = (255, 255, 255), (60, 220, 90), (255, 70, 60)
-# By how many differs between conditions; the input is late with every network, so it stays told.
-_LATE = re.compile(rf"^(?!{re.escape(INPUT)},)(.*), \d+ frames? late$")
 _COUNTED = ("lost", "gained", "false alarms")
 _HOW = (
     "Differences are to the rainy input on the same pictures, with 95 % intervals from {rounds} "
@@ -138,7 +135,7 @@ def _pseudo(findings: Findings) -> str:
 def _glance(findings: Findings) -> tuple[list[str], list[list[str]]]:
     """A line for each arm, a column for each condition."""
     conditions = list(dict.fromkeys(row.condition for row in findings.rows))
-    cells = {(_LATE.sub(r"\1, late", row.arm), row.condition): row for row in findings.rows}
+    cells = {(row.arm, row.condition): row for row in findings.rows}
     lines = []
     # The last condition has all arms; the first, clear weather, has no clean reference.
     for arm in dict.fromkeys(arm for each in conditions[::-1] for arm, at in cells if at == each):

@@ -7,6 +7,7 @@ Figures are in points, from 0 to 100, but for those that count things.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -197,7 +198,9 @@ class _Sides:
         frame_s = self.run.source.frame_s
         if frame_s is None or arm not in self.models:
             return
-        age = max(1, math.ceil(self.run.seconds[condition, arm] / frame_s))
+        # One for all weather: what else the machine did under one condition is not the network's.
+        seconds = [taken for (_, name), taken in self.run.seconds.items() if name == arm]
+        age = max(1, math.ceil(statistics.median(seconds) / frame_s))
         for side in (INPUT, arm):
             found = self.run.found[condition, side, self.findings.detector]
             self.matches[condition, late(side, age)] = self._match(

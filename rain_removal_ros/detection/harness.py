@@ -172,12 +172,15 @@ def _see(source: Source, condition: Condition, passes: Sequence[_Pass], gauge: _
                 for one in passes:
                     one.arm.begin()
             gauge.levels.append(rain.update(scene.rainy))
-            waiting: list[tuple[list[Detections], Future[Detections], float, float]] = []
+            pictures = []
             for one in passes:
                 began = time.perf_counter()
-                shown = one.arm.show(scene)
+                pictures.append(one.arm.show(scene))
                 one.seconds.append(time.perf_counter() - began)
-                one.keep_picture(index, shown)
+                one.keep_picture(index, pictures[-1])
+            # Detectors start when all times are taken, so that none is of two things at once.
+            waiting: list[tuple[list[Detections], Future[Detections], float, float]] = []
+            for one, shown in zip(passes, pictures, strict=True):
                 # Networks may enlarge; truth is in pixels of the frame as it came.
                 x = scene.rainy.shape[1] / shown.shape[1]
                 y = scene.rainy.shape[0] / shown.shape[0]

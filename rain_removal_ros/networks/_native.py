@@ -7,6 +7,7 @@ in ``native/``. Everywhere else torch does the same, and is what counts: tests c
 from __future__ import annotations
 
 import ctypes
+import warnings
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 _FOLD = 4  # as in planes.c
+_REVISION = 1  # as in planes.h
 
 
 def serves(picture: Tensor, *, least_side: int) -> bool:
@@ -111,10 +113,19 @@ def _load() -> ctypes.CDLL | None:
     for suffix in EXTENSION_SUFFIXES:
         path = Path(__file__).with_name(f"_planes_in_c{suffix}")
         if path.is_file():
-            try:
-                return ctypes.CDLL(str(path))
-            except OSError:
-                return None
+            return _loaded(path)
+    return None
+
+
+def _loaded(path: Path) -> ctypes.CDLL | None:
+    try:
+        found = ctypes.CDLL(str(path))
+        if found.revision() == _REVISION:
+            return found
+        reason = "it is of another version"
+    except (AttributeError, OSError) as error:
+        reason = str(error)
+    warnings.warn(f"{path} is not used, which costs speed; install again: {reason}", stacklevel=2)
     return None
 
 
