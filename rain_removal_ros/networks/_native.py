@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import warnings
+from collections.abc import Sequence
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-_FOLD = 4  # as in planes.c
+_FOLD, _COARSE = 4, 8  # as in planes.c
 _REVISION = 1  # as in planes.h
 
 
@@ -34,6 +35,7 @@ def serves(picture: Tensor, *, least_side: int) -> bool:
 
 def small(pictures: Tensor) -> Tensor:
     batch, channels, height, width = pictures.shape
+    _agree("small", pictures.shape, (batch, channels, height // 4 * 4, width // 4 * 4))
     out = torch.empty(batch, 1, height // 4, width // 4)
     _call("small", _plain(pictures), batch, channels, height, width, out)
     return out
@@ -41,19 +43,28 @@ def small(pictures: Tensor) -> Tensor:
 
 def displacement(past: Tensor, now: Tensor) -> Tensor:
     batch, channels, height, width = now.shape
+    _agree("displacement", now.shape, (batch, channels, height // 16 * 16, width // 16 * 16))
+    _agree("displacement", past.shape, now.shape)
     flow = torch.empty(batch, 2, height // 8, width // 8)
     _call("displacement", _plain(past), _plain(now), batch, channels, height, width, flow)
     return flow
 
 
 def resumed(motion: Tensor, past: Tensor, now: Tensor) -> Tensor:
+    batch, _, cells_y, cells_x = motion.shape
+    _agree("resumed", motion.shape, (batch, 2, cells_y, cells_x))
+    for grey in (past, now):
+        _agree("resumed", grey.shape, (batch, 1, 2 * cells_y, 2 * cells_x))
     flow = torch.empty(motion.shape)
     pictures = _plain(past), _plain(now)
-    _call("resumed", _plain(motion), *pictures, len(motion), *now.shape[-2:], flow)
+    _call("resumed", _plain(motion), *pictures, batch, *now.shape[-2:], flow)
     return flow
 
 
 def moved(image: Tensor, flow: Tensor, finer: int) -> Tensor:
+    batch, _, height, width = image.shape
+    _agree("moved", flow.shape, (batch, 2, height // finer, width // finer))
+    _agree("moved", image.shape[-2:], (height // finer * finer, width // finer * finer))
     out = torch.empty(image.shape)
     _call("moved", _plain(image), *image.shape, _plain(flow), *flow.shape[-2:], finer, out)
     return out
@@ -62,6 +73,9 @@ def moved(image: Tensor, flow: Tensor, finer: int) -> Tensor:
 def entered(frame: Tensor, past: Tensor | None, *, guided: bool, epsilon: float) -> Tensor:
     batch, _, height, width = frame.shape
     planes = 3 + guided + (0 if past is None else 3)
+    _agree("entered", frame.shape, (batch, 3, height // _FOLD * _FOLD, width // _FOLD * _FOLD))
+    if past is not None:
+        _agree("entered", past.shape, frame.shape)
     folded = torch.empty(
         (batch, planes * _FOLD**2, height // _FOLD, width // _FOLD),
         dtype=torch.bfloat16 if _in_bfloat16() else torch.float32,
@@ -77,6 +91,15 @@ def composed(
     frame: Tensor, streaks: Tensor, maps: Tensor | None, past: Tensor | None, known: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     batch, _, height, width = frame.shape
+    coarse = height // _COARSE, width // _COARSE
+    folded = (3 + 1 + (past is not None)) * _FOLD**2, 2 * coarse[0], 2 * coarse[1]
+    _agree("composed", frame.shape, (batch, 3, coarse[0] * _COARSE, coarse[1] * _COARSE))
+    _agree("composed", streaks.shape, (batch, *folded))
+    if maps is not None:
+        _agree("composed", maps.shape, (batch, 6, *coarse))
+    if past is not None:
+        _agree("composed", past.shape, frame.shape)
+        _agree("composed", () if known is None else known.shape, (batch, 1, *coarse))
     narrow = streaks.dtype == torch.bfloat16
     streaks = streaks if narrow else streaks.float()
     streaks = streaks.contiguous(memory_format=torch.channels_last)
@@ -89,6 +112,12 @@ def composed(
 
 def _in_bfloat16() -> bool:
     return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+
+
+def _agree(name: str, shape: Sequence[int], wanted: Sequence[int]) -> None:
+    """C looks at no shape: what does not fit would be read beyond its end."""
+    if tuple(shape) != tuple(wanted):
+        raise RuntimeError(f"{name}: {tuple(shape)} where {tuple(wanted)} was expected")
 
 
 def _plain(planes: Tensor | None) -> Tensor | None:

@@ -110,6 +110,28 @@ def test_what_is_not_a_number_shows() -> None:
     assert clean.isnan().sum() == 1
 
 
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda picture, flow: motion.small(picture[..., :-1]),
+        lambda picture, flow: motion.displacement(picture, picture[..., :-16]),
+        lambda picture, flow: motion.displacement(picture[..., :-8], picture[..., :-8]),
+        lambda picture, flow: motion.resumed(flow, picture[:, :1], picture[:, :1]),
+        lambda picture, flow: motion.moved(picture, flow[..., :-1], 8),
+        lambda picture, flow: motion.moved(picture[..., :-1], flow, 8),
+        lambda picture, flow: planes.entered(picture, picture[..., :-16], guided=True),
+        lambda picture, flow: planes.composed(picture, picture, None, None, None),
+        lambda picture, flow: planes.composed(
+            picture, torch.zeros(1, 80, 16, 16), None, picture, flow[:, :1, :4]
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(run: Callable[[Tensor, Tensor], object]) -> None:
+    """As state of another size would be: read beyond its end, it could take the process down."""
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="expected"):
+        run(torch.zeros(1, 3, 64, 64), torch.zeros(1, 2, 8, 8))
+
+
 def test_threads_make_no_difference() -> None:
     before = scene(1, 96, 160)
     now = before.roll(3, 3)
