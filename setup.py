@@ -87,7 +87,7 @@ setup(
         "pyyaml>=5.4",
         "rosbags>=0.10",
         "safetensors>=0.4",
-        "torch>=2.1",
+        "torch>=2.3",
         "tqdm>=4.60",
     ],
     extras_require={

@@ -70,7 +70,9 @@ def moved(image: Tensor, flow: Tensor, finer: int) -> Tensor:
     return out
 
 
-def entered(frame: Tensor, past: Tensor | None, *, guided: bool, epsilon: float) -> Tensor:
+def entered(
+    frame: Tensor, past: Tensor | None, *, guided: bool, epsilon: float, dtype: torch.dtype
+) -> Tensor:
     batch, _, height, width = frame.shape
     planes = 3 + guided + (0 if past is None else 3)
     _agree("entered", frame.shape, (batch, 3, height // _FOLD * _FOLD, width // _FOLD * _FOLD))
@@ -78,7 +80,7 @@ def entered(frame: Tensor, past: Tensor | None, *, guided: bool, epsilon: float)
         _agree("entered", past.shape, frame.shape)
     folded = torch.empty(
         (batch, planes * _FOLD**2, height // _FOLD, width // _FOLD),
-        dtype=torch.bfloat16 if _in_bfloat16() else torch.float32,
+        dtype=torch.bfloat16 if dtype == torch.bfloat16 else torch.float32,
         memory_format=torch.channels_last,
     )
     narrow = folded.dtype == torch.bfloat16
@@ -108,10 +110,6 @@ def composed(
     size = batch, height, width
     _call("composed", _plain(frame), _plain(past), *said, *size, narrow, clean, mask)
     return clean, mask
-
-
-def _in_bfloat16() -> bool:
-    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
 
 
 def _agree(name: str, shape: Sequence[int], wanted: Sequence[int]) -> None:

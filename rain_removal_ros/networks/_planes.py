@@ -17,10 +17,15 @@ FOLD = 4
 _EPSILON = 0.02  # what the guide takes for noise, not contrast
 
 
-def entered(frame: Tensor, past: Tensor | None, *, guided: bool) -> Tensor:
-    """The frame, its rectified local contrast and its difference to the past, folded."""
+def entered(
+    frame: Tensor, past: Tensor | None, *, guided: bool, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """The frame, its rectified local contrast and its difference to the past, folded.
+
+    In ``dtype`` where that costs nothing more; else autocast sees to it.
+    """
     if native.serves(frame, least_side=16):
-        return native.entered(frame, past, guided=guided, epsilon=_EPSILON)
+        return native.entered(frame, past, guided=guided, epsilon=_EPSILON, dtype=dtype)
     planes = [frame]
     if guided:
         planes.append(_guide(frame.mean(1, keepdim=True)))

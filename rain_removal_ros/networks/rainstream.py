@@ -133,7 +133,7 @@ class Network(_base.Network):
             past, hidden = self._aligned(frame, small, state)
             known = hidden[:, -1:]
         # The difference to the past is what tells streak from scene; a fresh start has none.
-        planes = entered(frame, past, guided=self.config.guide)
+        planes = entered(frame, past, guided=self.config.guide, dtype=self.enter.weight.dtype)
         fine = self.down_fine(activated(self.enter, planes))
         middle = self.down_middle(activated(self.to_middle, fine))
         coarse = self.coarse(activated(self.to_coarse, middle))
