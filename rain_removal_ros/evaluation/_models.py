@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from rain_removal_ros import checkpoints, engines, networks
@@ -91,9 +90,9 @@ class _Loaded:
 class TruncatingEngine(TorchEngine):
     """Cuts off what does not fit into a byte instead of rounding it."""
 
-    def _bytes(self, values: Tensor, into: Sequence[Image | None]) -> list[NDArray[np.uint8]]:
-        whole = (values.float() * 255).clamp(0, 255).to(torch.uint8)
-        return [np.ascontiguousarray(value) for value in whole.cpu().numpy()]
+    def _pictures(self, clean: Tensor, into: Sequence[Image | None]) -> list[Image]:
+        whole = (clean.float() * 255).clamp(0, 255).to(torch.uint8)
+        return [np.ascontiguousarray(each) for each in whole.permute(0, 2, 3, 1).cpu().numpy()]
 
 
 def load_runners(
