@@ -5,6 +5,7 @@ Every ``--json`` file carries a manifest, and none is ever seen half written.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -41,6 +42,19 @@ def manifest() -> dict[str, Any]:
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
     }
+
+
+def code_checksum(*folders: Path) -> str:
+    """Changes with any file in these packages that computes, in Python or compiled.
+
+    What was kept of other code is of no use.
+    """
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in sorted(folder.iterdir()):
+            if path.suffix in (".py", ".so"):
+                digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def write_json(path: Path, payload: Mapping[str, Any]) -> None:

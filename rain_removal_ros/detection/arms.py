@@ -6,7 +6,6 @@ need not run.
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +16,7 @@ import numpy as np
 from rain_removal_ros import checkpoints, engines, networks
 from rain_removal_ros.detection.sources import Scene
 from rain_removal_ros.frames import Frame, Image
+from rain_removal_ros.manifest import code_checksum
 from rain_removal_ros.settings import EngineSettings, NetworkSettings
 from rain_removal_ros.stream import Stream
 
@@ -131,14 +131,10 @@ class Derain:
         if stages:
             self.name += f", {stages} stages"
         self._stream = Stream(self._engine)
-        code = hashlib.sha256()
-        for package in (networks, engines):
-            for path_of_code in sorted(Path(package.__path__[0]).iterdir()):
-                if path_of_code.suffix in (".py", ".so"):
-                    code.update(path_of_code.read_bytes())
+        code = code_checksum(*(Path(each.__path__[0]) for each in (networks, engines)))
         self.fingerprint = (
             f"{checkpoint.checksum} {self._engine.stages} {self._engine.precision} "
-            f"{self._engine.name} {self._engine.device} {code.hexdigest()[:16]}"
+            f"{self._engine.name} {self._engine.device} {code[:16]}"
         )
 
     def begin(self) -> None:

@@ -21,6 +21,7 @@ from rain_removal_ros.detection import truth
 from rain_removal_ros.detection.boxes import Truths
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
+from rain_removal_ros.manifest import code_checksum
 
 __all__ = ["Condition", "Drives", "Falling", "Item", "Photos", "Recorded", "Scene", "Source"]
 
@@ -95,10 +96,8 @@ class Falling:
     @property
     def fingerprint(self) -> str:
         """Changes with the wishes and with the code that makes rain of them."""
-        code = hashlib.sha256()
-        for path in sorted(Path(rain.__file__).parent.glob("*.py")):
-            code.update(path.read_bytes())
-        return f"{self.style} {self.seed} {code.hexdigest()[:16]}"
+        code = code_checksum(Path(rain.__file__).parent)
+        return f"{self.style} {self.seed} {code[:16]}"
 
 
 class Source(Protocol):
@@ -278,12 +277,9 @@ class Drives:
             for drive in self._drives
             for index in range(frames)
         ]
-        code = hashlib.sha256()
-        for path in sorted((Path(rain.__file__).parents[1] / "drive").glob("*.py")):
-            code.update(path.read_bytes())
+        code = code_checksum(Path(rain.__file__).parents[1] / "drive")
         self.fingerprint = (
-            f"drive {sequences} {frames} {width}x{height} {fps} {code.hexdigest()[:16]} "
-            f"{falling.fingerprint}"
+            f"drive {sequences} {frames} {width}x{height} {fps} {code[:16]} {falling.fingerprint}"
         )
 
     def scenes(self, condition: Condition) -> Iterator[Scene]:

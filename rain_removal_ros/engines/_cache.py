@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from rain_removal_ros import __version__
 from rain_removal_ros.engines._graph import Description
 from rain_removal_ros.errors import EngineError
+from rain_removal_ros.manifest import code_checksum
 
 if TYPE_CHECKING:
     from rain_removal_ros.networks._base import Network
@@ -82,16 +83,9 @@ def _key(network: Network, stages: int, engine: str, device: str) -> str:
         engine,
         device,
         f"{__version__} {FORMAT}",
-        _code(network),
+        # The same weights in other code differ.
+        code_checksum(Path(inspect.getfile(type(network))).parent),
     )
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     name = type(network).__module__.rpartition(".")[2]
     return f"{name}-{engine.partition(' ')[0]}-{digest[:20]}"
-
-
-def _code(network: Network) -> str:
-    """A checksum of the folder the network's file is in: the same weights in other code differ."""
-    digest = hashlib.sha256()
-    for file in sorted(Path(inspect.getfile(type(network))).parent.glob("*.py")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()

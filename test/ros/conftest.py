@@ -21,8 +21,13 @@ for _ in range(os.getpid() % 100):  # beside another run of the tests
 
 
 @pytest.fixture
-def desk() -> Iterator[Desk]:
-    opened = Desk(next(_domains))
+def domain_id() -> int:
+    return next(_domains)
+
+
+@pytest.fixture
+def desk(domain_id: int) -> Iterator[Desk]:
+    opened = Desk(domain_id)
     yield opened
     opened.close()
 

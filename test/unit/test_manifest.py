@@ -12,7 +12,7 @@ import pytest
 
 from rain_removal_ros import __version__
 from rain_removal_ros.errors import DataError
-from rain_removal_ros.manifest import manifest, write_json
+from rain_removal_ros.manifest import code_checksum, manifest, write_json
 
 
 def test_manifest_names_code_machine_time_and_command() -> None:
@@ -57,3 +57,12 @@ def test_a_failed_write_leaves_what_was_there_and_nothing_else(tmp_path: Path) -
     with pytest.raises(DataError, match=r"cannot write .*out\.json"):
         write_json(path, {})
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_checksum_of_code_tells_python_and_what_was_compiled(tmp_path: Path) -> None:
+    (tmp_path / "passes.py").write_text("one")
+    before = code_checksum(tmp_path)
+    (tmp_path / "notes.md").write_text("not code")
+    assert code_checksum(tmp_path) == before
+    (tmp_path / "passes.so").write_bytes(b"compiled")
+    assert len({before, code_checksum(tmp_path), code_checksum(tmp_path, tmp_path)}) == 3
