@@ -38,6 +38,12 @@ def displacement(past: Tensor, now: Tensor) -> Tensor:
         return flow
 
 
+def none(picture: Tensor) -> Tensor:
+    """Flow where nothing moves, or nothing is known to."""
+    batch, _, height, width = picture.shape
+    return picture.new_zeros(batch, 2, height // 8, width // 8)
+
+
 @torch.no_grad()
 def resumed(motion: Tensor, past: Tensor, now: Tensor) -> Tensor:
     """How far ``motion`` went on this time, and how all of the view was shifted beside it.

@@ -181,8 +181,7 @@ class Network(_base.Network):
     def _motion(self, clean: Tensor, state: State) -> Tensor:
         """How things moved from the last clean frame to this one."""
         if not state:
-            batch, _, height, width = clean.shape
-            return clean.new_zeros(batch, 2, height // 8, width // 8)
+            return motion.none(clean)
         flow = motion.displacement(state[0], clean)
         return flow * state[1][:, -1:]
 

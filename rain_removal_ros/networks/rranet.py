@@ -239,9 +239,9 @@ class Network(_base.Network):
 
 def _motion(past: Tensor | None, clean: Tensor) -> Tensor:
     """How the scene moved between two clean frames; not at all where there was none before."""
-    batch, _, height, width = clean.shape
     if past is None:
-        return clean.new_zeros(batch, 2, height // 8, width // 8)
+        return motion.none(clean)
+    height, width = clean.shape[-2:]
     # A displacement is measured down to a sixteenth, the network needs no more than eighths.
     before, now = (
         F.pad(picture, (0, -width % 16, 0, -height % 16), mode="replicate")
