@@ -26,27 +26,28 @@ INLINE void window_sums(const float *restrict row, int first, int last, int reac
     }
 }
 
-/* Means over windows of 3 x 3 or 5 x 5 cells, of those that there are. `scratch`: a row. */
-CLONES static void window_mean(const float *restrict plane, int height, int width, int side,
-                               float *restrict scratch, float *restrict out) {
+CLONES void window_mean_row(const float *restrict plane, int height, int width, int side, int y,
+                            float *restrict scratch, float *restrict out) {
     const int reach = side / 2;
-    for (int y = 0; y < height; y++) {
-        const int top = most(y - reach, 0), end = least(y + reach + 1, height);
-        for (int x = 0; x < width; x++) scratch[x] = 0;
-        for (int from = top; from < end; from++)
-            for (int x = 0; x < width; x++) scratch[x] += plane[(size_t)from * width + x];
-        float *restrict row = out + (size_t)y * width;
-        const float full = 1.0f / ((end - top) * side);
-        const int first = least(reach, width), last = most(width - reach, first);
-        for (int x = 0; x < width; x = x + 1 == first ? last : x + 1) {
-            const int left = most(x - reach, 0), right = least(x + reach + 1, width);
-            float sum = 0;
-            for (int from = left; from < right; from++) sum += scratch[from];
-            row[x] = sum / ((end - top) * (right - left));
-        }
-        if (reach == 1) window_sums(scratch, first, last, 1, full, row);
-        else window_sums(scratch, first, last, 2, full, row);
+    const int top = most(y - reach, 0), end = least(y + reach + 1, height);
+    for (int x = 0; x < width; x++) scratch[x] = 0;
+    for (int from = top; from < end; from++)
+        for (int x = 0; x < width; x++) scratch[x] += plane[(size_t)from * width + x];
+    const float full = 1.0f / ((end - top) * side);
+    const int first = least(reach, width), last = most(width - reach, first);
+    for (int x = 0; x < width; x = x + 1 == first ? last : x + 1) {
+        const int left = most(x - reach, 0), right = least(x + reach + 1, width);
+        float sum = 0;
+        for (int from = left; from < right; from++) sum += scratch[from];
+        out[x] = sum / ((end - top) * (right - left));
     }
+    if (reach == 1) window_sums(scratch, first, last, 1, full, out);
+    else window_sums(scratch, first, last, 2, full, out);
+}
+
+static void window_mean(const float *plane, int height, int width, int side, float *scratch, float *out) {
+    for (int y = 0; y < height; y++)
+        window_mean_row(plane, height, width, side, y, scratch, out + (size_t)y * width);
 }
 
 /* What each shift costs, for one shift: mean difference around each cell, and a small price on moving. */
@@ -90,7 +91,7 @@ static double moved_level(Level at, const float *flow, int cells_y, int cells_x,
     for (int y = 0; y < at.height; y++) {
         float *row = edged + (y + 1) * wide + 1;
         moved_row(at.past, 1, at.height, at.width, flow, cells_y, cells_x, cell, y,
-                  scratches + (size_t)THREAD * 6 * at.width, row, 0);
+                  own(scratches, 6 * (size_t)at.width), row, 0);
         row[-1] = row[0];
         row[at.width] = row[at.width - 1];
         const float *now = at.now + (size_t)y * at.width;
@@ -196,7 +197,7 @@ EXPORT int displacement(const float *pasts, const float *nows, int batch, int ch
         for (int row = 0; row < 2 * half_y; row++) {
             const int y = row % half_y;
             opened_row(row < half_y ? past : now, channels, height, width, y,
-                       scratch + (size_t)THREAD * (2 * half_x + 4),
+                       own(scratch, 2 * (size_t)half_x + 4),
                        (row < half_y ? levels[0].past : levels[0].now) + (size_t)y * half_x);
         }
         for (int k = 1; k < 4; k++) {
@@ -227,7 +228,7 @@ EXPORT int displacement(const float *pasts, const float *nows, int batch, int ch
                 const float veil = (float)(sum / ((double)at.height * at.width));
 #pragma omp parallel for schedule(static) num_threads(threads)
                 for (int cy = 0; cy < cells_y; cy++)
-                    cell_moments(at, edged, veil, cell, cy, scratch + (size_t)THREAD * 5 * at.width,
+                    cell_moments(at, edged, veil, cell, cy, own(scratch, 5 * (size_t)at.width),
                                  moments, cells);
 #pragma omp parallel for schedule(static) num_threads(threads)
                 for (int m = 0; m < 5; m++)

@@ -47,26 +47,18 @@ void moved_row(const float *planes, int channels, int height, int width, const f
 
 EXPORT int moved(const float *planes, int batch, int channels, int height, int width,
                  const float *flow, int cells_y, int cells_x, int finer, float *out, int threads) {
-    int failed = 0;
-#pragma omp parallel num_threads(threads)
-    {
-        float *scratch = floats(6 * (size_t)width);
-        if (!scratch) {
-#pragma omp atomic write
-            failed = 1;
-        }
-#pragma omp for schedule(static)
-        for (int row = 0; row < batch * height; row++) {
-            const int one = row / height, y = row % height;
-            const size_t picture = (size_t)one * channels * height * width;
-            if (scratch)
-                moved_row(planes + picture, channels, height, width,
-                          flow + (size_t)one * 2 * cells_y * cells_x, cells_y, cells_x, finer, y, scratch,
-                          out + picture + (size_t)y * width, (size_t)height * width);
-        }
-        free(scratch);
+    const size_t room = 6 * (size_t)width, plane = (size_t)height * width;
+    float *const scratch = floats(room * threads);
+    if (!scratch) return 1;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int row = 0; row < batch * height; row++) {
+        const int one = row / height, y = row % height;
+        const size_t picture = (size_t)one * channels * plane;
+        moved_row(planes + picture, channels, height, width, flow + (size_t)one * 2 * cells_y * cells_x,
+                  cells_y, cells_x, finer, y, own(scratch, room), out + picture + (size_t)y * width, plane);
     }
-    return failed;
+    free(scratch);
+    return 0;
 }
 
 CLONES void opened_row(const float *restrict picture, int channels, int height, int width, int y,
@@ -90,7 +82,7 @@ CLONES void opened_row(const float *restrict picture, int channels, int height, 
 }
 
 CLONES void halved_row(const float *restrict first, const float *restrict second, int width,
-                              float *restrict out) {
+                       float *restrict out) {
     for (int x = 0; x < width; x++)
         out[x] = 0.25f * (first[2 * x] + first[2 * x + 1] + second[2 * x] + second[2 * x + 1]);
 }
@@ -99,25 +91,18 @@ CLONES void halved_row(const float *restrict first, const float *restrict second
 EXPORT int small(const float *pictures, int batch, int channels, int height, int width, float *out,
                  int threads) {
     const int rows = height / 4, half = width / 2;
-    int failed = 0;
-#pragma omp parallel num_threads(threads)
-    {
-        float *scratch = floats(4 * (size_t)half + 4);
-        if (!scratch) {
-#pragma omp atomic write
-            failed = 1;
-        }
-#pragma omp for schedule(static)
-        for (int row = 0; row < batch * rows; row++) {
-            const int one = row / rows, y = row % rows;
-            const float *picture = pictures + (size_t)one * channels * height * width;
-            if (!scratch) continue;
-            float *first = scratch + 2 * half + 4, *second = first + half;
-            opened_row(picture, channels, height, width, 2 * y, scratch, first);
-            opened_row(picture, channels, height, width, 2 * y + 1, scratch, second);
-            halved_row(first, second, width / 4, out + (size_t)row * (width / 4));
-        }
-        free(scratch);
+    const size_t room = 4 * (size_t)half + 4;
+    float *const scratch = floats(room * threads);
+    if (!scratch) return 1;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int row = 0; row < batch * rows; row++) {
+        const int one = row / rows, y = row % rows;
+        const float *picture = pictures + (size_t)one * channels * height * width;
+        float *mine = own(scratch, room), *first = mine + 2 * half + 4, *second = first + half;
+        opened_row(picture, channels, height, width, 2 * y, mine, first);
+        opened_row(picture, channels, height, width, 2 * y + 1, mine, second);
+        halved_row(first, second, width / 4, out + (size_t)row * (width / 4));
     }
-    return failed;
+    free(scratch);
+    return 0;
 }

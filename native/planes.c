@@ -77,27 +77,13 @@ CLONES static void block_row(const float *restrict frame, size_t plane, int widt
 CLONES static void contrast_row(const float *restrict means, const float *restrict squares, int height,
                                 int width, int row, float epsilon, float *restrict scratch,
                                 float *restrict scale, float *restrict shift) {
-    const int top = most(row - 2, 0), end = least(row + 3, height);
-    float *restrict sums = scratch, *restrict of_squares = scratch + width;
-    memset(scratch, 0, 2 * (size_t)width * sizeof(float));
-    for (int y = top; y < end; y++)
-        for (int x = 0; x < width; x++) {
-            sums[x] += means[(size_t)y * width + x];
-            of_squares[x] += squares[(size_t)y * width + x];
-        }
+    float *restrict mean = scratch, *restrict square = scratch + width;
+    window_mean_row(means, height, width, 5, row, scratch + 2 * width, mean);
+    window_mean_row(squares, height, width, 5, row, scratch + 2 * width, square);
     for (int x = 0; x < width; x++) {
-        const int left = most(x - 2, 0), right = least(x + 3, width);
-        float mean = 0, square = 0;
-        for (int k = left; k < right; k++) {
-            mean += sums[k];
-            square += of_squares[k];
-        }
-        const float share = 1.0f / ((end - top) * (right - left));
-        mean *= share;
-        square *= share;
-        const float deviation = __builtin_sqrtf(upper(square - mean * mean, 0));
+        const float deviation = __builtin_sqrtf(upper(square[x] - mean[x] * mean[x], 0));
         scale[x] = 0.25f / (deviation + epsilon);
-        shift[x] = -mean * scale[x];
+        shift[x] = -mean[x] * scale[x];
     }
 }
 
@@ -161,40 +147,37 @@ EXPORT int entered(const float *frames, const float *pasts, int batch, int heigh
     if (!maps) return 1;
     float *const means = maps, *const squares = maps + blocks;
     float *const scale = maps + 2 * blocks, *const shift = maps + 3 * blocks;
-    int failed = 0;
+    const size_t room = ((size_t)planes * FOLD * 3 / 2 + 3) * width;
+    float *const scratch = floats(room * threads);
+    if (!scratch) {
+        free(maps);
+        return 1;
+    }
     for (int one = 0; one < batch; one++) {
         const float *frame = frames + one * 3 * plane;
         const float *past = pasts ? pasts + one * 3 * plane : NULL;
         char *target = (char *)out + one * planes * plane * (bfloat16 ? 2 : 4);
 #pragma omp parallel num_threads(threads)
         {
-            float *scratch = floats(((size_t)planes * FOLD * 3 / 2 + 3) * width);
-            if (!scratch) {
-#pragma omp atomic write
-                failed = 1;
-            }
             if (guided) {
 #pragma omp for schedule(static)
                 for (int row = 0; row < rows; row++)
-                    if (scratch)
-                        block_row(frame, plane, width, row, scratch, means + (size_t)row * cells,
-                                  squares + (size_t)row * cells);
+                    block_row(frame, plane, width, row, own(scratch, room), means + (size_t)row * cells,
+                              squares + (size_t)row * cells);
 #pragma omp for schedule(static)
                 for (int row = 0; row < rows; row++)
-                    if (scratch)
-                        contrast_row(means, squares, rows, cells, row, epsilon, scratch,
-                                     scale + (size_t)row * cells, shift + (size_t)row * cells);
+                    contrast_row(means, squares, rows, cells, row, epsilon, own(scratch, room),
+                                 scale + (size_t)row * cells, shift + (size_t)row * cells);
             }
 #pragma omp for schedule(static)
             for (int row = 0; row < rows; row++)
-                if (scratch)
-                    enter_row(frame, past, plane, width, guided ? scale : NULL, shift, rows, row, scratch,
-                              target, bfloat16);
-            free(scratch);
+                enter_row(frame, past, plane, width, guided ? scale : NULL, shift, rows, row,
+                          own(scratch, room), target, bfloat16);
         }
     }
     free(maps);
-    return failed;
+    free(scratch);
+    return 0;
 }
 
 typedef struct {
@@ -274,7 +257,7 @@ CLONES static void clip_row(const float *restrict row, int width, float *restric
     for (int x = 0; x < width; x++) out[x] = within(row[x], 0, 1);
 }
 
-/* STRIP rows of the clean picture, from `top` on; `scratch` has room for 4 * STRIP + 13 rows. */
+/* STRIP rows of the clean picture, from `top` on; `scratch` has room for 4 * STRIP + 10 rows. */
 static void compose_strip(Composed a, int top, float *scratch) {
     const int width = a.width, end = least(top + STRIP, a.height);
     const int first = most(top - 1, 0), last = least(end + 1, a.height);
@@ -307,32 +290,26 @@ EXPORT int composed(const float *frames, const float *pasts, const void *streaks
     const size_t area = (size_t)height * width, coarse = area / (COARSE * COARSE);
     const size_t folded = (pasts ? 5 : 4) * area * (bfloat16 ? 2 : 4);
     const int strips = (height + STRIP - 1) / STRIP;
-    int failed = 0;
-#pragma omp parallel num_threads(threads)
-    {
-        float *scratch = floats((4 * STRIP + 13) * (size_t)width);
-        if (!scratch) {
-#pragma omp atomic write
-            failed = 1;
-        }
-#pragma omp for schedule(static)
-        for (int strip = 0; strip < batch * strips; strip++) {
-            const size_t one = strip / strips;
-            const Composed a = {
-                .frame = frames + one * 3 * area,
-                .past = pasts ? pasts + one * 3 * area : NULL,
-                .maps = maps ? maps + one * 6 * coarse : NULL,
-                .known = pasts ? known + one * coarse : NULL,
-                .streaks = (const char *)streaks + one * folded,
-                .clean = clean + one * 3 * area,
-                .mask = masks + one * area,
-                .height = height,
-                .width = width,
-                .bfloat16 = bfloat16,
-            };
-            if (scratch) compose_strip(a, strip % strips * STRIP, scratch);
-        }
-        free(scratch);
+    const size_t room = (4 * STRIP + 10) * (size_t)width;
+    float *const scratch = floats(room * threads);
+    if (!scratch) return 1;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int strip = 0; strip < batch * strips; strip++) {
+        const size_t one = strip / strips;
+        const Composed a = {
+            .frame = frames + one * 3 * area,
+            .past = pasts ? pasts + one * 3 * area : NULL,
+            .maps = maps ? maps + one * 6 * coarse : NULL,
+            .known = pasts ? known + one * coarse : NULL,
+            .streaks = (const char *)streaks + one * folded,
+            .clean = clean + one * 3 * area,
+            .mask = masks + one * area,
+            .height = height,
+            .width = width,
+            .bfloat16 = bfloat16,
+        };
+        compose_strip(a, strip % strips * STRIP, own(scratch, room));
     }
-    return failed;
+    free(scratch);
+    return 0;
 }

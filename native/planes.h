@@ -44,6 +44,9 @@ INLINE float within(float value, float low, float high) {
     return value > high ? high : value;
 }
 
+/* Of scratch memory for all threads, `size` floats each, what is this one's. */
+INLINE float *own(float *scratch, size_t size) { return scratch + (size_t)THREAD * size; }
+
 INLINE float *floats(size_t count) { return malloc(count * sizeof(float)); }
 
 /* `row` of `width` columns enlarged `factor` times, bilinear between the centres of cells. */
@@ -90,5 +93,10 @@ void opened_row(const float *picture, int channels, int height, int width, int y
 
 /* Two rows of a plane as one of half the `width`, which is that of the result. */
 void halved_row(const float *first, const float *second, int width, float *out);
+
+/* Row `y` of the means over windows of 3 x 3 or 5 x 5 cells, of those that there are. `scratch` has
+ * room for a row. */
+void window_mean_row(const float *plane, int height, int width, int side, int y, float *scratch,
+                     float *out);
 
 #endif

@@ -14,9 +14,7 @@ from rain_removal_ros.frames import Image
 def as_planes(image: Image, *, stride: int) -> NDArray[np.float32]:
     """A picture as 1 x 3 x H x W in [0, 1], both sides padded to multiples of ``stride``."""
     height, width = image.shape[:2]
-    planes = np.empty(
-        (1, 3, -(-height // stride) * stride, -(-width // stride) * stride), np.float32
-    )
+    planes = np.empty((1, 3, padded(height, stride), padded(width, stride)), np.float32)
     fill(planes[0], image)
     return planes
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rain_removal_ros.engines import Cleaned
 from rain_removal_ros.engines._compiled import CompiledNetwork
-from rain_removal_ros.engines._pixels import as_map, as_picture, extend_edges, fill
+from rain_removal_ros.engines._pixels import as_map, as_picture, extend_edges, fill, padded
 from rain_removal_ros.errors import EngineError
 from rain_removal_ros.frames import Image
 from rain_removal_ros.networks._base import Network, Output, State
@@ -142,10 +142,7 @@ class TorchEngine:
         """The frames as B x 3 x H x W floats on the device, padded to what the network takes."""
         height, width = images[0].shape[:2]
         facts = self.network.facts
-        sides = (
-            -(-height // facts.stride) * facts.stride,
-            -(-width // facts.stride) * facts.stride,
-        )
+        sides = padded(height, facts.stride), padded(width, facts.stride)
         if self._device.type == "cpu":
             order = torch.contiguous_format if facts.planar else torch.channels_last
             frames = self._stage((len(images), 3, *sides), torch.float32, order)

@@ -19,15 +19,22 @@ _FOLD, _COARSE = 4, 8  # as in planes.c
 _REVISION = 1  # as in planes.h
 
 
-def serves(picture: Tensor, *, least_side: int) -> bool:
-    """Whether the passes over this picture can be done here."""
+def infers(x: Tensor) -> bool:
+    """Whether this is inference on a CPU: without gradients, neither compiled nor traced."""
     # What is compiled is asked first, and then nothing else: the compiler has passes of its own.
     return (
         not torch.compiler.is_compiling()
-        and library is not None
         and torch.is_inference_mode_enabled()
-        and type(picture) is Tensor  # not one without values, as tracers use
-        and picture.device.type == "cpu"
+        and type(x) is Tensor  # not one without values, as tracers use
+        and x.device.type == "cpu"
+    )
+
+
+def serves(picture: Tensor, *, least_side: int) -> bool:
+    """Whether the passes over this picture can be done here."""
+    return (
+        infers(picture)
+        and library is not None
         and picture.dtype == torch.float32
         and min(picture.shape[-2:]) >= least_side
     )
