@@ -50,7 +50,7 @@ def in_c() -> list[Extension]:
     openmp = "-fopenmp"
     return [
         Extension(
-            f"{NAME}.networks._planes_in_c",
+            f"{NAME}._in_c",
             sources=files_in(folder, "*.c"),
             depends=files_in(folder, "*.h"),
             extra_compile_args=[

@@ -8,7 +8,7 @@
 
 /* To be raised with every change to what an exported function takes: `_native.py` calls no library of
  * another revision, such as one that was built before the package was updated. */
-#define REVISION 1
+#define REVISION 2
 
 #include <stddef.h>
 #include <stdint.h>

@@ -38,8 +38,6 @@ class TorchEngine:
     def __init__(self, network: Network, settings: EngineSettings) -> None:
         self._device = _device(settings.device)
         self._dtype = _DTYPES[_precision(settings.precision, self._device)]
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
         try:
             network = network.eval().to(self._device)
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -24,6 +24,7 @@ from rain_removal_ros.losses import ssim
 from rain_removal_ros.networks import _base
 from rain_removal_ros.networks import _motion as motion
 from rain_removal_ros.networks._base import Facts, Output, State
+from rain_removal_ros.networks._features import raised, recalled, renewed
 from rain_removal_ros.networks._layers import activated, added
 from rain_removal_ros.networks._planes import FOLD, composed, entered
 
@@ -73,9 +74,9 @@ class _Gate(nn.Module):
         self.candidate = nn.Conv2d(inputs + hidden, hidden, 3, padding=1)
 
     def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
-        update, reset = self.gates(torch.cat([x, hidden], 1)).sigmoid().chunk(2, 1)
-        candidate = self.candidate(torch.cat([x, reset * hidden], 1)).tanh()
-        return torch.lerp(hidden, candidate, update)
+        joined = torch.cat([x, hidden], 1)
+        gates = self.gates(joined)
+        return renewed(hidden, gates, self.candidate(recalled(joined, gates)))
 
 
 class Network(_base.Network):
@@ -139,13 +140,14 @@ class Network(_base.Network):
         coarse = self.coarse(activated(self.to_coarse, middle))
         summary = coarse.mean((2, 3))
         coarse = coarse + self.context(summary)[:, :, None, None]
-        middle = middle + F.interpolate(self.from_coarse(coarse), scale_factor=2.0)
+        middle = raised(middle, self.from_coarse(coarse))
         carried: State = ()
         if self.gate is not None:
-            hidden = self.gate(middle, hidden[:, :-1].to(middle.dtype))
+            hidden = hidden[:, :-1].to(middle.dtype, memory_format=torch.channels_last)
+            hidden = self.gate(middle, hidden)
             middle = torch.cat([middle, hidden], 1)
         middle = self.up_middle(activated(self.join_middle, middle))
-        fine = fine + F.interpolate(self.from_middle(middle), scale_factor=2.0)
+        fine = raised(fine, self.from_middle(middle))
         maps = None
         if self.affine is not None:
             gain, offset = self.affine(middle).float().chunk(2, 1)

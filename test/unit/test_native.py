@@ -5,13 +5,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rain_removal_ros import native
+from rain_removal_ros.engines import _pixels as pixels
+from rain_removal_ros.networks import _features as features
 from rain_removal_ros.networks import _motion as motion
-from rain_removal_ros.networks import _native as native
 from rain_removal_ros.networks import _planes as planes
 
 # One camera and several, wide, high, and the least there is.
@@ -32,6 +35,10 @@ def scene(batch: int, height: int, width: int) -> Tensor:
     rough = torch.rand(batch, 3, height // 16 + 1, width // 16 + 1)
     smooth = F.interpolate(rough, (height, width), mode="bicubic").clamp(0, 1)
     return 0.8 * smooth + 0.2 * torch.rand(batch, 3, height, width)
+
+
+def wide(values: Tensor) -> Tensor:
+    return values.contiguous(memory_format=torch.channels_last)
 
 
 def compare(
@@ -100,6 +107,93 @@ def test_the_picture_is_composed(
     compare(lambda: planes.composed(frame, said, maps, past, known), off=1e-5)
 
 
+FEATURES = [(1, 24, 6, 10), (2, 40, 4, 2), (1, 3, 2, 34)]
+PRECISIONS = [(torch.float32, 1e-5), (torch.bfloat16, 2**-6)]
+
+
+def maps(batch: int, channels: int, height: int, width: int, kind: torch.dtype) -> Tensor:
+    values = torch.randn(batch, channels, height, width).to(kind)
+    return values.contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("precision", "off"), PRECISIONS)
+@pytest.mark.parametrize(("batch", "channels", "height", "width"), FEATURES)
+def test_coarse_features_join_fine_ones(
+    batch: int, channels: int, height: int, width: int, precision: torch.dtype, off: float
+) -> None:
+    fine = maps(batch, channels, height, width, precision)
+    coarse = maps(batch, channels, height // 2, width // 2, precision)
+    compare(lambda: features.raised(fine.clone(), coarse), off=off, share=off)
+
+
+@pytest.mark.parametrize(("precision", "off"), PRECISIONS)
+@pytest.mark.parametrize("inputs", [1, 48])
+@pytest.mark.parametrize(("batch", "hidden", "height", "width"), FEATURES)
+def test_hidden_state_is_recalled_and_renewed(
+    batch: int,
+    hidden: int,
+    height: int,
+    width: int,
+    inputs: int,
+    precision: torch.dtype,
+    off: float,
+) -> None:
+    joined = maps(batch, inputs + hidden, height, width, precision)
+    gates = maps(batch, 2 * hidden, height, width, precision) * 4
+    before = maps(batch, hidden, height, width, precision)
+    candidate = maps(batch, hidden, height, width, precision)
+    candidate[:, :, 0, 0] = 1e-4  # where 1 less than almost 1 would be all noise
+    compare(lambda: features.recalled(joined.clone(), gates), off=off, share=off)
+    compare(lambda: features.renewed(before, gates, candidate), off=off, share=off)
+
+
+def test_other_maps_are_left_to_torch() -> None:
+    """Those that are not channels last, and of two kinds."""
+    fine, coarse = torch.rand(1, 3, 4, 6), torch.rand(1, 3, 2, 3)
+    with torch.inference_mode():
+        plain = features.raised(fine, coarse)
+        mixed = features.raised(fine.bfloat16(), coarse)
+    assert plain.shape == mixed.shape == fine.shape
+    assert mixed.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("height", "width", "rows", "columns"), [(5, 7, 16, 16), (48, 80, 48, 80)])
+@pytest.mark.parametrize("way", [slice(None), slice(None, None, -1), slice(None, None, 2)])
+def test_pixels_become_planes_and_come_back(
+    height: int, width: int, rows: int, columns: int, way: slice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (height, width, 3), np.uint8)[way]
+    values = rng.random((3, *picture.shape[:2]), np.float32)
+
+    def both_ways() -> list[np.ndarray]:
+        planes = np.full((3, rows, columns), np.nan, np.float32)
+        pixels.fill(planes, picture)
+        again = planes[:, : len(picture), :width]
+        shrunk = np.zeros((len(picture), width + 3, 3), np.uint8)
+        pixels.as_picture(values, shrunk[:, :width])
+        return [planes, pixels.as_picture(again, None), shrunk]
+
+    in_c = both_ways()
+    assert native.library is not None, "the library was not built"
+    monkeypatch.setattr(native, "library", None)
+    without = both_ways()
+    np.testing.assert_array_equal(in_c[1], picture)
+    np.testing.assert_allclose(in_c[0], without[0], atol=1e-7)
+    assert np.abs(in_c[2].astype(int) - without[2]).max() <= 1
+    assert (in_c[2] != without[2]).mean() < 0.01
+    assert (in_c[2][:, width:] == 0).all()
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 16), (3, 4, 16), (3, 16, 4)])
+def test_planes_without_room_for_the_picture_are_refused(shape: tuple[int, ...]) -> None:
+    picture = np.zeros((8, 8, 3), np.uint8)
+    with pytest.raises(RuntimeError, match="expected"):
+        native.taken_apart(picture, np.zeros(shape, np.float32))
+    with pytest.raises(RuntimeError, match="expected"):
+        native.put_together(np.zeros(shape, np.float32), picture)
+
+
 def test_what_is_not_a_number_shows() -> None:
     frame = torch.full((1, 3, 32, 32), 0.5)
     frame[0, 1, 8, 8] = torch.nan
@@ -120,6 +214,12 @@ def test_what_is_not_a_number_shows() -> None:
         lambda picture, flow: motion.moved(picture[..., :-1], flow, 8),
         lambda picture, flow: planes.entered(picture, picture[..., :-16], guided=True),
         lambda picture, flow: planes.composed(picture, picture, None, None, None),
+        lambda picture, flow: features.raised(wide(picture), wide(picture[..., :-2, :-2])),
+        lambda picture, flow: features.raised(wide(picture), wide(flow)),
+        lambda picture, flow: features.recalled(wide(flow), wide(flow.repeat(1, 4, 1, 1))),
+        lambda picture, flow: features.recalled(wide(flow), wide(flow[:, :1])),
+        lambda picture, flow: features.recalled(wide(picture), wide(flow)),
+        lambda picture, flow: features.renewed(wide(flow), wide(flow), wide(flow)),
         lambda picture, flow: planes.composed(
             picture, torch.zeros(1, 80, 16, 16), None, picture, flow[:, :1, :4]
         ),

@@ -1,7 +1,8 @@
-"""Passes over whole planes in C: what ``_planes`` and ``_motion`` do in torch, far quicker.
+"""Passes over pixels, planes and features in C, each in one go and by all of torch's threads.
 
 For inference on a CPU, where the library was built when this package was installed; its source is
-in ``native/``. Everywhere else torch does the same, and is what counts: tests compare them.
+in ``native/``. Whoever calls it can do the same without, in torch, NumPy or OpenCV, which is what
+counts: tests compare them. A network's functions ask ``serves`` or ``serves_features`` before.
 """
 
 from __future__ import annotations
@@ -11,12 +12,17 @@ import warnings
 from collections.abc import Sequence
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from rain_removal_ros.frames import Image
+
 _FOLD, _COARSE = 4, 8  # as in planes.c
-_REVISION = 1  # as in planes.h
+_REVISION = 2  # as in planes.h
 
 
 def infers(x: Tensor) -> bool:
@@ -38,6 +44,36 @@ def serves(picture: Tensor, *, least_side: int) -> bool:
         and picture.dtype == torch.float32
         and min(picture.shape[-2:]) >= least_side
     )
+
+
+def taken_apart(picture: Image, planes: NDArray[np.float32]) -> bool:
+    """Bytes as planes of floats in [0, 1], which may be larger; False where C cannot do it."""
+    height, width = picture.shape[:2]
+    rows, columns = planes.shape[1:]
+    if library is None or not _is_rgb(picture) or not planes.flags.c_contiguous:
+        return False
+    _agree("taken_apart", planes.shape, (3, max(rows, height), max(columns, width)))
+    size = height, width
+    stride = ctypes.c_size_t(picture.strides[0])
+    _call("taken_apart", picture, stride, *size, planes, rows, columns)
+    return True
+
+
+def put_together(planes: NDArray[np.float32], picture: Image) -> bool:
+    """Planes in [0, 1] as bytes, rounded; False where C cannot do it."""
+    plane, line, step = (stride // planes.itemsize for stride in planes.strides)
+    if library is None or not _is_rgb(picture) or step != 1 or planes.dtype != np.float32:
+        return False
+    _agree("put_together", planes.shape, (3, *picture.shape[:2]))
+    strides = [ctypes.c_size_t(stride) for stride in (plane, line, picture.strides[0])]
+    size = planes.shape[1:]
+    _call("put_together", planes, *strides[:2], *size, picture, strides[2])
+    return True
+
+
+def _is_rgb(picture: Image) -> bool:
+    """Whether it is three bytes a pixel, one pixel after the other."""
+    return picture.dtype == np.uint8 and picture.shape[2:] == (3,) and picture.strides[1:] == (3, 1)
 
 
 def small(pictures: Tensor) -> Tensor:
@@ -90,7 +126,7 @@ def entered(
         dtype=torch.bfloat16 if dtype == torch.bfloat16 else torch.float32,
         memory_format=torch.channels_last,
     )
-    narrow = folded.dtype == torch.bfloat16
+    narrow = _is_narrow(folded)
     pictures = _plain(frame), _plain(past)
     _call("entered", *pictures, batch, height, width, guided, epsilon, folded, narrow)
     return folded
@@ -109,7 +145,7 @@ def composed(
     if past is not None:
         _agree("composed", past.shape, frame.shape)
         _agree("composed", () if known is None else known.shape, (batch, 1, *coarse))
-    narrow = streaks.dtype == torch.bfloat16
+    narrow = _is_narrow(streaks)
     streaks = streaks if narrow else streaks.float()
     streaks = streaks.contiguous(memory_format=torch.channels_last)
     clean, mask = torch.empty(frame.shape), torch.empty(batch, 1, height, width)
@@ -117,6 +153,48 @@ def composed(
     size = batch, height, width
     _call("composed", _plain(frame), _plain(past), *said, *size, narrow, clean, mask)
     return clean, mask
+
+
+def serves_features(*maps: Tensor) -> bool:
+    """Whether the passes over these feature maps, channels last, can be done here."""
+    kinds = {each.dtype for each in maps}
+    return (
+        infers(maps[0])
+        and library is not None
+        and (kinds == {torch.bfloat16} or kinds == {torch.float32})
+        and all(each.is_contiguous(memory_format=torch.channels_last) for each in maps)
+    )
+
+
+def raised(fine: Tensor, coarse: Tensor) -> Tensor:
+    batch, channels, height, width = fine.shape
+    _agree("raised", fine.shape, (batch, channels, height // 2 * 2, width // 2 * 2))
+    _agree("raised", coarse.shape, (batch, channels, height // 2, width // 2))
+    _call("raised", fine, coarse, batch * height, width, channels, _is_narrow(fine))
+    return fine
+
+
+def recalled(joined: Tensor, gates: Tensor) -> Tensor:
+    batch, hidden, height, width = gates.shape[0], gates.shape[1] // 2, *gates.shape[2:]
+    inputs = joined.shape[1] - hidden
+    _agree("recalled", gates.shape, (batch, 2 * hidden, height, width))
+    _agree("recalled", joined.shape, (batch, max(inputs, 0) + hidden, height, width))
+    _call("recalled", joined, gates, batch * height, width, inputs, hidden, _is_narrow(gates))
+    return joined
+
+
+def renewed(hidden: Tensor, gates: Tensor, candidate: Tensor) -> Tensor:
+    batch, channels, height, width = hidden.shape
+    _agree("renewed", gates.shape, (batch, 2 * channels, height, width))
+    _agree("renewed", candidate.shape, hidden.shape)
+    out = torch.empty_like(hidden)
+    size = batch * height, width, channels
+    _call("renewed", hidden, gates, candidate, *size, _is_narrow(hidden), out)
+    return out
+
+
+def _is_narrow(values: Tensor) -> bool:
+    return values.dtype == torch.bfloat16
 
 
 def _agree(name: str, shape: Sequence[int], wanted: Sequence[int]) -> None:
@@ -130,22 +208,27 @@ def _plain(planes: Tensor | None) -> Tensor | None:
     return None if planes is None else planes.float().contiguous()
 
 
-def _call(name: str, *arguments: Tensor | float | None) -> None:
-    """Tensors go by their address, and the number of threads comes last."""
+_Argument: TypeAlias = Tensor | NDArray[Any] | ctypes.c_size_t | float | None
+
+
+def _call(name: str, *arguments: _Argument) -> None:
+    """Tensors and arrays go by their address, and the number of threads comes last."""
     function = getattr(library, name)
-    if function(*map(_in_c, arguments), torch.get_num_threads()):
+    if function(*map(_argument, arguments), torch.get_num_threads()):
         raise MemoryError(f"out of memory ({name})")
 
 
-def _in_c(argument: Tensor | float | None) -> object:
+def _argument(argument: _Argument) -> object:
     if isinstance(argument, Tensor):
         return ctypes.c_void_p(argument.data_ptr())
+    if isinstance(argument, np.ndarray):
+        return ctypes.c_void_p(argument.ctypes.data)
     return ctypes.c_float(argument) if isinstance(argument, float) else argument
 
 
 def _load() -> ctypes.CDLL | None:
     for suffix in EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name(f"_planes_in_c{suffix}")
+        path = Path(__file__).with_name(f"_in_c{suffix}")
         if path.is_file():
             return _loaded(path)
     return None
