@@ -2,23 +2,25 @@
 
 Each way the pixels are touched at most twice. In: one pass from the message's bytes to the padded
 input, as floats on a CPU and as bytes into pinned memory for a GPU, where they become floats. Out:
-one pass from floats to bytes, into the outgoing message where the caller wants that.
+one pass from floats to bytes, into the outgoing message where the caller wants that. A GPU computes
+one batch while the one before is copied back and the next one is packed and sent up.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from rain_removal_ros.engines import Cleaned
 from rain_removal_ros.engines._compiled import CompiledNetwork
 from rain_removal_ros.engines._pixels import as_map, as_picture, extend_edges, fill, padded
+from rain_removal_ros.engines._traffic import Traffic
 from rain_removal_ros.errors import EngineError
 from rain_removal_ros.frames import Image
 from rain_removal_ros.networks._base import Network, Output, State
@@ -27,7 +29,24 @@ from rain_removal_ros.settings import EngineSettings
 _CPU_BATCH = 640 * 480
 """Pixels that cameras may have together to be one batch on a CPU. Larger batches take up to 1.5
 times as long as one camera after the other, and their memory adds up."""
+_GPU_BATCH = 4 * 1920 * 1080
+"""The same on a GPU, so that there is something to compute while others' frames are copied."""
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass
+class _Begun:
+    """A batch that is being computed, or on its way back."""
+
+    cameras: int
+    state: State
+    finite: Tensor
+    clean: Tensor
+    """Floats on a CPU, bytes with channels last from a GPU."""
+    maps: Tensor | None
+    levels: Tensor | None
+    wait: Callable[[], object] = lambda: None
+    """Until all of this can be read."""
 
 
 class TorchEngine:
@@ -55,6 +74,7 @@ class TorchEngine:
         self.scale = network.scale
         self.recurrent = network.facts.recurrent
         self.note = ""
+        self._traffic = None if self._device.type == "cpu" else Traffic(self._device)
         self._staging: Tensor | None = None
         self._at_once: int | None = None
         """Cameras that fit into memory together, once more of them did not."""
@@ -77,21 +97,29 @@ class TorchEngine:
         into: Sequence[Image | None] | None = None,
     ) -> list[Cleaned]:
         targets = into or [None] * len(images)
+        # On a CPU nothing runs beside: a batch is finished before the next one is begun.
+        most_begun = 1 if self._traffic is None else 2
         results: list[Cleaned] = []
         while len(results) < len(images):
-            part = slice(len(results), len(results) + self._batch(images))
+            begun: deque[_Begun] = deque()
             try:
-                results += self._clean(images[part], states[part], targets[part], attention)
+                while len(results) < len(images):
+                    next_one = len(results) + sum(each.cameras for each in begun)
+                    if next_one < len(images) and len(begun) < most_begun:
+                        part = slice(next_one, next_one + self._batch(images))
+                        begun.append(self._begin(images[part], states[part], attention))
+                    else:
+                        results += self._finish(begun.popleft(), targets[len(results) :])
             except (RuntimeError, MemoryError) as error:
-                self._make_do(len(images[part]), images[0].shape, error)
+                self._make_do(self._batch(images[len(results) :]), images[0].shape, error)
         return results
 
     def _batch(self, images: Sequence[Image]) -> int:
         """How many cameras to clean at once."""
-        most = len(images)
-        if self._device.type == "cpu":
-            height, width = images[0].shape[:2]
-            most = max(1, _CPU_BATCH // (height * width))
+        height: int = images[0].shape[0]
+        width: int = images[0].shape[1]
+        pixels = _CPU_BATCH if self._traffic is None else _GPU_BATCH
+        most = max(1, min(len(images), pixels // (height * width)))
         return min(most, self._at_once or most)
 
     def _make_do(self, cameras: int, shape: tuple[int, ...], error: Exception) -> None:
@@ -108,17 +136,44 @@ class TorchEngine:
         self._at_once = cameras // 2
         self.note = f"out of memory with {cameras} cameras at once; now {self._at_once}"
 
-    def _clean(
+    def _begin(
         self,
         images: Sequence[Image],
         states: Sequence[Any],
-        into: Sequence[Image | None],
         attention: bool,  # noqa: FBT001
-    ) -> list[Cleaned]:
+    ) -> _Begun:
         height, width = images[0].shape[:2]
         output = self._forward(self._upload(images), _together(states))
         self._part_with_staging(output.state)
-        return self._download(output, height, width, attention, into)
+        begun = _Begun(
+            len(images),
+            output.state,
+            torch.isfinite(output.clean.sum()),
+            output.clean[:, :, : height * self.scale, : width * self.scale],
+            output.attention[:, 0, :height, :width] if attention else None,
+            output.rain_level,
+        )
+        if self._traffic is not None:
+            self._send_down(begun, self._traffic)
+        return begun
+
+    def _finish(self, begun: _Begun, into: Sequence[Image | None]) -> list[Cleaned]:
+        begun.wait()
+        if not bool(begun.finite):
+            raise EngineError(f"{self.network_name} gave values that are not finite")
+        cameras = range(begun.cameras)
+        targets = into[: begun.cameras]
+        levels = [None for _ in cameras] if begun.levels is None else begun.levels.tolist()
+        if self._traffic is None:
+            images = [as_picture(*pair) for pair in zip(_arrays(begun.clean), targets, strict=True)]
+            maps = [as_map(each) for each in _arrays(begun.maps)]
+        else:
+            images = [_put(*pair) for pair in zip(_arrays(begun.clean), targets, strict=True)]
+            maps = _arrays(begun.maps)
+        return [
+            Cleaned(images[one], maps[one] if maps else None, levels[one], _one(begun.state, one))
+            for one in cameras
+        ]
 
     def _forward(self, frames: Tensor, state: State) -> Output:
         with self._computing():
@@ -141,78 +196,63 @@ class TorchEngine:
         height, width = images[0].shape[:2]
         facts = self.network.facts
         sides = padded(height, facts.stride), padded(width, facts.stride)
-        if self._device.type == "cpu":
+        if self._traffic is None:
             order = torch.contiguous_format if facts.planar else torch.channels_last
-            frames = self._stage((len(images), 3, *sides), torch.float32, order)
+            frames = self._stage((len(images), 3, *sides), order)
             for planes, image in zip(frames.numpy(), images, strict=True):
                 fill(planes, image)
             return frames
-        pixels = self._stage((len(images), *sides, 3), torch.uint8, torch.contiguous_format)
+        pixels = self._traffic.memory((len(images), *sides, 3))
         for canvas, image in zip(pixels.numpy(), images, strict=True):
             canvas[:height, :width] = image
             extend_edges(canvas, height, width)
-        bytes_on_device = pixels.to(self._device, non_blocking=True)
-        return bytes_on_device.permute(0, 3, 1, 2).to(torch.float32) / 255
+        return self._traffic.up(pixels).permute(0, 3, 1, 2).to(torch.float32) / 255
 
-    def _stage(
-        self, shape: tuple[int, ...], kind: torch.dtype, order: torch.memory_format
-    ) -> Tensor:
-        """The buffer that frames are written to, made anew only for another shape."""
+    def _stage(self, shape: tuple[int, ...], order: torch.memory_format) -> Tensor:
+        """The buffer that a CPU's frames are written to, made anew only for another shape."""
         if self._staging is None or self._staging.shape != shape:
-            on_gpu = self._device.type != "cpu"
-            self._staging = torch.empty(shape, dtype=kind, pin_memory=on_gpu, memory_format=order)
+            self._staging = torch.empty(shape, memory_format=order)
         return self._staging
 
     def _part_with_staging(self, state: State) -> None:
-        """Let a network that hands its input on as state keep it; on a CPU that is our buffer."""
+        """Let a network that hands its input on as state keep it: that is our buffer."""
         if self._staging is not None:
             ours = self._staging.untyped_storage().data_ptr()
             if any(part.untyped_storage().data_ptr() == ours for part in state):
                 self._staging = None
 
-    def _download(
-        self,
-        output: Output,
-        height: int,
-        width: int,
-        attention: bool,  # noqa: FBT001
-        into: Sequence[Image | None],
-    ) -> list[Cleaned]:
-        if not bool(torch.isfinite(output.clean.sum())):
-            raise EngineError(f"{self.network_name} gave values that are not finite")
-        clean = output.clean[:, :, : height * self.scale, : width * self.scale]
-        images = self._pictures(clean, into)
-        maps: list[NDArray[np.uint8]] | list[None] = [None] * len(images)
-        if attention:
-            maps = self._maps(output.attention[:, 0, :height, :width])
-        levels = [None] * len(images) if output.rain_level is None else output.rain_level.tolist()
-        return [
-            Cleaned(image, seen, level, _one(output.state, index))
-            for index, (image, seen, level) in enumerate(zip(images, maps, levels, strict=True))
-        ]
-
-    def _pictures(self, clean: Tensor, into: Sequence[Image | None]) -> list[Image]:
-        """Pictures in [0, 1] as bytes in host memory, rounded, in arrays given or new."""
-        if self._device.type == "cpu":
-            pairs = zip(clean.float().numpy(), into, strict=True)
-            return [as_picture(planes, target) for planes, target in pairs]
-        pictures = _bytes_on_host(clean.permute(0, 2, 3, 1))
-        for index, target in enumerate(into):
-            if target is not None:
-                target[...] = pictures[index]
-                pictures[index] = target
-        return pictures
-
-    def _maps(self, maps: Tensor) -> list[NDArray[np.uint8]]:
-        if self._device.type == "cpu":
-            return [as_map(each) for each in maps.float().numpy()]
-        return _bytes_on_host(maps)
+    def _send_down(self, begun: _Begun, traffic: Traffic) -> None:
+        """Turn what was computed on a GPU into bytes there, and have it copied."""
+        begun.clean = _bytes(begun.clean.permute(0, 2, 3, 1))
+        wanted = [begun.finite, begun.clean]
+        if begun.maps is not None:
+            wanted.append(_bytes(begun.maps))
+        if begun.levels is not None:
+            wanted.append(begun.levels)
+        here, begun.wait = traffic.down(wanted)
+        arrived = iter(here)
+        begun.finite, begun.clean = next(arrived), next(arrived)
+        begun.maps = None if begun.maps is None else next(arrived)
+        begun.levels = None if begun.levels is None else next(arrived)
 
 
-def _bytes_on_host(values: Tensor) -> list[NDArray[np.uint8]]:
-    """What lies on a GPU in [0, 1] as bytes in host memory, rounded."""
-    there = (values.float() * 255).round().to(torch.uint8).contiguous()
-    return list(there.cpu().numpy())
+def _bytes(values: Tensor) -> Tensor:
+    """What lies in [0, 1], rounded, in order."""
+    return (values.float() * 255).round().to(torch.uint8).contiguous()
+
+
+def _arrays(values: Tensor | None) -> list[Any]:
+    """One for each camera."""
+    if values is None:
+        return []
+    return list((values if values.dtype == torch.uint8 else values.float()).numpy())
+
+
+def _put(picture: Image, target: Image | None) -> Image:
+    if target is None:
+        return picture
+    target[...] = picture
+    return target
 
 
 def _device(name: str) -> torch.device:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rain_removal_ros import checkpoints, engines, networks
 from rain_removal_ros.engines import Cleaned
+from rain_removal_ros.engines import torch as torch_engine
 from rain_removal_ros.engines.torch import TorchEngine
 from rain_removal_ros.errors import CheckpointError, EngineError, SettingsError
 from rain_removal_ros.frames import Image
@@ -206,6 +207,82 @@ def test_on_a_cpu_only_small_frames_are_batched() -> None:
             assert np.array_equal(result.image, image)
 
 
+class FakeTraffic:
+    """Stands in for that with a GPU: what comes back is not there before it was waited for."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def memory(self, shape: Sequence[int], kind: torch.dtype = torch.uint8) -> Tensor:
+        return torch.empty(*shape, dtype=kind)
+
+    def up(self, values: Tensor) -> Tensor:
+        self.done.append("up")
+        return values.clone()
+
+    def down(self, values: Sequence[Tensor]) -> tuple[list[Tensor], Callable[[], object]]:
+        here = [torch.zeros_like(each) for each in values]
+
+        def wait() -> None:
+            self.done.append("down")
+            for target, each in zip(here, values, strict=True):
+                target.copy_(each)
+
+        return here, wait
+
+
+def gpu_like(
+    network: _base.Network, monkeypatch: pytest.MonkeyPatch
+) -> tuple[TorchEngine, FakeTraffic]:
+    """An engine that goes the way of those on a GPU, without one; two small frames are a batch."""
+    one, traffic = engine(network), FakeTraffic()
+    one._traffic = traffic  # type: ignore[assignment]
+    monkeypatch.setattr(torch_engine, "_GPU_BATCH", 2 * 40 * 56)
+    return one, traffic
+
+
+def test_with_a_gpu_a_batch_comes_back_while_the_next_is_computed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    network = networks.create("rainstream", channels=8, blocks=1)
+    beside, traffic = gpu_like(network, monkeypatch)
+    plain = engine(network)
+    images = [noise(37, 53, seed=seed) for seed in range(5)]
+    targets: list[Image | None] = [np.zeros((37, 53, 3), np.uint8), None, None, None, None]
+    before: list[Cleaned] = []
+    for _ in range(2):
+        states = [each.state for each in before] or [None] * 5
+        wanted = [plain.step([i], [s])[0] for i, s in zip(images, states, strict=True)]
+        traffic.done.clear()
+        before = beside.step(images, states, into=targets)
+        assert traffic.done == ["up", "up", "down", "up", "down", "down"]
+        assert before[0].image is targets[0]
+        for ours, theirs in zip(before, wanted, strict=True):
+            assert np.abs(ours.image.astype(int) - theirs.image).max() <= 1
+            assert ours.attention is not None
+            assert theirs.attention is not None
+            assert np.abs(ours.attention.astype(int) - theirs.attention).max() <= 1
+            assert ours.rain_level == pytest.approx(theirs.rain_level, abs=1e-4)
+    assert beside.step(images[:1], [None], attention=False)[0].attention is None
+
+
+def test_with_a_gpu_what_was_begun_is_begun_again_where_memory_runs_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    beside, _ = gpu_like(Small(1, torch.OutOfMemoryError("CUDA out of memory")), monkeypatch)
+    images = [noise(40, 56, seed=seed) for seed in range(3)]
+    for image, result in zip(images, beside.step(images, [None] * 3), strict=True):
+        assert np.array_equal(result.image, image)
+    assert beside.note == "out of memory with 2 cameras at once; now 1"
+
+
+def test_with_a_gpu_what_is_not_finite_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    beside, _ = gpu_like(Identity(Config(blind=True)), monkeypatch)
+    with pytest.raises(EngineError, match="not finite"):
+        beside.step([noise(40, 56)] * 3, [None] * 3)
+
+
 class Compiler:
     """Stands in for torch's, which takes minutes: what it makes shows that it was used."""
 
@@ -335,9 +412,22 @@ def test_a_weight_file_of_another_network_is_refused(tmp_path: object) -> None:
 def test_bytes_come_back_from_a_gpu(size: tuple[int, int]) -> None:
     image = noise(*size)
     one = engine(Identity(), device="cuda")
-    for _ in range(3):  # the staging buffer is used again
+    for _ in range(3):  # its memory is used again
         (result,) = one.step([image], [None])
         assert np.array_equal(result.image, image)
+
+
+@pytest.mark.gpu
+def test_cameras_on_a_gpu_are_not_mixed_up_when_copies_overlap(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch_engine, "_GPU_BATCH", 480 * 640)
+    one = engine(Identity(), device="cuda")
+    images = [noise(480, 640, seed=seed) for seed in range(8)]
+    for _ in range(20):
+        for image, result in zip(images, one.step(images, [None] * 8), strict=True):
+            assert np.array_equal(result.image, image)
+        images = images[1:] + images[:1]
 
 
 @pytest.mark.gpu
