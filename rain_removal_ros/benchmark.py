@@ -139,7 +139,8 @@ def _subject(model: str, weights: Callable[[str], str]) -> tuple[str, str, str]:
         return network, file, Path(file).stem
     if file := model if Path(model).suffix else weights(model):
         return checkpoints.name_of(file), file, Path(file).stem
-    networks.module(model)
+    if model not in networks.available():
+        raise networks.unknown(model, checkpoints.names())
     return model, "", model
 
 

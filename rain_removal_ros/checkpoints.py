@@ -154,6 +154,11 @@ def shipped() -> list[Path]:
     return [path for _, path in sorted(found.items())]
 
 
+def names() -> list[str]:
+    """All that a network may be called by: itself, or weights of it that ship."""
+    return sorted({*networks.available(), *(path.stem for path in shipped())})
+
+
 def resolve(name_or_file: str) -> Path:
     """The weight file meant by the name of one that ships, a path, or "auto" for the best."""
     if name_or_file == "auto":
@@ -168,7 +173,8 @@ def resolve(name_or_file: str) -> Path:
             raise CheckpointError(f"there is no weight file {path}")
         return path
     if (found := find(name_or_file)) is None:
-        networks.module(name_or_file)  # an unknown name is the likelier mistake
+        if name_or_file not in (known := names()):
+            raise networks.unknown(name_or_file, known)
         raise CheckpointError(
             f"no weights are shipped for {name_or_file}; looked in "
             + ", ".join(str(folder) for folder in model_folders())

@@ -8,16 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from rain_removal_ros import checkpoints, engines, networks
 from rain_removal_ros.engines import Cleaned, Engine
-from rain_removal_ros.engines.torch import TorchEngine
 from rain_removal_ros.errors import CheckpointError, SettingsError
 from rain_removal_ros.frames import Image
-from rain_removal_ros.networks._base import Network
+from rain_removal_ros.networks._base import Network, Output
 from rain_removal_ros.settings import EngineSettings
 from rain_removal_ros.tiling import Needs, TiledEngine, memory_left
 
@@ -87,12 +82,10 @@ class _Loaded:
     checksum: str
 
 
-class TruncatingEngine(TorchEngine):
-    """Cuts off what does not fit into a byte instead of rounding it."""
-
-    def _pictures(self, clean: Tensor, into: Sequence[Image | None]) -> list[Image]:
-        whole = (clean.float() * 255).clamp(0, 255).to(torch.uint8)
-        return [np.ascontiguousarray(each) for each in whole.permute(0, 2, 3, 1).cpu().numpy()]
+def _truncated(_: object, __: object, output: Output) -> Output:
+    """Cuts off what does not fit into a byte, so that nothing is left for the engine to round."""
+    whole = (output.clean.float() * 255).clamp(0, 255).floor()
+    return output._replace(clean=whole / 255)
 
 
 def load_runners(
@@ -152,9 +145,8 @@ def _variants(
     own = network.stages
     needs = Needs.of(network)
     if protocol == "published":
-        engine: Engine = TruncatingEngine(network, settings)
-    else:
-        engine = engines.create(network, settings)
+        network.register_forward_hook(_truncated)
+    engine = engines.create(network, settings)
     side = needs.side(memory_left(engine.device))
     counts = [own] if network.facts.stages == 1 else [count or own for count in stages]
     counts = list(dict.fromkeys(counts))

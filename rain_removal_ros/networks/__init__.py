@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from rain_removal_ros.networks._base import Network
 
-__all__ = ["available", "create", "module"]
+__all__ = ["available", "create", "module", "unknown"]
 
 __path__ += filter(None, os.environ.get("RAIN_REMOVAL_NETWORKS", "").split(os.pathsep))
 
@@ -33,8 +33,13 @@ def available() -> list[str]:
 def module(name: str) -> ModuleType:
     """The file of one network: its ``Config``, ``Network`` and ``Objective``."""
     if name not in available():
-        raise SettingsError(f"no network is called {name!r}; there are {_near(name, available())}")
+        raise unknown(name, available())
     return importlib.import_module(f"{__name__}.{name}")
+
+
+def unknown(name: str, names: list[str]) -> SettingsError:
+    """What to raise for a network that is none of those ``names``."""
+    return SettingsError(f"no network is called {name!r}; there are {_near(name, names)}")
 
 
 def create(name: str, **config: Any) -> Network:

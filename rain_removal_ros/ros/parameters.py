@@ -132,13 +132,12 @@ def _ours(parameters: Sequence[Parameter[Any]]) -> dict[str, Any]:
 
 def _unknown_network(settings: Settings) -> str:
     """Why the network's name cannot be taken. It must be a name: elsewhere it may be a path."""
-    known = ["auto", *networks.available()]
-    if settings.network.name in known:
+    if settings.network.name in ("auto", *networks.available()):
         return ""
     # Only now: it brings torch along, for which a node's start need not wait.
-    from rain_removal_ros.checkpoints import shipped
+    from rain_removal_ros.checkpoints import names
 
-    known = list(dict.fromkeys([*known, *(path.stem for path in shipped())]))
+    known = ["auto", *names()]
     if settings.network.name in known:
         return ""
     return f"network.name is one of {', '.join(known)}, not {settings.network.name!r}"

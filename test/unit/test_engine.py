@@ -401,7 +401,7 @@ def test_a_weight_file_of_another_network_is_refused(tmp_path: object) -> None:
     cpu = EngineSettings(device="cpu")
     with pytest.raises(CheckpointError, match="holds weights of prenet, not of rranet"):
         engines.load(NetworkSettings(name="rranet", weights=path), cpu)
-    with pytest.raises(SettingsError, match="no network is called 'rainstream_xl'"):
+    with pytest.raises(SettingsError, match="'rainstream_xl'; there are rainstream_l"):
         engines.load(NetworkSettings(name="rainstream_xl"), cpu)
     loaded = engines.load(NetworkSettings(weights=path, stages=3), cpu)
     assert (loaded.network_name, loaded.stages) == ("prenet", 3)
