@@ -6,7 +6,7 @@
 #ifndef RAIN_REMOVAL_PLANES_H
 #define RAIN_REMOVAL_PLANES_H
 
-/* To be raised with every change to what an exported function takes: `_native.py` calls no library of
+/* To be raised with every change to what an exported function takes: `native.py` calls no library of
  * another revision, such as one that was built before the package was updated. */
 #define REVISION 2
 

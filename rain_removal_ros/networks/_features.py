@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rain_removal_ros import native
+from rain_removal_ros.networks import _native as native
 
 
 def raised(fine: Tensor, coarse: Tensor) -> Tensor:

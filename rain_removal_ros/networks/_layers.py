@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rain_removal_ros import native
+from rain_removal_ros.networks import _native as native
 
 Memory: TypeAlias = tuple[Tensor, Tensor]
 """Hidden and cell state of a ConvLSTM, each of the shape of its input."""

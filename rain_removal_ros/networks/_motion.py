@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rain_removal_ros import native
+from rain_removal_ros.networks import _native as native
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rain_removal_ros import native
+from rain_removal_ros.networks import _native as native
 
 FOLD = 4
 _EPSILON = 0.02  # what the guide takes for noise, not contrast

@@ -15,6 +15,7 @@ from rain_removal_ros import native
 from rain_removal_ros.engines import _pixels as pixels
 from rain_removal_ros.networks import _features as features
 from rain_removal_ros.networks import _motion as motion
+from rain_removal_ros.networks import _native as inference
 from rain_removal_ros.networks import _planes as planes
 
 # One camera and several, wide, high, and the least there is.
@@ -47,7 +48,9 @@ def compare(
     with torch.no_grad():
         by_torch = run()
     with torch.inference_mode():
-        assert native.serves(torch.zeros(1, 3, 16, 16), least_side=16), "the library was not built"
+        assert inference.serves(torch.zeros(1, 3, 16, 16), least_side=16), (
+            "the library was not built"
+        )
         in_c = run()
     torch.testing.assert_close(in_c, by_torch, atol=off, rtol=share)
 

@@ -1,0 +1,160 @@
+"""Passes over whole planes and features in C: what ``_planes``, ``_features`` and ``_motion`` do
+in torch. For inference on a CPU; their functions ask ``serves`` or ``serves_features`` before.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rain_removal_ros import native
+from rain_removal_ros.native import agree, call
+
+_FOLD, _COARSE = 4, 8  # as in planes.c
+
+
+def infers(x: Tensor) -> bool:
+    """Whether this is inference on a CPU: without gradients, neither compiled nor traced."""
+    # What is compiled is asked first, and then nothing else: the compiler has passes of its own.
+    return (
+        not torch.compiler.is_compiling()
+        and torch.is_inference_mode_enabled()
+        and type(x) is Tensor  # not one without values, as tracers use
+        and x.device.type == "cpu"
+    )
+
+
+def serves(picture: Tensor, *, least_side: int) -> bool:
+    """Whether the passes over this picture can be done here."""
+    return (
+        infers(picture)
+        and native.library is not None
+        and picture.dtype == torch.float32
+        and min(picture.shape[-2:]) >= least_side
+    )
+
+
+def small(pictures: Tensor) -> Tensor:
+    batch, channels, height, width = pictures.shape
+    agree("small", pictures.shape, (batch, channels, height // 4 * 4, width // 4 * 4))
+    out = torch.empty(batch, 1, height // 4, width // 4)
+    call("small", _plain(pictures), batch, channels, height, width, out)
+    return out
+
+
+def displacement(past: Tensor, now: Tensor) -> Tensor:
+    batch, channels, height, width = now.shape
+    agree("displacement", now.shape, (batch, channels, height // 16 * 16, width // 16 * 16))
+    agree("displacement", past.shape, now.shape)
+    flow = torch.empty(batch, 2, height // 8, width // 8)
+    call("displacement", _plain(past), _plain(now), batch, channels, height, width, flow)
+    return flow
+
+
+def resumed(motion: Tensor, past: Tensor, now: Tensor) -> Tensor:
+    batch, _, cells_y, cells_x = motion.shape
+    agree("resumed", motion.shape, (batch, 2, cells_y, cells_x))
+    for grey in (past, now):
+        agree("resumed", grey.shape, (batch, 1, 2 * cells_y, 2 * cells_x))
+    flow = torch.empty(motion.shape)
+    pictures = _plain(past), _plain(now)
+    call("resumed", _plain(motion), *pictures, batch, *now.shape[-2:], flow)
+    return flow
+
+
+def moved(image: Tensor, flow: Tensor, finer: int) -> Tensor:
+    batch, _, height, width = image.shape
+    agree("moved", flow.shape, (batch, 2, height // finer, width // finer))
+    agree("moved", image.shape[-2:], (height // finer * finer, width // finer * finer))
+    out = torch.empty(image.shape)
+    call("moved", _plain(image), *image.shape, _plain(flow), *flow.shape[-2:], finer, out)
+    return out
+
+
+def entered(
+    frame: Tensor, past: Tensor | None, *, guided: bool, epsilon: float, dtype: torch.dtype
+) -> Tensor:
+    batch, _, height, width = frame.shape
+    planes = 3 + guided + (0 if past is None else 3)
+    agree("entered", frame.shape, (batch, 3, height // _FOLD * _FOLD, width // _FOLD * _FOLD))
+    if past is not None:
+        agree("entered", past.shape, frame.shape)
+    folded = torch.empty(
+        (batch, planes * _FOLD**2, height // _FOLD, width // _FOLD),
+        dtype=torch.bfloat16 if dtype == torch.bfloat16 else torch.float32,
+        memory_format=torch.channels_last,
+    )
+    narrow = _is_narrow(folded)
+    pictures = _plain(frame), _plain(past)
+    call("entered", *pictures, batch, height, width, guided, epsilon, folded, narrow)
+    return folded
+
+
+def composed(
+    frame: Tensor, streaks: Tensor, maps: Tensor | None, past: Tensor | None, known: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    batch, _, height, width = frame.shape
+    coarse = height // _COARSE, width // _COARSE
+    folded = (3 + 1 + (past is not None)) * _FOLD**2, 2 * coarse[0], 2 * coarse[1]
+    agree("composed", frame.shape, (batch, 3, coarse[0] * _COARSE, coarse[1] * _COARSE))
+    agree("composed", streaks.shape, (batch, *folded))
+    if maps is not None:
+        agree("composed", maps.shape, (batch, 6, *coarse))
+    if past is not None:
+        agree("composed", past.shape, frame.shape)
+        agree("composed", () if known is None else known.shape, (batch, 1, *coarse))
+    narrow = _is_narrow(streaks)
+    streaks = streaks if narrow else streaks.float()
+    streaks = streaks.contiguous(memory_format=torch.channels_last)
+    clean, mask = torch.empty(frame.shape), torch.empty(batch, 1, height, width)
+    said = streaks, _plain(maps), _plain(known)
+    size = batch, height, width
+    call("composed", _plain(frame), _plain(past), *said, *size, narrow, clean, mask)
+    return clean, mask
+
+
+def serves_features(*maps: Tensor) -> bool:
+    """Whether the passes over these feature maps, channels last, can be done here."""
+    kinds = {each.dtype for each in maps}
+    return (
+        infers(maps[0])
+        and native.library is not None
+        and (kinds == {torch.bfloat16} or kinds == {torch.float32})
+        and all(each.is_contiguous(memory_format=torch.channels_last) for each in maps)
+    )
+
+
+def raised(fine: Tensor, coarse: Tensor) -> Tensor:
+    batch, channels, height, width = fine.shape
+    agree("raised", fine.shape, (batch, channels, height // 2 * 2, width // 2 * 2))
+    agree("raised", coarse.shape, (batch, channels, height // 2, width // 2))
+    call("raised", fine, coarse, batch * height, width, channels, _is_narrow(fine))
+    return fine
+
+
+def recalled(joined: Tensor, gates: Tensor) -> Tensor:
+    batch, hidden, height, width = gates.shape[0], gates.shape[1] // 2, *gates.shape[2:]
+    inputs = joined.shape[1] - hidden
+    agree("recalled", gates.shape, (batch, 2 * hidden, height, width))
+    agree("recalled", joined.shape, (batch, max(inputs, 0) + hidden, height, width))
+    call("recalled", joined, gates, batch * height, width, inputs, hidden, _is_narrow(gates))
+    return joined
+
+
+def renewed(hidden: Tensor, gates: Tensor, candidate: Tensor) -> Tensor:
+    batch, channels, height, width = hidden.shape
+    agree("renewed", gates.shape, (batch, 2 * channels, height, width))
+    agree("renewed", candidate.shape, hidden.shape)
+    out = torch.empty_like(hidden)
+    size = batch * height, width, channels
+    call("renewed", hidden, gates, candidate, *size, _is_narrow(hidden), out)
+    return out
+
+
+def _is_narrow(values: Tensor) -> bool:
+    return values.dtype == torch.bfloat16
+
+
+def _plain(planes: Tensor | None) -> Tensor | None:
+    """As C has them: floats, plane after plane, row after row."""
+    return None if planes is None else planes.float().contiguous()
