@@ -87,7 +87,7 @@ setup(
         "pyyaml>=5.4",
         "rosbags>=0.10",
         "safetensors>=0.4",
-        "torch>=2.3",
+        "torch>=2.5",
         "tqdm>=4.60",
     ],
     extras_require={

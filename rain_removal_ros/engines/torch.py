@@ -60,6 +60,7 @@ class TorchEngine:
         try:
             network = network.eval().to(self._device)
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._traffic = None if self._device.type == "cpu" else Traffic(self._device)
         except RuntimeError as error:
             raise EngineError(f"cannot use {self._device}: {_first_line(error)}") from error
         if self._dtype != torch.float32:
@@ -74,7 +75,6 @@ class TorchEngine:
         self.scale = network.scale
         self.recurrent = network.facts.recurrent
         self.note = ""
-        self._traffic = None if self._device.type == "cpu" else Traffic(self._device)
         self._staging: Tensor | None = None
         self._at_once: int | None = None
         """Cameras that fit into memory together, once more of them did not."""
@@ -294,7 +294,7 @@ def _keep_convolutions_in(network: Network, dtype: torch.dtype) -> None:
 
 
 def _together(states: Sequence[Any]) -> State:
-    """The states of several cameras as the state of one batch; a fresh one counts as zeros."""
+    """The states of several cameras as the state of one batch: all fresh, or none."""
     known = [state for state in states if state]
     if not known:
         return ()
@@ -314,9 +314,11 @@ def _one(state: State, index: int) -> State | None:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    # On a CPU torch raises a plain RuntimeError with the system's words in it.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        "can't allocate memory" in str(error)
+    # Only torch's own memory on a GPU has an error of its own: what the system, the driver and
+    # NVIDIA's libraries refuse is told by their words.
+    words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        each in str(error) for each in words
     )
 
 

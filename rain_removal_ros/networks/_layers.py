@@ -6,6 +6,7 @@ leave through ONNX. Near the border they average over the pixels that exist.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, TypeAlias
 
 import torch
@@ -54,7 +55,7 @@ class ResidualBlock(nn.Module):
 def activated(convolution: nn.Conv2d, x: Tensor) -> Tensor:
     """``relu(convolution(x))``."""
     if _fuses(convolution, x):
-        return _FUSED(x, *_parts(convolution), "relu", [], "")  # type: ignore[no-any-return]
+        return _fused()(x, *_parts(convolution), "relu", [], "")  # type: ignore[no-any-return]
     return F.relu(convolution(x), inplace=True)
 
 
@@ -62,13 +63,15 @@ def added(convolution: nn.Conv2d, x: Tensor, other: Tensor) -> Tensor:
     """``convolution(x) + other``."""
     if _fuses(convolution, x):
         parts = _parts(convolution)
-        return _FUSED.binary(x, other, *parts, "add", None, None, [], None)  # type: ignore[no-any-return]
+        return _fused().binary(x, other, *parts, "add", None, None, [], None)  # type: ignore[no-any-return]
     result: Tensor = convolution(x)
     return result.add_(other)
 
 
-def _fusing_convolution() -> Any:
-    """oneDNN's, which torch keeps for its own compiler; None where it is not as known here."""
+@cache
+def _fused() -> Any:
+    """oneDNN's, which torch keeps for its own compiler. None where it is not as known here, or
+    where this processor has no instructions for it."""
     wanted = {
         "default": "X W B padding stride dilation groups attr scalars algorithm",
         "binary": "X other W B padding stride dilation groups binary_attr alpha unary_attr "
@@ -80,12 +83,11 @@ def _fusing_convolution() -> Any:
             schema = getattr(operator, name)._schema
             if [argument.name for argument in schema.arguments] != arguments.split():
                 return None
+        one = torch.ones(1, 1, 1, 1, dtype=torch.bfloat16)
+        operator(one, one, None, (0, 0), (1, 1), (1, 1), 1, "relu", [], "")
     except (AttributeError, RuntimeError):
         return None
     return operator
-
-
-_FUSED = _fusing_convolution()
 
 
 def _fuses(convolution: nn.Conv2d, x: Tensor) -> bool:
@@ -95,8 +97,8 @@ def _fuses(convolution: nn.Conv2d, x: Tensor) -> bool:
     """
     return (
         native.infers(x)
-        and _FUSED is not None
         and x.dtype == convolution.weight.dtype == torch.bfloat16
+        and _fused() is not None
     )
 
 

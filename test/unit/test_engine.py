@@ -174,9 +174,11 @@ class Small(Identity):
     [
         torch.OutOfMemoryError("CUDA out of memory"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
         MemoryError(),
     ],
-    ids=["GPU", "CPU", "numpy"],
+    ids=["GPU", "CPU", "driver", "library", "numpy"],
 )
 def test_where_memory_runs_out_batches_become_smaller_and_stay_so(error: Exception) -> None:
     network = Small(2, error)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -167,8 +171,8 @@ def test_a_residual_block_without_weights_is_its_shortcut(outputs: int) -> None:
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_what_is_fused_is_what_follows_a_convolution(stride: int) -> None:
-    if _layers._FUSED is None:
-        pytest.skip("this torch has no convolution that fuses")
+    if _layers._fused() is None:
+        pytest.skip("this torch or this processor has no convolution that fuses")
     torch.manual_seed(0)
     convolution = torch.nn.Conv2d(24, 40, 3, stride=stride, padding=1).to(torch.bfloat16)
     x = torch.randn(2, 24, 12, 20, dtype=torch.bfloat16).to(memory_format=torch.channels_last)
@@ -182,6 +186,22 @@ def test_what_is_fused_is_what_follows_a_convolution(stride: int) -> None:
     torch.testing.assert_close(rectified, plain.relu(), atol=0.01, rtol=2**-7)
     torch.testing.assert_close(summed, plain + other.float(), atol=0.02, rtol=2**-7)
     assert other.equal(kept)
+
+
+WITHOUT_INSTRUCTIONS = """
+import torch
+from rain_removal_ros.networks import _layers
+convolution, x = torch.nn.Conv2d(3, 4, 3).bfloat16(), torch.rand(1, 3, 8, 8).bfloat16()
+with torch.inference_mode():
+    assert not _layers._fuses(convolution, x)
+    assert _layers.activated(convolution, x).equal(convolution(x).relu())
+"""
+
+
+def test_processors_without_the_instructions_do_without_fusing() -> None:
+    """oneDNN refuses there what torch's own convolution does in another way."""
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    subprocess.run([sys.executable, "-c", WITHOUT_INSTRUCTIONS], env=environment, check=True)
 
 
 def test_values_are_clamped_and_their_gradients_are_not() -> None:

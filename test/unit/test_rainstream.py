@@ -8,9 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rain_removal_ros import engines
 from rain_removal_ros.data import rain
 from rain_removal_ros.networks import _motion as motion
 from rain_removal_ros.networks import _planes, rainstream
+from rain_removal_ros.settings import EngineSettings, NetworkSettings
 
 
 def scene(frames: int, *, shift: float, bump: int = 0) -> Tensor:
@@ -105,3 +107,23 @@ def test_what_has_moved_on_leaves_no_ghost() -> None:
     past = wall.clone()
     past[..., 10:14] = 0.1
     assert _planes._plausible(past, wall).equal(wall)
+
+
+def test_a_clip_in_bfloat16_is_as_in_float32() -> None:
+    """The default weights as they run on a robot: in C, fused, their state carried."""
+    rainy = in_rain(scene(6, shift=2.0))
+    frames = (rainy * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    cleaned = []
+    for precision in ("float32", "bfloat16"):
+        settings = EngineSettings(device="cpu", precision=precision)
+        engine = engines.load(NetworkSettings(name="rainstream"), settings)
+        state, images = None, []
+        for frame in frames:
+            (result,) = engine.step([np.ascontiguousarray(frame)], [state])
+            state = result.state
+            images.append(result.image.astype(int))
+        cleaned.append(np.stack(images))
+    difference = np.abs(cleaned[1] - cleaned[0])
+    assert np.abs(cleaned[0] - frames).mean() > 1, "nothing was done"
+    assert difference.max() <= 8
+    assert difference.mean(axis=(1, 2, 3)).max() <= 0.5
