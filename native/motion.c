@@ -82,12 +82,12 @@ CLONES static void cheapest(const float *restrict costs, size_t cells, float *re
 }
 
 /* The past of a level moved by the flow, with an edge of one repeated pixel around it; gives the sum of
- * what is missing to the present. */
+ * what is missing to the present. That of each row is noted in `sums` and added in order, so that the
+ * same comes out however many threads there are. */
 static double moved_level(Level at, const float *flow, int cells_y, int cells_x, int cell,
-                          float *scratches, float *edged, int threads) {
+                          float *scratches, float *sums, float *edged, int threads) {
     const size_t wide = at.width + 2;
-    double sum = 0;
-#pragma omp parallel for schedule(static) reduction(+ : sum) num_threads(threads)
+#pragma omp parallel for schedule(static) num_threads(threads)
     for (int y = 0; y < at.height; y++) {
         float *row = edged + (y + 1) * wide + 1;
         moved_row(at.past, 1, at.height, at.width, flow, cells_y, cells_x, cell, y,
@@ -98,8 +98,10 @@ static double moved_level(Level at, const float *flow, int cells_y, int cells_x,
         float rows = 0;
 #pragma omp simd reduction(+ : rows)
         for (int x = 0; x < at.width; x++) rows += now[x] - row[x];
-        sum += rows;
+        sums[y] = rows;
     }
+    double sum = 0;
+    for (int y = 0; y < at.height; y++) sum += sums[y];
     memcpy(edged, edged + wide, wide * sizeof(float));
     memcpy(edged + (at.height + 1) * wide, edged + at.height * wide, wide * sizeof(float));
     return sum;
@@ -223,8 +225,9 @@ EXPORT int displacement(const float *pasts, const float *nows, int batch, int ch
             const Level at = levels[k];
             const int cell = 1 << (2 - k), window = cell <= 2 ? 5 : 3;
             for (int step = 0; step < (cell <= 2 ? 2 : 1); step++) {
+                /* The moments come after it, and have room for more than a number a row. */
                 const double sum =
-                    moved_level(at, flow, cells_y, cells_x, cell, scratch, edged, threads);
+                    moved_level(at, flow, cells_y, cells_x, cell, scratch, moments, edged, threads);
                 const float veil = (float)(sum / ((double)at.height * at.width));
 #pragma omp parallel for schedule(static) num_threads(threads)
                 for (int cy = 0; cy < cells_y; cy++)
@@ -321,8 +324,8 @@ EXPORT int resumed(const float *motions, const float *pasts, const float *nows, 
             }
             for (int step = 0; step < 3; step++) {
                 const double pixels = (double)at.height * at.width;
-                const double missing =
-                    moved_level(at, flow, cells_y, cells_x, cell, scratch, edged, threads);
+                const double missing = moved_level(at, flow, cells_y, cells_x, cell, scratch,
+                                                   (float *)sums, edged, threads);
                 const float veil = (float)(missing / pixels);
 #pragma omp parallel for schedule(static) num_threads(threads)
                 for (int y = 0; y < at.height; y++)
