@@ -15,10 +15,10 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,7 +89,8 @@ class Measured:
     ms_p95: float
     repetitions: int
     peak_bytes: int | None
-    """Memory taken from loading the network to the second frame; on a GPU, its memory."""
+    """Memory taken from loading the network to the second frame; on a GPU, its memory, which only
+    torch tells."""
     gmacs: float
     """10^9 multiply-accumulates of one camera's frame."""
     parameters: int
@@ -150,41 +151,59 @@ def measure(
     *,
     said: Callable[[str], None] = lambda line: None,
 ) -> tuple[list[Measured], list[tuple[Case, str]]]:
-    """Measure all of them; those that cannot be come back with the reason.
+    """Measure all of them; those that fail, whenever they do, come back with the reason.
 
     ``said`` is told what is being done.
     """
     measured: list[Measured] = []
-    failures: list[tuple[Case, str]] = []
+    failures: dict[Case, str] = {}
     peaks: dict[Case, int | None] = {}
     for number, case in enumerate(wanted, 1):
         said(f"memory {number}/{len(wanted)}: {case}")
-        try:
+        with _noted(case, failures):
             peaks[case] = _in_a_new_process(case)
-        except RainRemovalError as error:
-            failures.append((case, str(error)))
     # One group at a time is loaded: all of them would not fit.
     alike: dict[tuple[int, int, int], list[Case]] = {}
     for case in peaks:
         alike.setdefault((case.width, case.height, case.cameras), []).append(case)
     for group in alike.values():
-        runs = _in_turns(group, effort, said)
+        runs = _in_turns(group, effort, said, failures)
         measured += [run.result(peaks[run.case]) for run in runs]
-    return measured, failures
+    return measured, list(failures.items())
 
 
-def _in_turns(group: Sequence[Case], effort: Effort, said: Callable[[str], None]) -> list[_Run]:
-    runs = [_Run(case) for case in group]
-    for run in runs:
-        said(f"first frame: {run.case}")
-        run.warm_up()
+@contextmanager
+def _noted(case: Case, failures: dict[Case, str]) -> Iterator[None]:
+    """Keeps why a configuration failed, and goes on: others may have run for an hour."""
+    try:
+        yield
+    except (RainRemovalError, MemoryError) as error:
+        failures[case] = str(error) or type(error).__name__
+
+
+def _in_turns(
+    group: Sequence[Case],
+    effort: Effort,
+    said: Callable[[str], None],
+    failures: dict[Case, str],
+) -> list[_Run]:
+    """Those that were loaded and stepped to the end; ``failures`` gets the others."""
+    runs: list[_Run] = []
+    for case in group:
+        said(f"first frame: {case}")
+        with _noted(case, failures):
+            run = _Run(case)
+            run.warm_up()
+            runs.append(run)
     for number in range(1, effort.repeat + 1):
         active = [run for run in runs if not run.times or sum(run.times) < effort.seconds]
         if not active:
             break
         said(f"round {number}/{effort.repeat}: {len(active)} configurations")
         for run in active:
-            run.step()
+            with _noted(run.case, failures):
+                run.step()
+        runs = [run for run in runs if run.case not in failures]
     return runs
 
 
@@ -308,7 +327,9 @@ def _peak(case: Case) -> int | None:
     for _ in range(2):
         states = [result.state for result in engine.step(frames, states)]
     if engine.device.startswith("cuda"):
-        return int(torch.cuda.max_memory_allocated(engine.device))
+        # Of what others allocate there, torch knows nothing.
+        of_torch = engine.name == "torch"
+        return int(torch.cuda.max_memory_allocated(engine.device)) if of_torch else None
     return _peak_resident() - before
 
 

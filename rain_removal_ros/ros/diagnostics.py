@@ -169,7 +169,8 @@ def _counts(name: str, counts: Counter[str]) -> dict[str, int]:
 
 def _memory(engine: Engine | None) -> dict[str, str]:
     values = {"memory [MiB]": f"{_resident_bytes() / 2**20:.0f}"}
-    if engine is not None and engine.device.startswith("cuda"):
+    # Of what others allocate on a GPU, torch knows nothing.
+    if engine is not None and engine.name == "torch" and engine.device.startswith("cuda"):
         torch = sys.modules["torch"]
         used = torch.cuda.memory_allocated(engine.device)
         values["device memory [MiB]"] = f"{used / 2**20:.0f}"

@@ -14,6 +14,8 @@ from torch import Tensor
 from rain_removal_ros import benchmark, checkpoints, engines, networks
 from rain_removal_ros.benchmark import Case, Effort
 from rain_removal_ros.cli import main
+from rain_removal_ros.engines import Cleaned
+from rain_removal_ros.errors import EngineError
 from rain_removal_ros.networks._base import Network
 from rain_removal_ros.networks._cost import macs, parameters
 from rain_removal_ros.settings import Settings, entries
@@ -116,6 +118,65 @@ def test_what_would_not_fit_into_memory_is_not_tried() -> None:
     measured, ((failed, reason),) = benchmark.measure([huge], Effort(repeat=1))
     assert (measured, failed) == ([], huge)
     assert "GiB may be used" in reason
+
+
+class Stand:
+    """An engine that fails at one of its steps."""
+
+    stages = 1
+
+    def __init__(self, *, name: str = "torch", device: str = "cpu", fails_at: int = 99) -> None:
+        self.name, self.device, self.precision = name, device, "float32"
+        self._fails_at = fails_at
+
+    def step(self, images: list[Any], states: list[Any]) -> list[Any]:
+        self._fails_at -= 1
+        if not self._fails_at:
+            raise EngineError("out of memory")
+        return [Cleaned(image, None, None, None) for image in images]
+
+
+@pytest.mark.parametrize("fails_at", [0, 1, 5], ids=["loading", "first frame", "third round"])
+def test_what_fails_beside_others_leaves_them_their_figures(
+    monkeypatch: pytest.MonkeyPatch, fails_at: int
+) -> None:
+    """Alone it fitted into memory, which is measured first; in turns with others it does not."""
+
+    def load(wanted: Case) -> tuple[Any, float, int, None]:
+        if wanted.engine != "openvino":
+            return Stand(), 1.0, 1, None
+        if not fails_at:
+            raise EngineError("out of memory")
+        return Stand(fails_at=fails_at), 1.0, 1, None
+
+    monkeypatch.setattr(benchmark, "_in_a_new_process", lambda wanted: 5)
+    monkeypatch.setattr(benchmark, "_load", load)
+    before, failing, after, larger = wanted = [
+        case(),
+        case(engine="openvino"),
+        case(engine="onnxruntime"),
+        case(width=64),
+    ]
+    measured, failures = benchmark.measure(wanted, Effort(repeat=4))
+    assert failures == [(failing, "out of memory")]
+    assert [row.width for row in measured] == [before.width, after.width, larger.width]
+    assert {(row.repetitions, row.peak_bytes) for row in measured} == {(4, 5)}
+
+
+@pytest.mark.parametrize(("engine", "peak"), [("torch", 7 * 2**20), ("onnxruntime", None)])
+def test_memory_of_a_gpu_is_told_of_torch_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any, engine: str, peak: int | None
+) -> None:
+    """Torch knows nothing of what others allocate, and would say next to nothing."""
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 7 * 2**20)
+    stand = Stand(name=engine, device="cuda")
+    monkeypatch.setattr(benchmark, "_load", lambda wanted: (stand, 1.0, 1, None))
+    monkeypatch.setattr(benchmark, "_in_a_new_process", benchmark._peak)
+    out = tmp_path / "out.json"
+    assert main(["bench", "--networks", "prenet", "--untrained", "--json", str(out)]) == 0
+    (row,) = json.loads(out.read_text())["results"]
+    assert (row["engine"], row["peak_bytes"]) == (engine, peak)
+    assert capsys.readouterr().out.split()[-1] == ("7" if peak else "-")
 
 
 def test_all_engines_are_all_there_are() -> None:

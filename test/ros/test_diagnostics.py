@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from ros.desk import Desk, Faulty, Inbox, message, picture, until
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
+
+from rain_removal_ros.ros.diagnostics import NetworkState, network_status
 
 LARGE_CAMERA = """
 import time
@@ -183,3 +188,25 @@ def test_images_lost_in_transport_are_counted(desk: Desk) -> None:
     report = inbox.wait(lambda array: lost(array) or len(inbox.messages) > 150)
     if not lost(report):
         pytest.skip("the middleware here loses none, or takes no note of it")
+
+
+@pytest.mark.parametrize(("engine", "told"), [("torch", "7"), ("onnxruntime", None)])
+def test_memory_of_a_gpu_is_told_of_torch_alone(
+    monkeypatch: pytest.MonkeyPatch, engine: str, told: str | None
+) -> None:
+    """Torch knows nothing of what others allocate, and would say next to nothing."""
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 7 * 2**20)
+    running: Any = SimpleNamespace(
+        network_name="prenet", name=engine, device="cuda", precision="float32", note="", stages=1
+    )
+    state = NetworkState(
+        active=True,
+        enabled=True,
+        engine=running,
+        loading=False,
+        trouble="",
+        level="full",
+        faults=Counter(),
+    )
+    values = {pair.key: pair.value for pair in network_status("derain", state).values}
+    assert values.get("device memory [MiB]") == told
