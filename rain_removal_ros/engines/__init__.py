@@ -78,10 +78,9 @@ def create(network: Network, settings: EngineSettings) -> Engine:
     "auto" is torch: on a CPU no other was faster by more than 7 % in the same precision, bfloat16
     is faster still where the CPU multiplies it, and nothing has to be built.
     """
-    if settings.threads:
-        import torch
+    from rain_removal_ros.threads import compute_with
 
-        torch.set_num_threads(settings.threads)  # for pixels, whoever runs the network
+    compute_with(settings.threads)  # for pixels, whoever runs the network
     if settings.name in ("auto", "torch"):
         from rain_removal_ros.engines.torch import TorchEngine
 

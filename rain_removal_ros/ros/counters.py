@@ -53,7 +53,8 @@ class Statistics:
     _latency: deque[float] = field(default_factory=lambda: deque(maxlen=256))
     _processing: deque[float] = field(default_factory=lambda: deque(maxlen=256))
     _rain_level: float | None = None
-    _size: tuple[int, int] | None = None
+    size: tuple[int, int] | None = None
+    """Height and width of the last frame."""
     _reported: tuple[float, int, int] = field(default_factory=lambda: (time.monotonic(), 0, 0))
 
     def received(self) -> None:
@@ -70,7 +71,6 @@ class Statistics:
         *,
         latency_s: float | None,
         processing_s: float,
-        size: tuple[int, int] | None,
         passed: str = "",
     ) -> None:
         """A frame went out; ``passed`` says why it was not cleaned.
@@ -84,7 +84,6 @@ class Statistics:
             if latency_s is not None:
                 self._latency.append(1e3 * latency_s)
             self._processing.append(1e3 * processing_s)
-            self._size = size or self._size
 
     def dropped(self, reason: str, count: int = 1) -> None:
         with self._lock:
@@ -103,11 +102,6 @@ class Statistics:
     def rain(self, level: float) -> None:
         with self._lock:
             self._rain_level = level
-
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """Height and width of the last frame."""
-        return self._size
 
     def summary(self) -> Summary:
         """The counts so far, and the rates since the last call."""
@@ -131,7 +125,7 @@ class Statistics:
                 latency_ms=_middle_and_tail(self._latency),
                 processing_ms=_middle_and_tail(self._processing),
                 rain_level=self._rain_level,
-                size=self._size,
+                size=self.size,
             )
 
 

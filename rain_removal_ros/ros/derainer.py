@@ -19,6 +19,7 @@ from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool, Trigger
 
 from rain_removal_ros.allocator import give_back_freed_memory
@@ -29,7 +30,7 @@ from rain_removal_ros.ros.loader import Job, Loader
 from rain_removal_ros.ros.mailbox import Mailbox
 from rain_removal_ros.ros.parameters import Parameters
 from rain_removal_ros.ros.pipeline import Pipeline
-from rain_removal_ros.ros.policy import FULL, Backoff, Level
+from rain_removal_ros.ros.policy import FULL, Backoff, Level, built_for_its_stages
 from rain_removal_ros.ros.watch import Watch
 from rain_removal_ros.ros.worker import Worker
 from rain_removal_ros.settings import Settings
@@ -195,6 +196,10 @@ class Derainer(LifecycleNode):
 
     def _arrived(self, index: int, message: Any) -> None:
         self.statistics[index].received()
+        # A network that is being loaded wants it before frames are decoded. Anybody can claim a
+        # size: it counts where there are data for it.
+        if isinstance(message, Image) and 0 < message.height * message.width <= len(message.data):
+            self.statistics[index].size = message.height, message.width
         if self._mailbox.put(index, message):
             self.statistics[index].dropped("newer one came")
 
@@ -208,9 +213,9 @@ class Derainer(LifecycleNode):
         )
         pipeline.do_without(why_not)
         pipeline.enable(self._enabled)
-        if self._engine is not None:
-            pipeline.use(self._engine)
         self._worker = Worker(self._mailbox, pipeline, watch)
+        if (engine := self._engine) is not None:
+            self._worker.order(lambda pipeline: pipeline.use(engine))
         self._worker.start()
 
     def _rest(self) -> None:
@@ -273,8 +278,11 @@ class Derainer(LifecycleNode):
     # --- Network -----------------------------------------------------------------------------
 
     def _load(self, *, delay_s: float = 0.0) -> None:
-        sizes = {size for statistics in self.statistics if (size := statistics.size)}
-        self._loader.request(self.settings, sorted(sizes), delay_s=delay_s)
+        self._loader.request(self.settings, delay_s=delay_s)
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """For the loader, in its thread."""
+        return sorted({size for statistics in self.statistics if (size := statistics.size)})
 
     def loaded(self, job: Job, engine: Engine) -> None:
         """For the loader, in its thread."""
@@ -345,7 +353,9 @@ class Derainer(LifecycleNode):
     @staticmethod
     def _network_of(settings: Settings) -> tuple[Any, ...]:
         """What must be loaded anew when it changes."""
-        return settings.network.name, settings.network.weights, settings.engine
+        network, engine = settings.network, settings.engine
+        stages = network.stages if built_for_its_stages(engine.name) else 0
+        return network.name, network.weights, stages, engine
 
     def _reset_state(
         self, request: Trigger.Request, response: Trigger.Response

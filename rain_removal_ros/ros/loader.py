@@ -1,19 +1,19 @@
 """Loads networks beside the running one, as often as it takes.
 
 The network in use goes on working until the new one is there and has run once, on a frame as large
-as those of the cameras: the first run is the slow one, and the one that fails.
+as those that the cameras send by then: the first run is the slow one, and the one that fails.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from rain_removal_ros.ros.policy import Backoff
+from rain_removal_ros.ros.policy import Backoff, built_for_its_stages
 from rain_removal_ros.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,13 +30,16 @@ class Listener(Protocol):
 
     def failed(self, job: Job, error: Exception, retry_in_s: float) -> None: ...
 
+    def sizes(self) -> Sequence[tuple[int, int]]:
+        """Heights and widths of the cameras' frames, as far as they are known."""
+        ...
+
 
 @dataclass(eq=False)
 class Job:
     """One network to be loaded."""
 
     settings: Settings
-    sizes: tuple[tuple[int, int], ...]
     cancelled: threading.Event = field(default_factory=threading.Event)
 
 
@@ -49,12 +52,10 @@ class Loader:
         self._telling = threading.Lock()
         self._threads: list[threading.Thread] = []
 
-    def request(
-        self, settings: Settings, sizes: Iterable[tuple[int, int]], *, delay_s: float = 0.0
-    ) -> None:
+    def request(self, settings: Settings, *, delay_s: float = 0.0) -> None:
         """Load what these settings ask for; whatever else was being loaded is forgotten."""
         self.cancel()
-        self.job = Job(settings, tuple(sizes) or (USUAL_SIZE,))
+        self.job = Job(settings)
         thread = threading.Thread(
             target=self._run, args=(self.job, delay_s), name="load", daemon=True
         )
@@ -82,7 +83,7 @@ class Loader:
         backoff = Backoff()
         while not job.cancelled.wait(delay_s):
             try:
-                engine = _loaded(job)
+                engine = self._loaded(job.settings)
             except Exception as error:  # noqa: BLE001 - a broken file, device or library
                 delay_s = backoff.wait(job.settings.safety.retry_s)
                 self._tell(job, self._listener.failed, job, error, delay_s)
@@ -95,18 +96,16 @@ class Loader:
             if not job.cancelled.is_set():
                 listener(*what)
 
+    def _loaded(self, settings: Settings) -> Engine:
+        """The network, having run once."""
+        from rain_removal_ros import engines
 
-def _loaded(job: Job) -> Engine:
-    """The network, having run once."""
-    from rain_removal_ros import engines
+        network = settings.network
+        if not built_for_its_stages(settings.engine.name):
+            # Its own number of them: the one that is set is applied frame by frame.
+            network = replace(network, stages=0)
+        return engines.load_somehow(network, settings.engine, self._run_once)
 
-    # Its own number of stages: the one that is set is applied frame by frame.
-    network = replace(job.settings.network, stages=0)
-    return engines.load_somehow(
-        network, job.settings.engine, lambda engine: _run_once(engine, job.sizes)
-    )
-
-
-def _run_once(engine: Engine, sizes: Iterable[tuple[int, int]]) -> None:
-    for height, width in sizes:
-        engine.step([np.zeros((height, width, 3), np.uint8)], [None])
+    def _run_once(self, engine: Engine) -> None:
+        for height, width in self._listener.sizes() or [USUAL_SIZE]:
+            engine.step([np.zeros((height, width, 3), np.uint8)], [None])

@@ -26,9 +26,10 @@ from rain_removal_ros.rain_level import RainGauge
 from rain_removal_ros.ros.camera import Camera, Demand
 from rain_removal_ros.ros.counters import Statistics
 from rain_removal_ros.ros.mailbox import Letter
-from rain_removal_ros.ros.policy import Backoff, Budget, Bypass, Level, ladder
+from rain_removal_ros.ros.policy import Backoff, Budget, Bypass, Level, built_for_its_stages, ladder
 from rain_removal_ros.ros.watch import Abandoned, Watch
 from rain_removal_ros.settings import Settings
+from rain_removal_ros.threads import compute_with
 
 if TYPE_CHECKING:
     from rain_removal_ros.engines import Engine
@@ -114,7 +115,8 @@ class Pipeline:
         self._around = around
         self._watch = watch
         self._engine: Engine | None = None
-        self._own_stages = 1
+        self._own_stages: int | None = None
+        """Passes over a frame unless told otherwise; None where they cannot be changed."""
         self._reduced: dict[int, Engine] = {}
         self._without = Untouched("loading", fault=True)
         self._enabled = True
@@ -141,8 +143,9 @@ class Pipeline:
 
     def use(self, engine: Engine) -> None:
         """Go on with another network."""
+        compute_with(self._settings.engine.threads)
         self._engine = engine
-        self._own_stages = engine.stages
+        self._own_stages = None if built_for_its_stages(engine.name) else engine.stages
         self._reduced = {}
         self._failures = 0
         self._retry_at = 0.0
@@ -178,9 +181,13 @@ class Pipeline:
         stream = self._lanes[index].stream
         return stream.state_since_ns if stream is not None and stream.state is not None else None
 
+    @property
+    def _stages(self) -> int | None:
+        """Passes over a frame when all is well; None where they are as they were built."""
+        return self._own_stages and (self._settings.network.stages or self._own_stages)
+
     def _set_stages(self) -> None:
-        stages = self._settings.network.stages or self._own_stages
-        rungs = ladder(stages)
+        rungs = ladder(self._stages or 1)
         if rungs != self._budget.rungs:
             self._budget = Budget(rungs)
 
@@ -236,7 +243,7 @@ class Pipeline:
         frame = None
         if untouched is None or demand.rain_level:
             try:
-                frame = codec.decode(letter.message)
+                frame = _decoded(lane, letter)
             except FrameError as error:
                 lane.statistics.fault("unreadable", str(error))
                 self._around.say(f"cannot read a frame of {lane.camera.raw_topic!r}: {error}")
@@ -288,7 +295,7 @@ class Pipeline:
             return
         if demand.info:
             lane.camera.publish_info(letter.message.header, scale=1)
-        self._done(lane, letter, demand, level, frame, passed=why.reason)
+        self._done(lane, letter, demand, level, passed=why.reason)
 
     def _publish_original(
         self, lane: Lane, letter: Letter, demand: Demand, frame: Frame | None
@@ -304,7 +311,7 @@ class Pipeline:
         if not other:
             return True
         try:
-            image = (frame or codec.decode(message)).image
+            image = (frame or _decoded(lane, letter)).image
         except FrameError:
             return same
         if raw:
@@ -316,11 +323,11 @@ class Pipeline:
 
     def _clean(self, jobs: list[Job]) -> None:
         try:
-            engine = self._engine_at(self._budget.level)
-            for job in jobs:
-                self._prepare(job, engine)
             self._in_work = jobs
             with self._watch:
+                engine = self._engine_at(self._budget.level)
+                for job in jobs:
+                    self._prepare(job, engine)
                 steps = self._step(jobs)
         except Abandoned:
             raise
@@ -370,8 +377,8 @@ class Pipeline:
         from rain_removal_ros.engines.reduced import ReducedEngine
 
         assert self._engine is not None
-        stages = self._settings.network.stages or self._own_stages
-        self._engine.stages = min(stages, level.stages or stages)
+        if stages := self._stages:
+            self._engine.stages = min(stages, level.stages or stages)
         if level.shrink == 1:
             return self._engine
         if level.shrink not in self._reduced:
@@ -407,7 +414,7 @@ class Pipeline:
         if demand.attention and step.attention is not None:
             self._publish_attention(lane, job.frame.image, step.attention, header)
         level = job.rain_level if step.rain_level is None else step.rain_level
-        self._done(lane, job.letter, demand, level, job.frame)
+        self._done(lane, job.letter, demand, level)
 
     def _publish_compressed(self, lane: Lane, image: Pixels, header: Any) -> None:
         if lane.camera.compressed is None:
@@ -431,7 +438,6 @@ class Pipeline:
         letter: Letter,
         demand: Demand,
         level: float | None,
-        frame: Frame | None,
         passed: str = "",
     ) -> None:
         if not demand:
@@ -445,9 +451,14 @@ class Pipeline:
         lane.statistics.published(
             latency_s=(now_ns - stamp_ns) / 1e9 if now_ns else None,
             processing_s=time.monotonic() - letter.arrived,
-            size=frame.image.shape[:2] if frame is not None else None,
             passed=passed,
         )
+
+
+def _decoded(lane: Lane, letter: Letter) -> Frame:
+    frame = codec.decode(letter.message)
+    lane.statistics.size = frame.height, frame.width
+    return frame
 
 
 def _encoding(message: Any) -> str:

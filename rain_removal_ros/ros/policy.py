@@ -64,6 +64,11 @@ class Level:
 FULL = Level("full")
 
 
+def built_for_its_stages(engine: str) -> bool:
+    """Whether this engine would have to build another graph for another number of stages."""
+    return engine not in ("auto", "torch")
+
+
 def ladder(stages: int) -> list[Level]:
     """From full quality down to none, for a network with this many stages."""
     rungs = [FULL]

@@ -129,6 +129,18 @@ def test_malformed_messages_are_passed_or_dropped_and_counted(
     throw(desk, faulty, count, kind, broken)
 
 
+def test_a_size_is_not_believed_without_data_for_it(desk: Desk) -> None:
+    node = desk.derainer({"bypass.mode": "always"})
+    camera, through = desk.publisher(), desk.inbox()
+    desk.listened(camera)
+    camera.publish(Image(height=2**16, width=2**16, encoding="rgb8", step=3 * 2**16))
+    through.count(1)
+    assert node.sizes() == []
+    camera.publish(message(picture()))
+    through.count(2)
+    assert node.sizes() == [(48, 64)]
+
+
 def test_size_encoding_and_rate_may_change_from_frame_to_frame(desk: Desk, faulty: Faulty) -> None:
     node = desk.derainer({"network.weights": str(faulty.weights), **EXACT})
     camera, clean = desk.publisher(), desk.inbox()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from ros.desk import Desk, Faulty, Inbox, message, picture, pixels, until
+from sensor_msgs.msg import CompressedImage, Image
 
-from rain_removal_ros.codec import stamp_ns
+from rain_removal_ros.codec import stamp_ns, write_compressed
+from rain_removal_ros.engines.torch import TorchEngine
 
 EXACT = {"engine.precision": "float32", "engine.threads": 1, "stream.scene_cut": 0.0}
 QUICK = {**EXACT, "safety.retry_s": 0.02}
@@ -128,6 +131,37 @@ def test_frames_go_through_until_missing_weights_appear(
     shutil.copy(faulty.weights, draft)
     draft.replace(missing)
     scene.until_clean()
+
+
+@pytest.mark.parametrize("kind", [Image, CompressedImage])
+def test_a_network_is_tried_at_the_size_of_the_frames_that_came_while_it_was_loading(
+    desk: Desk, faulty: Faulty, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Any
+) -> None:
+    tried: list[tuple[int, ...]] = []
+    step = TorchEngine.step
+
+    def noted(self: TorchEngine, images: Any, *others: Any, **more: Any) -> Any:
+        if threading.current_thread().name == "load":
+            tried.extend(image.shape[:2] for image in images)
+        return step(self, images, *others, **more)
+
+    monkeypatch.setattr(TorchEngine, "step", noted)
+    later = tmp_path / "later.safetensors"
+    node = desk.derainer({"network.weights": str(later), **QUICK})
+    topic = "image" if kind is Image else "image/compressed"
+    camera, through = desk.publisher(topic, kind), desk.inbox()
+    desk.listened(camera)
+    sent = message(picture())
+    if kind is CompressedImage:
+        packed = CompressedImage()
+        write_compressed(packed, picture(), format="png", quality=90, header=sent.header)
+        camera.publish(packed)
+    else:
+        camera.publish(sent)
+    through.wait()
+    faulty.weights.replace(later)
+    until(lambda: node.engine, "a loaded network")
+    assert tried == [(48, 64)]
 
 
 def test_a_network_that_takes_too_long_is_asked_for_less_and_later_for_more_again(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import (
     DescribeParameters,
@@ -17,9 +19,10 @@ from rcl_interfaces.srv import (
 from rclpy.parameter import Parameter
 from ros.desk import Desk, Faulty, message, picture, pixels, until
 
-from rain_removal_ros import settings
+from rain_removal_ros import checkpoints, export, networks, settings, stream
 from rain_removal_ros.errors import SettingsError
 from rain_removal_ros.settings import Settings
+from rain_removal_ros.threads import usual_threads
 
 EXACT = {"engine.precision": "float32", "engine.threads": 1}
 IDLE = {"node.autostart": False}
@@ -230,6 +233,76 @@ def test_the_old_network_works_on_until_the_new_one_has_run_once(
     assert pixels(received).mean() < 0.6 * picture().mean()
     assert node.statistics[0].summary().last_reset == "another network"
     assert not node.trouble
+
+
+def test_threads_that_are_set_are_those_that_compute_and_none_are_as_many_as_before(
+    desk: Desk, faulty: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed_with: list[int] = []
+    step_together = stream.step_together
+
+    def noted(*arguments: Any, **more: Any) -> Any:
+        computed_with.append(torch.get_num_threads())
+        return step_together(*arguments, **more)
+
+    monkeypatch.setattr(stream, "step_together", noted)
+    usual = usual_threads()
+    node = desk.derainer(
+        {"network.weights": str(faulty.weights), **EXACT, "engine.threads": usual + 1}
+    )
+    camera, clean = desk.publisher(), desk.inbox()
+    desk.listened(camera)
+    engine = None
+    for number, (threads, expected) in enumerate([(usual + 1,) * 2, (usual + 2,) * 2, (0, usual)]):
+        set_over_ros(desk, engine__threads=threads)
+        engine = until(lambda old=engine: node.engine is not old and node.engine, "the network")
+        camera.publish(message(picture(), stamp_ns=number))
+        clean.count(number + 1)
+        assert computed_with[-1] == expected
+
+
+def test_an_engine_that_builds_its_stages_builds_them_beside_the_frames(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("onnx", "onnxruntime"):
+        pytest.importorskip(package)
+    built: list[tuple[str, int]] = []
+    whole = export.export
+
+    def noted(network: Any, *, stages: int = 0) -> Any:
+        built.append((threading.current_thread().name, stages or network.stages))
+        return whole(network, stages=stages)
+
+    monkeypatch.setattr(export, "export", noted)
+    weights = tmp_path / "prenet.safetensors"
+    checkpoints.save(weights, networks.create("prenet", channels=8, blocks=1, stages=4), {})
+    node = desk.derainer(
+        {
+            "network.weights": str(weights),
+            "network.stages": 2,
+            "engine.name": "onnxruntime",
+            "engine.device": "cpu",
+            "engine.cache": str(tmp_path / "engines"),
+            "stream.scene_cut": 0.0,
+        }
+    )
+    camera, clean = desk.publisher(), desk.inbox()
+    desk.listened(camera)
+    engine = until(lambda: node.engine, "a loaded network")
+    camera.publish(message(picture(), stamp_ns=0))
+    clean.count(1)
+    set_over_ros(desk, network__stages=3)
+    until(lambda: node.engine is not engine, "another number of stages")
+    set_over_ros(desk, safety__budget_ms=0.001)
+    number = 1
+    while node.level.clean:
+        camera.publish(message(picture(), stamp_ns=number))
+        number += 1
+        clean.count(number)
+    assert built == [("load", 2), ("load", 3)]
+    summary = node.statistics[0].summary()
+    assert not summary.faults
+    assert node.engine.stages == 3
 
 
 def test_parameters_may_storm_while_frames_are_cleaned(desk: Desk, faulty: Faulty) -> None:
