@@ -1,6 +1,7 @@
 """What the node costs, loses and keeps: real processes, over DDS, on this machine.
 
     python benchmarks/node.py relay      own share of latency against a bare relay, 1080p bgr8
+    python benchmarks/node.py live       real networks behind a live camera, against a bare relay
     python benchmarks/node.py camera     1080p at 30 Hz, best effort: where every frame went
     python benchmarks/node.py cameras    four cameras on one node against four nodes
     python benchmarks/node.py soak       memory, threads and files over an hour's worth of frames
@@ -19,8 +20,9 @@ import sys
 import tempfile
 import time
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,8 @@ FRAMES_AN_HOUR = 108_000
 PATIENCE_S = 120.0
 UNANSWERED_S = 5.0
 WARM_UP = 5
+ROUNDS = 3
+PERCENTILES = (50, 95, 99)
 
 Figures = dict[str, Any]
 
@@ -102,6 +106,8 @@ class Bench:
         prefixes = [f"{name}/" if name else "" for name in cameras]
         self.cameras = [self.node.create_publisher(Image, f"{p}image", qos) for p in prefixes]
         self.answers: list[dict[int, Image]] = [{} for _ in cameras]
+        self.came: list[dict[int, float]] = [{} for _ in cameras]
+        """When each answer did, by ``time.perf_counter``."""
         self.count = 0
         for index, prefix in enumerate(prefixes):
             self.node.create_subscription(
@@ -143,12 +149,36 @@ class Bench:
         codec.set_stamp(message.header, stamp_ns)
         began = time.perf_counter()
         self.cameras[index].publish(message)
-        there = self.until(lambda: stamp_ns in self.answers[index], UNANSWERED_S)
+        self.until(lambda: stamp_ns in self.answers[index], UNANSWERED_S)
+        came = self.came[index].get(stamp_ns)
+        self.forget(index)
+        return 1e3 * (came - began) if came else None
+
+    def film(self, messages: Sequence[Image], rate: float, index: int) -> list[float | None]:
+        """As ``trip``, for frames that come at this rate and wait for nobody."""
+        sent = []
+        began = time.perf_counter()
+        for number, message in enumerate(messages, 1):
+            codec.set_stamp(message.header, time.time_ns())
+            sent.append((codec.stamp_ns(message.header), time.perf_counter()))
+            self.cameras[index].publish(message)
+            due = began + number / rate
+            self.until(lambda due=due: time.perf_counter() >= due, UNANSWERED_S)
+            self.answers[index].clear()  # they are large
+        self.until(lambda: all(stamp in self.came[index] for stamp, _ in sent), 1.0)
+        came = dict(self.came[index])
+        self.forget(index)
+        return [1e3 * (came[stamp] - at) if stamp in came else None for stamp, at in sent]
+
+    def forget(self, index: int) -> None:
+        """Make room."""
         self.answers[index].clear()
-        return 1e3 * (time.perf_counter() - began) if there else None
+        self.came[index].clear()
 
     def _take(self, index: int, image: Image) -> None:
-        self.answers[index][codec.stamp_ns(image.header)] = image
+        stamp_ns = codec.stamp_ns(image.header)
+        self.answers[index][stamp_ns] = image
+        self.came[index][stamp_ns] = time.perf_counter()
         self.count += 1
 
     def _listen(self, diagnostics: DiagnosticArray) -> None:
@@ -197,8 +227,7 @@ def relay(folder: Path, frames: int) -> Figures:
         "bypass": derain({**common, "bypass.mode": "always"}, remap={"__ns": "/bypass"}),
         "identity": derain(common, remap={"__ns": "/identity"}),
     }
-    trips: dict[str, list[float]] = {name: [] for name in arms}
-    unanswered = dict.fromkeys(arms, 0)
+    trips: dict[str, list[float | None]] = {name: [] for name in arms}
     message = noise(FULL_HD)
     with ExitStack() as stack:
         bench = Bench(tuple(arms))
@@ -210,14 +239,64 @@ def relay(folder: Path, frames: int) -> Figures:
             for index, name in enumerate(arms):
                 took = bench.trip(message, (number + 1) * 33_000_000, index)
                 if number >= WARM_UP:
-                    unanswered[name] += took is None
-                    trips[name] += [took] * (took is not None)
-    figures: Figures = {"frames": frames, "unanswered": unanswered}
-    floor = np.median(trips["relay"])
-    for name, times in trips.items():
-        middle, tail = np.percentile(times, (50, 95))
-        figures[f"{name}: median, p95 [ms]"] = [round(float(middle), 2), round(float(tail), 2)]
-        figures[f"{name}: median over the relay's"] = round(float(middle / floor), 2)
+                    trips[name].append(took)
+    return {"frames": frames, **_against_the_relay(trips)}
+
+
+def live(
+    folder: Path,
+    frames: int,
+    *,
+    names: Sequence[str] = ("rainstream",),
+    device: str = "auto",
+    size: tuple[int, int] = (480, 640),
+    rate: float = 15.0,
+) -> Figures:
+    """A relay and shipped networks, by turns, each behind a camera that waits for nobody."""
+    arms = {"relay": ("-c", RELAY, "--ros-args", "-r", "__ns:=/relay")}
+    for name in names:
+        parameters = {"network.name": name, "engine.device": device}
+        arms[name] = derain(parameters, remap={"__ns": f"/{name}"})
+    trips: dict[str, list[float | None]] = {name: [] for name in arms}
+    scene = [drive(size, number, seed=0) for number in range(30)]
+    scene += scene[-2:0:-1]  # there and back, so that it may go on for ever
+    a_turn = [scene[number % len(scene)] for number in range(frames // ROUNDS + WARM_UP)]
+    with ExitStack() as stack:
+        bench = Bench(tuple(arms))
+        stack.callback(bench.close)
+        for command in arms.values():
+            stack.enter_context(process(*command))
+        bench.connected(networks=len(names))
+        for _ in range(ROUNDS):
+            for index, name in enumerate(arms):
+                trips[name] += bench.film(a_turn, rate, index)[WARM_UP:]
+        bench.until(lambda: False, 2.5)  # two more reports
+        status = list(bench.status.values())
+    return {
+        "frames": len(trips["relay"]),
+        "size": f"{size[1]}x{size[0]}",
+        "rate [Hz]": rate,
+        "run on": sorted({f"{s['device']} in {s['precision']}" for s in status if "device" in s}),
+        "uncleaned": sum(int(s[key]) for s in status for key in s if key.startswith("passed: ")),
+        **_against_the_relay(trips),
+    }
+
+
+def _against_the_relay(trips: Mapping[str, Sequence[float | None]]) -> Figures:
+    """Percentiles of what frames took in each arm, and of those how much is not the relay's."""
+    figures: Figures = {
+        "unanswered": {name: list(times).count(None) for name, times in trips.items()}
+    }
+    answered = {
+        name: np.percentile([time for time in times if time is not None], PERCENTILES)
+        for name, times in trips.items()
+    }
+    floor = answered["relay"]
+    for name, times in answered.items():
+        figures[f"{name}: median, p95, p99 [ms]"] = times.round(2).tolist()
+        if name != "relay":
+            figures[f"{name}: more than the relay's [ms]"] = (times - floor).round(2).tolist()
+            figures[f"{name}: median over the relay's"] = round(float(times[0] / floor[0]), 2)
     return figures
 
 
@@ -380,6 +459,7 @@ def _footprint(pid: int) -> tuple[float, int, int]:
 
 BENCHMARKS: dict[str, tuple[Callable[[Path, int], Figures], int]] = {
     "relay": (relay, 300),
+    "live": (live, 900),
     "camera": (camera, 300),
     "cameras": (cameras, 60),
     "soak": (soak, FRAMES_AN_HOUR),
@@ -393,15 +473,31 @@ def main() -> None:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--frames", type=int, help="instead of the usual number")
+    for_live = parser.add_argument_group("live")
+    for_live.add_argument(
+        "--networks", default="rainstream", metavar="NAMES", help="separated by commas"
+    )
+    for_live.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    for_live.add_argument("--size", default="640x480", metavar="WxH")
+    for_live.add_argument("--rate", type=float, default=15.0, metavar="HZ")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     args = parser.parse_args()
     if unknown := set(args.names) - set(BENCHMARKS):
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    width, height = map(int, args.size.split("x"))
+    asked = partial(
+        live,
+        names=args.networks.split(","),
+        device=args.device,
+        size=(height, width),
+        rate=args.rate,
+    )
+    benchmarks = {**BENCHMARKS, "live": (asked, BENCHMARKS["live"][1])}
     rclpy.init()
     results: dict[str, Figures] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in args.names or BENCHMARKS:
-            benchmark, usual = BENCHMARKS[name]
+            benchmark, usual = benchmarks[name]
             results[name] = benchmark(Path(folder), args.frames or usual)
             print(name, flush=True)
             for what, figure in results[name].items():
