@@ -16,6 +16,9 @@ from torch import Tensor
 
 from rain_removal_ros.networks._base import Network, Output, State
 
+_VARIANTS = 64
+"""Of one network, that torch keeps."""
+
 
 class CompiledNetwork:
     """To be called as the network is.
@@ -80,6 +83,8 @@ class CompiledNetwork:
 
     def _compile(self, frames: Tensor) -> None:
         """All variants there are of it: a fresh start, and states from either kind of code."""
+        # Beyond its limit torch says nothing and runs uncompiled. Each thread has one of its own.
+        torch._dynamo.config.cache_size_limit = _VARIANTS
         with self._within():
             after_plain = self._network(frames, ()).state
             state: State = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -345,6 +345,32 @@ def test_what_cannot_be_compiled_runs_uncompiled_or_is_one_line(
     assert np.array_equal(one.step([larger], [None])[0].image, larger)
     with pytest.raises(EngineError, match=r"failed: no compiler$"):
         engine(Identity(), compile=True).step([noise(8, 8)], [None])
+
+
+def test_every_size_there_is_stays_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With torch's own tracing, though what it traced runs as it is."""
+    real, ran = torch.compile, []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> Callable[..., object]:
+        def run(*inputs: Tensor) -> object:
+            ran.append(graph)
+            return graph.forward(*inputs)
+
+        return run
+
+    def traced(network: nn.Module, *, mode: object, **options: Any) -> object:
+        return real(network, backend=backend, **options)
+
+    torch.compiler.reset()
+    monkeypatch.setattr(torch._dynamo.config, "cache_size_limit", 8)  # torch's own
+    monkeypatch.setattr(torch, "compile", traced)
+    one = engine(networks.create("prenet", channels=2, stages=1), compile=True)
+    for side in range(8, 80, 8):
+        (first,) = one.step([noise(side, 8)], [None])
+        join_compilation()
+        before = len(ran)
+        one.step([noise(side, 8)], [first.state])
+        assert len(ran) > before, side
 
 
 def join_compilation() -> None:
