@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import io
 import itertools
 import math
 import os
@@ -23,8 +24,10 @@ from torch import Tensor, nn
 
 from rain_removal_ros import checkpoints
 from rain_removal_ros.engines._graph import METADATA_KEY, Description, StateTensor
+from rain_removal_ros.engines.onnxruntime import Session
 from rain_removal_ros.errors import EngineError
 from rain_removal_ros.networks._base import Network, State
+from rain_removal_ros.settings import EngineSettings
 
 OPSET = 17
 FORMAT = 1
@@ -42,6 +45,7 @@ class _Flat(nn.Module):
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
+        self.eval()  # the exporter leaves every part in the mode that the whole was in
 
     def forward(self, frame: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         output = self.network(frame, state)
@@ -119,21 +123,20 @@ def _traced(network: Network, facts: Description) -> bytes:
     if "rain_level" in axes:
         axes["rain_level"] = {0: "batch"}
     try:
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-            file = Path(folder) / "graph.onnx"
+        with io.BytesIO() as graph, warnings.catch_warnings():
             # Of tracing, which is what is wanted, and of an exporter that needs one package more.
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 _Flat(network),
                 (frame, *state),
-                str(file),
+                graph,  # type: ignore[arg-type]  # only the other exporter needs a file
                 opset_version=OPSET,
                 input_names=facts.input_names,
                 output_names=facts.output_names,
                 dynamic_axes=axes,
                 dynamo=False,
             )
-            return file.read_bytes()
+            return graph.getvalue()
     except (RuntimeError, TypeError, ValueError, ImportError) as error:
         reason = str(error).strip().split("\n", 1)[0]
         raise EngineError(f"{facts.network} cannot be exported: {reason}") from error
@@ -172,22 +175,18 @@ def _state_tensors(
 
 def _difference(network: Network, graph: bytes, facts: Description) -> float:
     """How far the graph is from torch at most: other sizes, one and several, fresh and carried."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise EngineError("a graph is checked with onnxruntime: pip install onnxruntime") from error
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    session = Session(graph, facts, EngineSettings(), "cpu")
     worst = 0.0
     for batch, *blocks in ((1, 3, 1), (3, 1, 2)):
         state: State = ()
         for frame in _moving(_picture(batch, *blocks)):
             arrays = [part.numpy() for part in state] or facts.fresh_state(frame.numpy())
-            inputs = dict(zip(facts.input_names, [frame.numpy(), *arrays], strict=True))
             wanted = _Flat(network)(frame, *state)
-            got = session.run(facts.output_names, inputs)
+            values, carried = session.run(frame.numpy(), arrays)
+            got = [*values, *(part.numpy() for part in carried)]
             # A shape that does not follow the frame's is no less wrong than a value.
             worst = max(worst, *map(_gap, map(torch.from_numpy, got), wanted))
-            state = tuple(wanted[len(facts.outputs) :])
+            state = tuple(part.contiguous() for part in wanted[len(facts.outputs) :])
     return worst
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rain_removal_ros.errors import EngineError
+from rain_removal_ros.errors import EngineError, RainRemovalError
 from rain_removal_ros.frames import Image
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["NAMES", "Cleaned", "Engine", "create", "load", "load_somehow"]
 
 NAMES = ("torch", "onnxruntime", "openvino")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +100,19 @@ def load_somehow(
 
     These are torch instead of another engine, uncompiled, and, where the device was left open, the
     CPU. ``tried`` steps the engine: what fails there, be it for want of memory, cannot be had.
+    What the user got wrong, such as a weight file, is raised as it is.
     """
     reasons: list[str] = []
     for way in _ways(engine):
         try:
             loaded = load(network, way)
             tried(loaded)
-        except (EngineError, MemoryError) as error:
+        except Exception as error:
+            # Exporters, compilers and runtimes have exceptions of their own, with no common base.
+            if not isinstance(error, EngineError):
+                if isinstance(error, RainRemovalError):
+                    raise
+                _log.warning("an engine failed", exc_info=True)
             reasons.append(_first_line(error) or type(error).__name__)
             continue
         if reasons:
@@ -120,7 +129,9 @@ def _ways(asked: EngineSettings) -> Iterator[EngineSettings]:
     if asked.name not in ("auto", "torch") or asked.compile:
         yield plain
     if asked.device == "auto" and _sees_cuda():
-        yield dataclasses.replace(plain, device="cpu")
+        # A lower precision was meant for the GPU; a CPU may have to emulate it.
+        precision = "float32" if asked.precision == "float32" else "auto"
+        yield dataclasses.replace(plain, device="cpu", precision=precision)
 
 
 def _sees_cuda() -> bool:

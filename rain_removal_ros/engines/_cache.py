@@ -1,8 +1,8 @@
 """Graphs once exported, kept for the next start.
 
 A graph's name holds a key of everything it depends on, so nothing ever goes stale: what is looked
-for is there or it is not. Beside each lies its description with a checksum; what does not match it
-is built anew.
+for is there or it is not. Beside each lies its description with a checksum of both; what does not
+match it, or cannot be started, is built anew.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import inspect
 import json
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rain_removal_ros import __version__
-from rain_removal_ros.engines._graph import Description
+from rain_removal_ros.engines._graph import Description, GraphError
 from rain_removal_ros.errors import EngineError
 from rain_removal_ros.manifest import code_checksum
 
@@ -25,12 +26,19 @@ if TYPE_CHECKING:
     from rain_removal_ros.settings import EngineSettings
 
 _log = logging.getLogger(__name__)
+_Started = TypeVar("_Started")
 
 
-def built(
-    network: Network, settings: EngineSettings, *, stages: int, engine: str, device: str
-) -> tuple[bytes, Description]:
-    """The network's graph, from the cache or newly exported into it.
+def started(
+    start: Callable[[bytes, Description], _Started],
+    network: Network,
+    settings: EngineSettings,
+    *,
+    stages: int,
+    engine: str,
+    device: str,
+) -> _Started:
+    """What ``start`` makes of the network's graph, from the cache or newly exported into it.
 
     ``engine`` is its name and version, ``device`` where it runs, with the driver if there is one.
     """
@@ -38,37 +46,45 @@ def built(
 
     path = folder(settings) / f"{_key(network, stages or network.stages, engine, device)}.onnx"
     try:
-        return _read(path)
+        return start(*_read(path))
     except FileNotFoundError:
         _log.info("building %s", path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, GraphError) as error:
         _log.warning("building %s anew: %s", path, error)
     graph, description = export(network, stages=stages)
     try:
         write(path, graph)
-        sealed = {"sha256": hashlib.sha256(graph).hexdigest(), "graph": description.to_json()}
+        text = description.to_json()
+        sealed = {"sha256": _checksum(graph, text), "graph": text}
         write(path.with_suffix(".json"), json.dumps(sealed).encode())
     except EngineError as error:
         _log.warning("the next start will build again: %s", error)
-    return graph, description
+    return start(graph, description)
 
 
 def _read(path: Path) -> tuple[bytes, Description]:
     """Raises ``ValueError`` where the two files are not what was written."""
     graph = path.read_bytes()
     sealed = json.loads(path.with_suffix(".json").read_bytes())
-    if not isinstance(sealed, dict) or "graph" not in sealed:
+    if not isinstance(sealed, dict) or not isinstance(sealed.get("graph"), str):
         raise ValueError("its description is damaged")
-    if sealed.get("sha256") != hashlib.sha256(graph).hexdigest():
+    if sealed.get("sha256") != _checksum(graph, sealed["graph"]):
         raise ValueError("it does not match its checksum")
     return graph, Description.from_json(sealed["graph"])
 
 
+def _checksum(graph: bytes, description: str) -> str:
+    return hashlib.sha256(graph + description.encode()).hexdigest()
+
+
 def folder(settings: EngineSettings) -> Path:
     """Where built engines lie."""
-    if settings.cache:
-        return Path(settings.cache).expanduser()
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        if settings.cache:
+            return Path(settings.cache).expanduser()
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:
+        raise EngineError("there is no home folder to keep engines in; set engine.cache") from error
     return Path(home) / "rain_removal_ros" / "engines"
 
 

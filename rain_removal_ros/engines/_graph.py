@@ -26,6 +26,10 @@ METADATA_KEY = "rain_removal_ros"
 Planes = NDArray[np.float32]
 
 
+class GraphError(EngineError):
+    """A graph that cannot be loaded, as against a device that is not there."""
+
+
 @dataclass(frozen=True)
 class StateTensor:
     """One tensor of the state: B x channels x H / divisor x W / divisor."""
@@ -66,15 +70,18 @@ class Description:
     def output_names(self) -> list[str]:
         return [*self.outputs, *(part.output for part in self.state)]
 
-    def fresh_state(self, frame: Planes) -> list[Planes]:
+    def state_shapes(self, frame: Planes) -> list[tuple[int, ...]]:
+        """Of the state that belongs to a frame."""
         batch, _, height, width = frame.shape
         return [
-            frame
-            if part.fresh == "frame"
-            else np.zeros(
-                (batch, part.channels, height // part.divisor, width // part.divisor), np.float32
-            )
+            (batch, part.channels, height // part.divisor, width // part.divisor)
             for part in self.state
+        ]
+
+    def fresh_state(self, frame: Planes) -> list[Planes]:
+        return [
+            frame if part.fresh == "frame" else np.zeros(shape, np.float32)
+            for part, shape in zip(self.state, self.state_shapes(frame), strict=True)
         ]
 
     def to_json(self) -> str:
@@ -117,6 +124,7 @@ class GraphEngine:
         self._runner = load(0)
         self.name = name
         facts = self._runner.description
+        self._runners = {facts.stages: self._runner}
         self.network_name = facts.network
         self.scale = facts.scale
         self.recurrent = facts.recurrent
@@ -131,8 +139,9 @@ class GraphEngine:
     @stages.setter
     def stages(self, count: int) -> None:
         # Stages are unrolled in the graph: another number of them is another graph.
-        if count != self.stages:
-            self._runner = self._load(count)
+        if count not in self._runners:
+            self._runners[count] = self._load(count)
+        self._runner = self._runners[count]
 
     def step(
         self,
@@ -156,6 +165,9 @@ class GraphEngine:
         frame = as_planes(image, stride=facts.stride)
         if state is None:
             state = facts.fresh_state(frame)
+        # Once it has met another size OpenVINO may fail at healthy frames too.
+        elif [_shape(part) for part in state] != facts.state_shapes(frame):
+            raise EngineError(f"{facts.network} failed: the state is of another size or network")
         values, carried = self._runner.run(frame, state)
         clean, attention, *level = values
         if not np.isfinite(clean.sum()):
@@ -166,3 +178,8 @@ class GraphEngine:
             float(level[0][0]) if level else None,
             carried or None,
         )
+
+
+def _shape(part: Any) -> tuple[int, ...]:
+    """Of an array, or of a tensor that ONNX Runtime keeps on its device."""
+    return tuple(part.shape() if callable(part.shape) else part.shape)

@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rain_removal_ros.engines._cache import built, folder
-from rain_removal_ros.engines._graph import METADATA_KEY, Description, GraphEngine, Planes
+from rain_removal_ros.engines._cache import folder, started
+from rain_removal_ros.engines._graph import (
+    METADATA_KEY,
+    Description,
+    GraphEngine,
+    GraphError,
+    Planes,
+)
 from rain_removal_ros.errors import EngineError
 from rain_removal_ros.settings import EngineSettings
 
@@ -27,14 +34,13 @@ NAME = "onnxruntime"
 def create(network: Network, settings: EngineSettings) -> GraphEngine:
     """An engine for a network, exported once and then taken from the cache."""
     version = f"{NAME} {_runtime().__version__}"
-    device = _device(settings.device)
-    runs_on = device if device == "cpu" else f"{device}, {_driver()}"
 
-    def load(stages: int) -> _Session:
-        graph, facts = built(network, settings, stages=stages, engine=version, device=runs_on)
-        return _Session(graph, facts, settings, device)
+    def load(device: str, stages: int) -> Session:
+        runs_on = device if device == "cpu" else f"{device}, {_driver()}"
+        start = partial(Session, settings=settings, device=device)
+        return started(start, network, settings, stages=stages, engine=version, device=runs_on)
 
-    return GraphEngine(NAME, load)
+    return _on_the_first_of(_devices(settings.device), load)
 
 
 def open_file(path: Path | str, settings: EngineSettings | None = None) -> GraphEngine:
@@ -45,17 +51,32 @@ def open_file(path: Path | str, settings: EngineSettings | None = None) -> Graph
     except OSError as error:
         raise EngineError(f"cannot read {path}: {error.strerror}") from error
 
-    def load(stages: int) -> _Session:
-        session = _Session(graph, None, settings, _device(settings.device))
+    def load(device: str, stages: int) -> Session:
+        session = Session(graph, None, settings, device)
         if stages not in (0, session.description.stages):
             fixed = session.description.stages
             raise EngineError(f"{path} was exported for {fixed} stages and has no other number")
         return session
 
-    return GraphEngine(NAME, load)
+    return _on_the_first_of(_devices(settings.device), load)
 
 
-class _Session:
+def _on_the_first_of(devices: list[str], load: Callable[[str, int], Session]) -> GraphEngine:
+    """An engine on the first device that works; ``load`` takes a device and a number of stages."""
+    reasons: list[str] = []
+    for device in devices:
+        try:
+            engine = GraphEngine(NAME, partial(load, device))
+        except EngineError as error:
+            reasons.append(str(error))
+            continue
+        if reasons:
+            engine.note = f"running on {device} instead: {'; '.join(reasons)}"
+        return engine
+    raise EngineError("; ".join(dict.fromkeys(reasons)))
+
+
+class Session:
     """See ``Runner``."""
 
     def __init__(
@@ -76,7 +97,7 @@ class _Session:
             self._session = runtime.InferenceSession(graph, options, providers=providers)
             self.description = facts or _described(self._session)
         except self._faults as error:
-            raise EngineError(f"{NAME} cannot use this graph: {_first_line(error)}") from error
+            raise GraphError(f"{NAME} cannot use this graph: {_first_line(error)}") from error
         used = self._session.get_providers()
         if providers[0][0] not in used:
             raise EngineError(
@@ -116,15 +137,16 @@ def _runtime() -> Any:
     return onnxruntime
 
 
-def _device(name: str) -> str:
+def _devices(name: str) -> list[str]:
+    """Those to be tried. A provider for CUDA is there with or without a GPU that works."""
     has_cuda = "CUDAExecutionProvider" in _runtime().get_available_providers()
     if name == "auto":
-        return "cuda" if has_cuda else "cpu"
+        return ["cuda", "cpu"] if has_cuda else ["cpu"]
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
         raise EngineError(f"no device is called {name!r}; use auto, cpu, cuda or cuda:N")
     if name != "cpu" and not has_cuda:
         raise EngineError(f"this {NAME} cannot use {name}; install onnxruntime-gpu, or take cpu")
-    return name
+    return [name]
 
 
 def _driver() -> str:

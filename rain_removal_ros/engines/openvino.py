@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rain_removal_ros.engines._graph import Description, GraphEngine, Planes
+from rain_removal_ros.engines._graph import Description, GraphEngine, GraphError, Planes
 from rain_removal_ros.errors import EngineError
 from rain_removal_ros.settings import EngineSettings
 
@@ -22,15 +23,15 @@ _PRECISIONS = {"auto": "f32", "float32": "f32", "bfloat16": "bf16", "float16": "
 
 def create(network: Network, settings: EngineSettings) -> GraphEngine:
     """An engine for a network, exported once and then taken from the cache."""
-    from rain_removal_ros.engines._cache import built
+    from rain_removal_ros.engines._cache import started
 
     if settings.device not in ("auto", "cpu"):
         raise EngineError(f"{NAME} runs on the cpu here, not on {settings.device}")
     version = f"{NAME} {_library().__version__}"
 
     def load(stages: int) -> _Model:
-        graph, facts = built(network, settings, stages=stages, engine=version, device="cpu")
-        return _Model(graph, facts, settings)
+        start = partial(_Model, settings=settings)
+        return started(start, network, settings, stages=stages, engine=version, device="cpu")
 
     return GraphEngine(NAME, load)
 
@@ -54,7 +55,7 @@ class _Model:
             model = core.read_model(graph)
             self._request = core.compile_model(model, "CPU", options).create_infer_request()
         except RuntimeError as error:
-            raise EngineError(f"{NAME} cannot use this graph: {_last_line(error)}") from error
+            raise GraphError(f"{NAME} cannot use this graph: {_last_line(error)}") from error
 
     def run(self, frame: Planes, state: Sequence[Any]) -> tuple[list[Planes], Sequence[Any]]:
         facts = self.description

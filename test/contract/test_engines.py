@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 import shutil
 import sys
@@ -13,12 +14,13 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime_raises
 
 from rain_removal_ros import checkpoints, engines, networks
 from rain_removal_ros.engines import Engine, _cache
 from rain_removal_ros.engines import torch as torch_engine
 from rain_removal_ros.engines._graph import Description
-from rain_removal_ros.errors import EngineError
+from rain_removal_ros.errors import CheckpointError, EngineError
 from rain_removal_ros.export import export
 from rain_removal_ros.frames import Frame, Image
 from rain_removal_ros.networks._base import Network
@@ -33,13 +35,17 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "prenet": {"channels": 8, "blocks": 1, "stages": 2},
     "rranet": {"channels": 4, "stages": 1, "begin_with": "previous"},
     "semi_multiscale": {"channels": 8, "units": 1},
+    "deform_resnet": {"channels": 8, "bottleneck": 8, "blocks": 1},
+    "frequency_gan": {"channels": 8, "blocks": 1, "stages": 1},
+    "joint_derain_sr": {"channels": 8, "blocks": 1, "growth": 4},
 }
+EXPORTED = [of for of in NETWORKS if of != "joint_derain_sr"]
 
 
 def network(name: str) -> Network:
     """A small network that does something: some of ours start as next to the identity."""
     torch.manual_seed(0)
-    made = networks.create(name, **NETWORKS[name])
+    made = networks.create(name, **NETWORKS.get(name, {}))
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.02)
@@ -59,10 +65,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=["onnxruntime", "openvino"])
 def name(request: pytest.FixtureRequest) -> str:
-    for package in (request.param, "onnx"):
+    return installed(request.param)
+
+
+def installed(engine: str) -> str:
+    for package in (engine, "onnx"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
-    return str(request.param)
+    return engine
 
 
 def clip(width: int, height: int, *, seed: int = 0, frames: int = 3) -> list[Image]:
@@ -89,7 +99,7 @@ def assert_alike(ours: Any, torchs: Any) -> None:
         np.testing.assert_allclose(part, wanted, atol=STATE)
 
 
-@pytest.mark.parametrize("of", NETWORKS)
+@pytest.mark.parametrize("of", EXPORTED)
 def test_frames_and_states_are_torchs_over_a_clip_with_a_reset(
     name: str, of: str, cache: Path
 ) -> None:
@@ -164,14 +174,26 @@ def test_a_stream_changes_size_midway(name: str, cache: Path) -> None:
     assert steps[-1].frame.image.shape == (70, 33, 3)
 
 
+@pytest.mark.parametrize("engine_name", engines.NAMES)
+@pytest.mark.parametrize("of", ["prenet", "rainstream"])
 def test_a_state_of_another_size_is_an_error_and_the_engine_lives_on(
-    name: str, cache: Path
+    engine_name: str, of: str, cache: Path
 ) -> None:
-    engine = engines.create(network("prenet"), settings(name, cache))
-    (small,) = engine.step([clip(32, 32)[0]], [None])
-    with pytest.raises(EngineError, match="prenet failed"):
-        engine.step([clip(64, 32)[0]], [small.state])
-    engine.step([clip(64, 32)[0]], [None])
+    engine = engines.create(network(of), settings(installed(engine_name), cache))
+    for before, after in (((32, 32), (64, 64)), ((64, 64), (32, 32)), ((64, 32), (32, 64))):
+        (other,) = engine.step([clip(*before)[0]], [None])
+        with pytest.raises(EngineError, match=f"^{of} failed: [^\n]*$"):
+            engine.step([clip(*after)[0]], [other.state])
+        for size in (before, after):
+            (alive,) = engine.step([clip(*size)[0]], [None])
+            assert alive.image.shape == (size[1], size[0], 3)
+
+
+def test_a_state_of_another_network_is_an_error(name: str, cache: Path) -> None:
+    frame = clip(32, 32)[:1]
+    (other,) = engines.create(network("prenet"), settings(name, cache)).step(frame, [None])
+    with pytest.raises(EngineError, match="rainstream failed: the state is of another"):
+        engines.create(network("rainstream"), settings(name, cache)).step(frame, [other.state])
 
 
 def test_what_is_not_finite_is_an_error(name: str, cache: Path) -> None:
@@ -200,6 +222,23 @@ def test_stages_can_be_changed(name: str, cache: Path) -> None:
     assert ours.stages == 1
 
 
+def test_stages_are_built_once_however_often_they_change(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engines.create(network("prenet"), settings(name, tmp_path))
+    frames = clip(32, 32)[:1]
+    wanted = {}
+    for stages in (2, 1):
+        engine.stages = stages
+        wanted[stages] = engine.step(frames, [None])[0].image
+    assert not np.array_equal(wanted[1], wanted[2])
+    monkeypatch.setattr(_cache, "_read", None)  # nothing is loaded from now on
+    for stages in (2, 1, 2):
+        engine.stages = stages
+        assert engine.stages == stages
+        assert np.array_equal(engine.step(frames, [None])[0].image, wanted[stages])
+
+
 def files(cache: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
 
@@ -221,23 +260,22 @@ def test_a_graph_is_built_once_and_again_only_for_other_weights(name: str, tmp_p
 def test_a_graph_is_built_again_for_another_driver(tmp_path: Path) -> None:
     chosen = settings("onnxruntime", tmp_path)
     for driver in ("550", "550", "551"):
-        _cache.built(network("prenet"), chosen, stages=0, engine="x 1", device=f"cuda, {driver}")
+        described("prenet", chosen, device=f"cuda, {driver}")
     assert len(files(tmp_path)) == 4
 
 
-@pytest.mark.parametrize("which", ["graph", "description", "missing", "nonsense"])
+@pytest.mark.parametrize(
+    "which", ["graph", "description", "channels", "missing", "nonsense", "sealed nonsense"]
+)
 def test_a_damaged_cache_is_built_anew(
-    which: str, cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    name: str, which: str, cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pytest.importorskip("onnx")
     frames = clip(32, 32)[:1]
-    (wanted,) = engines.create(network("prenet"), settings("onnxruntime", cache)).step(
-        frames, [None]
-    )
+    (wanted,) = engines.create(network("prenet"), settings(name, cache)).step(frames, [None])
     shutil.copytree(cache, tmp_path, dirs_exist_ok=True)
-    for graph in tmp_path.glob("prenet-onnxruntime-*.onnx"):
+    for graph in tmp_path.glob(f"prenet-{name}-*.onnx"):
         damage(graph, which)
-    chosen = settings("onnxruntime", tmp_path)
+    chosen = settings(name, tmp_path)
     with caplog.at_level(logging.INFO):
         (got,) = engines.create(network("prenet"), chosen).step(frames, [None])
     assert "building" in caplog.text
@@ -249,15 +287,25 @@ def test_a_damaged_cache_is_built_anew(
 
 
 def damage(graph: Path, which: str) -> None:
-    if which == "graph":
+    description = graph.with_suffix(".json")
+    sealed = json.loads(description.read_text())
+    if which == "channels":
+        wrong = {**sealed, "graph": sealed["graph"].replace('"channels": 8', '"channels": 9')}
+        assert wrong != sealed
+        description.write_text(json.dumps(wrong))
+    elif which == "sealed nonsense":  # whole, and nothing that an engine could load
+        graph.write_bytes(b"no graph")
+        checksum = _cache._checksum(b"no graph", sealed["graph"])
+        description.write_text(json.dumps({**sealed, "sha256": checksum}))
+    elif which == "graph":
         content = bytearray(graph.read_bytes())
         content[len(content) // 2] ^= 0xFF
         graph.write_bytes(content)
     elif which == "missing":
-        graph.with_suffix(".json").unlink()
+        description.unlink()
     else:
         text = {"description": '{"sha256": "', "nonsense": "[1]"}[which]
-        graph.with_suffix(".json").write_text(text)
+        description.write_text(text)
 
 
 def test_a_cache_that_cannot_be_written_costs_a_build_and_no_more(
@@ -318,14 +366,71 @@ def test_an_engine_that_is_there_and_fails_at_its_first_frame_is_replaced_too(
     assert engine.note == "running in torch on cpu instead: no room for this frame"
 
 
-def test_a_device_left_open_may_become_the_cpu_and_one_asked_for_may_not(
+def test_whatever_an_engine_raises_it_is_replaced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails_but_in_torch(engine: Engine) -> None:
+        if engine.name != "torch":
+            raise onnxruntime_raises.NotImplemented("not implemented: Foo(17)")
+
+    weights, chosen = weight_file(tmp_path), settings("onnxruntime", tmp_path)
+    engine = engines.load_somehow(weights, chosen, fails_but_in_torch)
+    assert engine.note == "running in torch on cpu instead: not implemented: Foo(17)"
+    assert "Traceback" in caplog.text
+
+
+def test_a_wrong_weight_file_is_said_as_it_is(tmp_path: Path) -> None:
+    wrong = NetworkSettings(weights=str(tmp_path / "none.safetensors"))
+    with pytest.raises(CheckpointError, match=r"none\.safetensors"):
+        engines.load_somehow(wrong, settings("onnxruntime", tmp_path), tried)
+
+
+def test_without_a_home_folder_an_engine_that_is_built_says_what_to_set(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    chosen = EngineSettings(name=name, device="cpu")
+    engine = engines.load_somehow(weight_file(tmp_path), chosen, tried)
+    assert engine.name == "torch"
+    assert engine.note.endswith("set engine.cache")
+
+
+def test_a_gpu_that_does_not_work_is_replaced_by_the_cpu_if_it_was_not_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """ONNX Runtime for GPUs leaves out what it cannot start."""
+    start = onnxruntime.InferenceSession
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    monkeypatch.setattr(
+        onnxruntime,
+        "InferenceSession",
+        lambda graph, options, **_: start(graph, options, providers=providers[1:]),
+    )
+    unusable = "onnxruntime could not start CUDAExecutionProvider and fell back to CPU"
+    engine = engines.create(network("prenet"), settings("onnxruntime", tmp_path, device="auto"))
+    assert engine.device == "cpu"
+    assert engine.note.startswith(f"running on cpu instead: {unusable}")
+    tried(engine)
+    with pytest.raises(EngineError, match=unusable):
+        engines.create(network("prenet"), settings("onnxruntime", tmp_path, device="cuda"))
+
+
+@pytest.mark.parametrize(
+    ("precision", "on_cpu"), [("float32", "float32"), ("float16", "auto"), ("bfloat16", "auto")]
+)
+def test_a_device_left_open_may_become_the_cpu_and_one_asked_for_may_not(
+    precision: str, on_cpu: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The CUDA device of this test is seen and has no memory left."""
-    seen: list[str] = []
+    seen: list[tuple[str, str]] = []
 
     def full(network: Network, settings: EngineSettings) -> Engine:
-        seen.append(settings.device)
+        seen.append((settings.device, settings.precision))
         if settings.device != "cpu":
             raise EngineError("out of memory on cuda at 64x48")
         return torch_engine.TorchEngine(network, settings)
@@ -333,8 +438,9 @@ def test_a_device_left_open_may_become_the_cpu_and_one_asked_for_may_not(
     monkeypatch.setattr(engines, "create", full)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     weights = weight_file(tmp_path)
-    engine = engines.load_somehow(weights, settings("torch", tmp_path, device="auto"), tried)
-    assert seen == ["auto", "cpu"]
+    chosen = settings("torch", tmp_path, device="auto", precision=precision)
+    engine = engines.load_somehow(weights, chosen, tried)
+    assert seen == [("auto", precision), ("cpu", on_cpu)]
     assert engine.note == "running in torch on cpu instead: out of memory on cuda at 64x48"
     with pytest.raises(EngineError, match=r"^out of memory on cuda at 64x48$"):
         engines.load_somehow(weights, settings("torch", tmp_path, device="cuda"), tried)
@@ -346,29 +452,60 @@ def test_what_an_engine_cannot_do_is_refused(cache: Path) -> None:
             engines.create(network("prenet"), settings("onnxruntime", cache, **wrong))
 
 
-def test_a_network_that_cannot_be_exported_says_why() -> None:
-    with pytest.raises(EngineError, match=r"joint_derain_sr cannot be exported: its patches"):
-        export(networks.create("joint_derain_sr"))
+@pytest.mark.parametrize("of", networks.available())
+def test_every_network_is_exported_or_says_why_not(of: str, cache: Path) -> None:
+    pytest.importorskip("onnx")
+    if network(of).not_exportable:
+        with pytest.raises(EngineError, match=f"^{of} cannot be exported: [^\n]+$"):
+            export(network(of))
+    else:
+        facts = described(of, settings("onnxruntime", cache))
+        assert facts.network == of
+        assert facts.difference <= facts.tolerance
+
+
+def test_a_network_that_cannot_be_exported_says_what_can() -> None:
+    pytest.importorskip("onnx")
+    with pytest.raises(EngineError, match=r"its patches grow .*; regions=none can be$"):
+        export(network("joint_derain_sr"))
     _, facts = export(networks.create("joint_derain_sr", regions="none", channels=8, blocks=1))
     assert facts.scale == 2
 
 
+def test_a_graph_that_cannot_be_checked_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnx")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise onnxruntime_raises.NotImplemented("no such operator")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    with pytest.raises(EngineError, match="no such operator"):
+        export(network("prenet"))
+
+
 def test_what_a_fresh_start_is_is_found_out(cache: Path) -> None:
     pytest.importorskip("onnx")
-    kinds = {of: [part.fresh for part in described(of, cache).state] for of in NETWORKS}
+    chosen = settings("onnxruntime", cache)
+    kinds = {of: [part.fresh for part in described(of, chosen).state] for of in EXPORTED}
     assert kinds == {
         "rainstream": ["frame", "zeros", "zeros", "zeros"],
         "prenet": ["zeros", "zeros"],
         "rranet": ["zeros"] * 8 + ["frame"],
         "semi_multiscale": [],
+        "deform_resnet": ["zeros"],
+        "frequency_gan": ["zeros", "zeros"],
     }
 
 
-def described(of: str, cache: Path) -> Description:
-    chosen = settings("onnxruntime", cache)
-    return _cache.built(
-        network(of), chosen, stages=0, engine=f"onnxruntime {onnxruntime.__version__}", device="cpu"
-    )[1]
+def described(of: str, chosen: EngineSettings, device: str = "cpu") -> Description:
+    return _cache.started(
+        lambda _, facts: facts,
+        network(of),
+        chosen,
+        stages=0,
+        engine=f"onnxruntime {onnxruntime.__version__}",
+        device=device,
+    )
 
 
 def test_the_cache_lies_in_the_users_cache_folder(
