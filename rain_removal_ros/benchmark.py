@@ -9,6 +9,7 @@ else.
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import multiprocessing
 import resource
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from rain_removal_ros.tiling import Needs
 
 __all__ = ["Case", "Effort", "Measured", "cases", "measure"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,9 @@ def _noted(case: Case, failures: dict[Case, str]) -> Iterator[None]:
     """Keeps why a configuration failed, and goes on: others may have run for an hour."""
     try:
         yield
-    except (RainRemovalError, MemoryError) as error:
+    except Exception as error:  # noqa: BLE001 - runtimes and exporters have kinds of their own
+        if not isinstance(error, RainRemovalError | MemoryError):
+            _log.warning("%s failed", case, exc_info=True)
         failures[case] = str(error) or type(error).__name__
 
 
