@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -34,7 +34,7 @@ _GPU_BATCH = 4 * 1920 * 1080
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Begun:
     """A batch that is being computed, or on its way back."""
 
@@ -153,9 +153,7 @@ class TorchEngine:
             output.attention[:, 0, :height, :width] if attention else None,
             output.rain_level,
         )
-        if self._traffic is not None:
-            self._send_down(begun, self._traffic)
-        return begun
+        return begun if self._traffic is None else self._sent_down(begun, self._traffic)
 
     def _finish(self, begun: _Begun, into: Sequence[Image | None]) -> list[Cleaned]:
         begun.wait()
@@ -221,19 +219,19 @@ class TorchEngine:
             if any(part.untyped_storage().data_ptr() == ours for part in state):
                 self._staging = None
 
-    def _send_down(self, begun: _Begun, traffic: Traffic) -> None:
-        """Turn what was computed on a GPU into bytes there, and have it copied."""
-        begun.clean = _bytes(begun.clean.permute(0, 2, 3, 1))
-        wanted = [begun.finite, begun.clean]
+    def _sent_down(self, begun: _Begun, traffic: Traffic) -> _Begun:
+        """What was computed on a GPU as bytes in host memory, on its way there."""
+        wanted = {
+            "finite": begun.finite,
+            "clean": _bytes(begun.clean.permute(0, 2, 3, 1)),
+        }
         if begun.maps is not None:
-            wanted.append(_bytes(begun.maps))
+            wanted["maps"] = _bytes(begun.maps)
         if begun.levels is not None:
-            wanted.append(begun.levels)
-        here, begun.wait = traffic.down(wanted)
-        arrived = iter(here)
-        begun.finite, begun.clean = next(arrived), next(arrived)
-        begun.maps = None if begun.maps is None else next(arrived)
-        begun.levels = None if begun.levels is None else next(arrived)
+            wanted["levels"] = begun.levels
+        here, wait = traffic.down(list(wanted.values()))
+        arriving: dict[str, Any] = dict(zip(wanted, here, strict=True))
+        return replace(begun, wait=wait, **arriving)
 
 
 def _bytes(values: Tensor) -> Tensor:
