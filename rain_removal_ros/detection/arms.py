@@ -13,6 +13,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+import rain_removal_ros
 from rain_removal_ros import checkpoints, engines, networks
 from rain_removal_ros.detection.sources import Scene
 from rain_removal_ros.frames import Frame, Image
@@ -131,7 +132,9 @@ class Derain:
         if stages:
             self.name += f", {stages} stages"
         self._stream = Stream(self._engine)
-        code = code_checksum(*(Path(each.__path__[0]) for each in (networks, engines)))
+        # The library in C and the stream are above both.
+        folders = [Path(each.__path__[0]) for each in (rain_removal_ros, networks, engines)]
+        code = code_checksum(*folders)
         self.fingerprint = (
             f"{checkpoint.checksum} {self._engine.stages} {self._engine.precision} "
             f"{self._engine.name} {self._engine.device} {code[:16]}"

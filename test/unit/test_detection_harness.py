@@ -12,10 +12,11 @@ import pytest
 
 pytest.importorskip("pycocotools")
 
+from rain_removal_ros import native
 from rain_removal_ros.bags import create, making, open_recording
 from rain_removal_ros.bags.messages import IMAGE, standard
 from rain_removal_ros.data.scenes import RainSettings, SceneSettings
-from rain_removal_ros.detection import sources
+from rain_removal_ros.detection import arms, sources
 from rain_removal_ros.detection.arms import (
     CLEAN,
     INPUT,
@@ -33,6 +34,7 @@ from rain_removal_ros.detection.recordings import Bag
 from rain_removal_ros.detection.sources import Drives, Falling, Photos, Recorded, Scene
 from rain_removal_ros.errors import BagError, DataError
 from rain_removal_ros.frames import Image
+from rain_removal_ros.settings import EngineSettings
 
 PICTURES = 8
 
@@ -350,3 +352,17 @@ def test_a_recording_brings_its_own_truth_clean_images_and_online_results(
 def test_topics_that_a_recording_lacks_are_named(recording: Path) -> None:
     with pytest.raises(BagError, match=r"no images on /rear; name one of .*/camera/image_raw"):
         Bag(recording, topic="/rear")
+
+
+def test_what_was_seen_is_of_no_use_once_the_library_in_c_is_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked_at: list[Path] = []
+
+    def code_checksum(*folders: Path) -> str:
+        looked_at.extend(folders)
+        return "0" * 64
+
+    monkeypatch.setattr(arms, "code_checksum", code_checksum)
+    arms.Derain("prenet", EngineSettings(device="cpu"))
+    assert Path(native.__file__).parent in looked_at
