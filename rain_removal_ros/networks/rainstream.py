@@ -29,6 +29,8 @@ from rain_removal_ros.networks._layers import activated, added
 from rain_removal_ros.networks._planes import FOLD, composed, entered
 
 _MOST_GAIN = 3.0  # as a logarithm: beyond it, an untrained network runs away
+_RAINY = 0.1  # weight of the error where it rains
+_FEWEST_PIXELS = 20.0  # of rain in a picture; what the noise of a camera changes counts for less
 
 
 @dataclass(frozen=True)
@@ -219,7 +221,11 @@ def grow(small: Network, large: Network) -> None:
 
 
 class Objective(_base.Objective):
-    """L1 and SSIM on the picture; a nudge for mask and rain level to mean what they say."""
+    """L1 and SSIM on the picture, the error where it rains, and a nudge for mask and rain level.
+
+    L1 counts area, and sparse rain has none: without the error where it rains, a network learns to
+    leave a few streaks standing.
+    """
 
     def frame_losses(self, output: Output, rainy: Tensor, clean: Tensor) -> dict[str, Tensor]:
         change = (rainy - clean).abs().amax(1, keepdim=True)
@@ -228,9 +234,18 @@ class Objective(_base.Objective):
         mask = (change * 10).clamp_max(1)
         level = 1 - torch.exp(-change.mean((1, 2, 3)) * 10)
         assert output.rain_level is not None
+        error = (output.clean - clean).abs()
         return {
-            "l1": (output.clean - clean).abs().mean(),
+            "l1": error.mean(),
+            "rainy": _RAINY * _mean_over(mask, error),
             "ssim": 0.2 * (1 - ssim(output.clean, clean)),
             "mask": 0.01 * F.l1_loss(output.attention, mask),
             "level": 0.01 * F.mse_loss(output.rain_level, level),
         }
+
+
+def _mean_over(mask: Tensor, error: Tensor) -> Tensor:
+    """The mean error under the mask of each picture, pictures weighing alike; 0 for dry ones."""
+    covered = mask.sum((1, 2, 3))
+    error_of_each = (mask * error.mean(1, keepdim=True)).sum((1, 2, 3))
+    return (error_of_each / covered.clamp_min(_FEWEST_PIXELS)).mean()
