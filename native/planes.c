@@ -6,7 +6,7 @@
 #include "numbers.h"
 #include "planes.h"
 
-enum { FOLD = 4, AREA = FOLD * FOLD, COARSE = 8, STRIP = 16 };
+enum { AREA = FOLD * FOLD, STRIP = 16 };
 
 EXPORT int revision(void) { return REVISION; }
 
@@ -142,33 +142,8 @@ EXPORT int entered(const float *frames, const float *pasts, int batch, int heigh
     return 0;
 }
 
-typedef struct {
-    const float *frame, *past, *maps, *known;
-    const void *streaks;
-    float *clean, *mask;
-    int height, width, bfloat16;
-} Composed;
-
-/* Row `y` of one folded plane of `planes`. */
-INLINE void unfold(const void *restrict folded, int planes, int which, int width, int y, int bfloat16,
-                   float *restrict out) {
-    const size_t cell = (size_t)planes * AREA, cells = width / FOLD;
-    const size_t first = (size_t)(y / FOLD) * cells * cell + which * AREA + y % FOLD * FOLD;
-    if (bfloat16) {
-        const uint16_t *restrict from = (const uint16_t *)folded + first;
-        for (size_t x = 0; x < cells; x++)
-            for (int k = 0; k < FOLD; k++) out[x * FOLD + k] = from_bfloat16(from[x * cell + k]);
-    } else {
-        const float *restrict from = (const float *)folded + first;
-        for (size_t x = 0; x < cells; x++)
-            for (int k = 0; k < FOLD; k++) out[x * FOLD + k] = from[x * cell + k];
-    }
-}
-
-/* Row `y` of what the frame alone allows, into three rows `plane` apart; and of the mask and the trust
- * in the past, where they are wanted. `scratch` has room for four rows. */
-CLONES static void candidate_row(Composed a, int y, float *restrict scratch, float *restrict clean,
-                                 size_t plane, float *restrict mask_out, float *restrict trust) {
+CLONES void candidate_row(Composed a, int y, float *restrict scratch, float *restrict clean, size_t plane,
+                          float *restrict mask_out, float *restrict trust) {
     const int width = a.width, height = a.height, planes = a.past ? 5 : 4;
     const size_t area = (size_t)height * width, coarse = area / (COARSE * COARSE);
     float *restrict mask = scratch, *restrict row = scratch + width;

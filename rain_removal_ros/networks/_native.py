@@ -14,11 +14,12 @@ _FOLD, _COARSE = 4, 8  # as in planes.c
 
 
 def infers(x: Tensor) -> bool:
-    """Whether this is inference on a CPU: without gradients, neither compiled nor traced."""
+    """Whether this is done on a CPU without gradients, neither compiled nor traced."""
     # What is compiled is asked first, and then nothing else: the compiler has passes of its own.
     return (
         not torch.compiler.is_compiling()
-        and torch.is_inference_mode_enabled()
+        and not torch.is_grad_enabled()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         and type(x) is Tensor  # not one without values, as tracers use
         and x.device.type == "cpu"
     )

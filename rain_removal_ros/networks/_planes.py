@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rain_removal_ros.networks import _gradients as gradients
 from rain_removal_ros.networks import _native as native
 
 FOLD = 4
@@ -26,6 +27,10 @@ def entered(
     """
     if native.serves(frame, least_side=16):
         return native.entered(frame, past, guided=guided, epsilon=_EPSILON, dtype=dtype)
+    if past is not None and gradients.serves(frame, least_side=16):
+        if torch.is_autocast_enabled("cpu"):
+            dtype = torch.get_autocast_dtype("cpu")
+        return gradients.Entered.apply(frame, past, guided, _EPSILON, dtype)  # type: ignore[no-any-return, no-untyped-call]
     planes = [frame]
     if guided:
         planes.append(_guide(frame.mean(1, keepdim=True)))
@@ -49,6 +54,8 @@ def composed(
     """
     if native.serves(frame, least_side=16):
         return native.composed(frame, streaks, maps, past, known)
+    if gradients.serves(frame, least_side=16):
+        return gradients.Composed.apply(frame, streaks, maps, past, known)  # type: ignore[no-any-return, no-untyped-call]
     streaks = F.pixel_shuffle(streaks, FOLD)
     streaks = streaks.to(torch.float32, memory_format=torch.contiguous_format)
     rain, mask = streaks[:, :3], streaks[:, 3:4].sigmoid()

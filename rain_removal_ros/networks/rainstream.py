@@ -177,7 +177,7 @@ class Network(_base.Network):
         # clean ones it was told everywhere, a frame ago. Things go on as they went; what shakes is
         # the camera, and what varies is how long it takes to the next frame.
         # Nothing moves at a fresh start, also where it is told by zeros, as in an exported graph.
-        flow = motion.resumed(course, before, small) * hidden[:, -1:]
+        flow = motion.resumed(course, before, small) * hidden[:, -1:].detach()
         return motion.moved(past, flow, 8), motion.moved(hidden, flow, 1)
 
     def _motion(self, clean: Tensor, state: State) -> Tensor:
@@ -185,7 +185,7 @@ class Network(_base.Network):
         if not state:
             return motion.none(clean)
         flow = motion.displacement(state[0], clean)
-        return flow * state[1][:, -1:]
+        return flow * state[1][:, -1:].detach()
 
 
 @torch.no_grad()

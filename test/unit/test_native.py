@@ -45,7 +45,8 @@ def wide(values: Tensor) -> Tensor:
 def compare(
     run: Callable[[], Tensor | tuple[Tensor, ...]], *, off: float = 1e-4, share: float = 0
 ) -> None:
-    with torch.no_grad():
+    with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "library", None)
         by_torch = run()
     with torch.inference_mode():
         assert inference.serves(torch.zeros(1, 3, 16, 16), least_side=16), (
