@@ -1,10 +1,9 @@
 /* Pictures looked up elsewhere, and made small. */
 #include "planes.h"
 
-/* Where row `y` is looked up: the pixel above left, and how far beyond it. */
-CLONES static void places_row(int height, int width, const float *restrict flow, int cells_y,
-                              int cells_x, int finer, int y, float *restrict scratch,
-                              int32_t *restrict from, float *restrict wx, float *restrict wy) {
+CLONES void places_row(int height, int width, const float *restrict flow, int cells_y, int cells_x,
+                       int finer, int y, float *restrict scratch, int32_t *restrict from,
+                       float *restrict wx, float *restrict wy) {
     float *restrict fx = scratch, *restrict fy = scratch + width, *restrict cells = scratch + 2 * width;
     enlarged_row(flow, cells_y, cells_x, finer, y, cells, fx);
     enlarged_row(flow + (size_t)cells_y * cells_x, cells_y, cells_x, finer, y, cells, fy);

@@ -45,4 +45,20 @@ INLINE float sigmoid(float x) { return 1 / (1 + power_of_e(-x)); }
 
 INLINE float hyperbolic_tangent(float x) { return 2 * sigmoid(2 * x) - 1; }
 
+/* Row `y` of one folded plane of `planes`. */
+INLINE void unfold(const void *restrict folded, int planes, int which, int width, int y, int bfloat16,
+                   float *restrict out) {
+    const size_t cell = (size_t)planes * FOLD * FOLD, cells = width / FOLD;
+    const size_t first = (size_t)(y / FOLD) * cells * cell + which * FOLD * FOLD + y % FOLD * FOLD;
+    if (bfloat16) {
+        const uint16_t *restrict from = (const uint16_t *)folded + first;
+        for (size_t x = 0; x < cells; x++)
+            for (int k = 0; k < FOLD; k++) out[x * FOLD + k] = from_bfloat16(from[x * cell + k]);
+    } else {
+        const float *restrict from = (const float *)folded + first;
+        for (size_t x = 0; x < cells; x++)
+            for (int k = 0; k < FOLD; k++) out[x * FOLD + k] = from[x * cell + k];
+    }
+}
+
 #endif

@@ -8,7 +8,7 @@
 
 /* To be raised with every change to what an exported function takes: `native.py` calls no library of
  * another revision, such as one that was built before the package was updated. */
-#define REVISION 2
+#define REVISION 4
 
 #include <stddef.h>
 #include <stdint.h>
@@ -98,5 +98,26 @@ void halved_row(const float *first, const float *second, int width, float *out);
  * room for a row. */
 void window_mean_row(const float *plane, int height, int width, int side, int y, float *scratch,
                      float *out);
+
+/* Pixels of a cell, along either side, in what is folded; and of a cell of gains and offsets. */
+enum { FOLD = 4, COARSE = 8 };
+
+/* A frame and what the network said about it. */
+typedef struct {
+    const float *frame, *past, *maps, *known;
+    const void *streaks;
+    float *clean, *mask, *base;
+    int height, width, bfloat16;
+} Composed;
+
+/* Row `y` of what the frame alone allows, into three rows `plane` apart; and of the mask and the trust
+ * in the past, where they are wanted. `scratch` has room for four rows. */
+void candidate_row(Composed a, int y, float *scratch, float *clean, size_t plane, float *mask_out,
+                   float *trust);
+
+/* Where row `y` is looked up: the pixel above left, and how far beyond it. `scratch` has room for three
+ * rows. */
+void places_row(int height, int width, const float *flow, int cells_y, int cells_x, int finer, int y,
+                float *scratch, int32_t *from, float *wx, float *wy);
 
 #endif

@@ -2,17 +2,59 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rain_removal_ros import native
+
 _K1, _K2 = 0.01, 0.03
+_WINDOW, _SIGMA = 11, 1.5
 
 
-def ssim(first: Tensor, second: Tensor, *, window: int = 11, sigma: float = 1.5) -> Tensor:
+def ssim(first: Tensor, second: Tensor, *, window: int = _WINDOW, sigma: float = _SIGMA) -> Tensor:
     """Mean structural similarity (Wang et al. 2004), Gaussian window, borders left out."""
+    if (window, sigma) == (_WINDOW, _SIGMA) and _in_one_pass(first, second):
+        return _Similarity.apply(first, second)  # type: ignore[no-any-return, no-untyped-call]
     similarity, _ = _ssim_terms(first, second, window, sigma)
     return similarity.mean()
+
+
+def _in_one_pass(first: Tensor, second: Tensor) -> bool:
+    """Whether value and gradient are wanted, and can be had from the library in C at once."""
+    return (
+        not torch.compiler.is_compiling()
+        and torch.is_grad_enabled()
+        and native.library is not None
+        and first.requires_grad
+        and not second.requires_grad
+        and first.device.type == "cpu"
+        and min(first.shape[-2:]) >= _WINDOW
+    )
+
+
+class _Similarity(torch.autograd.Function):
+    """SSIM with its gradient in the first picture, in a seventh of the time that torch takes."""
+
+    @staticmethod
+    def forward(ctx: Any, first: Tensor, second: Tensor) -> Tensor:
+        pictures = [each.float().contiguous() for each in (first, second)]
+        native.agree("similarity", second.shape, first.shape)
+        height, width = first.shape[-2:]
+        means = torch.empty(first.shape[:-2])
+        gradient = torch.empty(first.shape)
+        kernel = _gaussian(_WINDOW, _SIGMA, first.device)
+        size = means.numel(), height, width
+        native.call("similarity", *pictures, *size, kernel, _K1**2, _K2**2, means, gradient)
+        ctx.save_for_backward(gradient)
+        return means.mean()
+
+    @staticmethod
+    def backward(ctx: Any, of_mean: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * of_mean, None
 
 
 def ms_ssim(
@@ -66,10 +108,14 @@ def _blurred(images: Tensor, window: int, sigma: float) -> Tensor:
     """
     height, width = images.shape[-2:]
     window = min(window, (min(height, width) - 1) // 2 * 2 + 1)
-    offset = torch.arange(window, device=images.device) - (window - 1) / 2
-    kernel = torch.exp(-(offset**2) / (2 * sigma**2))
-    kernel = kernel / kernel.sum()
+    kernel = _gaussian(window, sigma, images.device)
     return _band(kernel, height) @ images @ _band(kernel, width).T
+
+
+def _gaussian(window: int, sigma: float, device: torch.device) -> Tensor:
+    offset = torch.arange(window, device=device) - (window - 1) / 2
+    kernel = torch.exp(-(offset**2) / (2 * sigma**2))
+    return kernel / kernel.sum()
 
 
 def _band(kernel: Tensor, size: int) -> Tensor:

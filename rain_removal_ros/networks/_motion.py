@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rain_removal_ros.networks import _gradients as gradients
 from rain_removal_ros.networks import _native as native
 
 
@@ -85,6 +86,8 @@ def moved(image: Tensor, flow: Tensor, finer: int) -> Tensor:
     """What was carried, seen from where the camera is now; ``finer`` times as fine as the flow."""
     if native.serves(image, least_side=2):
         return native.moved(image, flow, finer)
+    if gradients.serves(flow, least_side=1) and min(image.shape[-2:]) >= 2:
+        return gradients.Moved.apply(image, flow, finer)  # type: ignore[no-any-return, no-untyped-call]
     return _warp(image, _enlarged(flow * finer, finer))
 
 

@@ -26,7 +26,7 @@ def create_optimiser(
         )
     kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
     first, second = settings.betas
-    return kind(groups, rate, betas=(first, second), weight_decay=settings.weight_decay)
+    return kind(groups, rate, betas=(first, second), weight_decay=settings.weight_decay, fused=True)
 
 
 def load_moments(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:

@@ -1,0 +1,147 @@
+"""Passes in C that learn: each with its gradient, for training on a CPU.
+
+When torch did them one operation after the other, they took three quarters of a training step of
+rainstream; now they take a fifth. What they compute is what ``_planes`` and ``_motion`` do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from rain_removal_ros import native
+from rain_removal_ros.native import call
+from rain_removal_ros.networks import _native as forward
+
+FOLD, COARSE = 4, 8  # as in planes.h
+
+
+def serves(*fixed: Tensor, least_side: int) -> bool:
+    """Whether gradients are kept of passes over pictures such as these, on a CPU.
+
+    ``fixed`` are those that have no gradient here: frames, which are data, and flow.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and torch.is_grad_enabled()
+        and native.library is not None
+        and all(type(each) is Tensor and each.device.type == "cpu" for each in fixed)
+        and all(each.dtype == torch.float32 and not each.requires_grad for each in fixed)
+        and min(fixed[0].shape[-2:]) >= least_side
+    )
+
+
+class Entered(torch.autograd.Function):
+    """``_planes.entered``, whose only gradient is that of the past."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        frame: Tensor,
+        past: Tensor,
+        extras: Tensor | None,
+        guided: bool,  # noqa: FBT001
+        epsilon: float,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        ctx.first = 3 + guided
+        return forward.entered(frame, past, extras, guided=guided, epsilon=epsilon, dtype=dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_folded: Tensor) -> tuple[Tensor | None, ...]:
+        if not ctx.needs_input_grad[1]:
+            return None, None, None, None, None, None
+        folded, narrow = _folded(of_folded)
+        batch, channels, height, width = folded.shape
+        of_past = torch.empty(batch, 3, height * FOLD, width * FOLD)
+        planes = channels // FOLD**2
+        size = *of_past.shape[-2:], narrow
+        call("unfold_gradient", folded, batch, planes, ctx.first, 3, *size, of_past)
+        return None, of_past, None, None, None, None
+
+
+class Composed(torch.autograd.Function):
+    """``_planes.composed``, for frames without gradients."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        frame: Tensor,
+        streaks: Tensor,
+        maps: Tensor | None,
+        past: Tensor | None,
+        known: Tensor | None,
+        anchored: bool,  # noqa: FBT001
+    ) -> tuple[Tensor, ...]:
+        clean, mask, base = forward.composed(frame, streaks, maps, past, known, anchored=anchored)
+        ctx.save_for_backward(frame, streaks, maps, past, known, base if anchored else None)
+        ctx.set_materialize_grads(False)
+        return (clean, mask, base) if anchored else (clean, mask)
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, of_clean: Tensor | None, of_mask: Tensor | None, of_base: Tensor | None = None
+    ) -> tuple[Tensor | None, ...]:
+        frame, streaks, maps, past, known, base = ctx.saved_tensors
+        folded, narrow = _folded(streaks)
+        of_streaks = torch.empty_like(folded)
+        of_maps = None if maps is None else torch.empty(maps.shape)
+        of_past = None if past is None else torch.empty(past.shape)
+        of_clean = torch.zeros(frame.shape) if of_clean is None else of_clean
+        given = [_plain(each) for each in (past, maps, known)]
+        call(
+            "compose_gradient",
+            frame.contiguous(),
+            given[0],
+            folded,
+            given[1],
+            given[2],
+            base,
+            _plain(of_clean),
+            _plain(of_base),
+            _plain(of_mask),
+            frame.shape[0],
+            *frame.shape[-2:],
+            narrow,
+            of_streaks,
+            of_maps,
+            of_past,
+        )
+        return None, of_streaks, of_maps, of_past, None, None
+
+
+class Moved(torch.autograd.Function):
+    """``_motion.moved``, along a flow that has no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, flow: Tensor, finer: int) -> Tensor:
+        ctx.save_for_backward(flow)
+        ctx.finer = finer
+        return forward.moved(image, flow, finer)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_moved: Tensor) -> tuple[Tensor | None, ...]:
+        (flow,) = ctx.saved_tensors
+        of_moved = of_moved.float().contiguous()
+        of_image = torch.empty(of_moved.shape)
+        cells = flow.shape[-2:]
+        plain = flow.contiguous()
+        call("moved_gradient", of_moved, *of_moved.shape, plain, *cells, ctx.finer, of_image)
+        return of_image, None, None
+
+
+def _folded(values: Tensor) -> tuple[Tensor, bool]:
+    """Folded values as C has them, and whether they are bfloat16."""
+    narrow = values.dtype == torch.bfloat16
+    values = values if narrow else values.float()
+    return values.contiguous(memory_format=torch.channels_last), narrow
+
+
+def _plain(planes: Tensor | None) -> Tensor | None:
+    return None if planes is None else planes.float().contiguous()
