@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rain_removal_ros import native
-from rain_removal_ros.native import call
 from rain_removal_ros.networks import _native as forward
+from rain_removal_ros.runtime import native
+from rain_removal_ros.runtime.native import call
 
 FOLD, COARSE = 4, 8  # as in planes.h
 

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rain_removal_ros import losses, native, networks
+from rain_removal_ros import losses, networks
 from rain_removal_ros.networks import _base
 from rain_removal_ros.networks import _motion as motion
-from rain_removal_ros.networks import _planes as planes
+from rain_removal_ros.networks import _ops as planes
+from rain_removal_ros.runtime import native
 
 SIZES = [(1, 96, 160), (2, 48, 32), (1, 16, 16)]
 
