@@ -49,8 +49,9 @@ def zero_flow(picture: Tensor) -> Tensor:
 def propagate_flow(motion: Tensor, past: Tensor, now: Tensor) -> Tensor:
     """How far ``motion`` went on this time, and how all of the view was shifted beside it.
 
-    Of grey frames at a quarter, as ``downsample_grey`` makes them. Three unknowns for a whole frame: rain has
-    little say in them, and no frame that was dropped, or came late, is in the way.
+    ``past`` and ``now`` are grey frames at a quarter, from ``downsample_grey``. Only three unknowns
+    are solved for a whole frame, so rain hardly moves them, and a frame that was dropped or came
+    late does no harm.
     """
     if native.serves(now, least_side=4):
         return native.propagate_flow(motion, past, now)
