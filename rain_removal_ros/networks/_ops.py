@@ -1,0 +1,131 @@
+"""Passes over whole planes, before and after a network's convolutions, which work on folded ones.
+
+Folded, four by four pixels of a plane are a cell with sixteen channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rain_removal_ros.networks import _gradients as gradients
+from rain_removal_ros.networks import _native as native
+
+FOLD = 4
+_EPSILON = 0.02  # what the guide takes for noise, not contrast
+
+
+def entered(
+    frame: Tensor,
+    past: Tensor | None,
+    extras: Tensor | None = None,
+    *,
+    guided: bool,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """The frame, its rectified local contrast, its difference to the past and more planes, folded.
+
+    In ``dtype`` where that costs nothing more; else autocast sees to it.
+    """
+    if native.serves(frame, least_side=16):
+        return native.entered(frame, past, extras, guided=guided, epsilon=_EPSILON, dtype=dtype)
+    if past is not None and gradients.serves(frame, least_side=16):
+        if torch.is_autocast_enabled("cpu"):
+            dtype = torch.get_autocast_dtype("cpu")
+        return gradients.Entered.apply(frame, past, extras, guided, _EPSILON, dtype)  # type: ignore[no-any-return, no-untyped-call]
+    planes = [frame]
+    if guided:
+        planes.append(_guide(frame.mean(1, keepdim=True)))
+    if past is not None:
+        planes.append(past - frame)
+    if extras is not None:
+        planes.append(extras)
+    return _folded(torch.cat(planes, 1))
+
+
+def composed(
+    frame: Tensor,
+    streaks: Tensor,
+    maps: Tensor | None,
+    past: Tensor | None,
+    known: Tensor | None,
+    *,
+    anchored: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The clean picture, the mask of the rain that was taken from it, and what is carried on.
+
+    ``streaks`` are folded: three planes of rain, one for the mask, and where there is a past, one
+    for how far it is trusted. ``maps`` are gains and offsets at an eighth of the resolution;
+    ``known`` is one wherever there was a past. ``anchored``, what is carried is the picture before
+    gain and offset, which come last; else it is the clean picture, and they come before the past.
+    """
+    if native.serves(frame, least_side=16):
+        return native.composed(frame, streaks, maps, past, known, anchored=anchored)
+    if gradients.serves(frame, least_side=16):
+        made = gradients.Composed.apply(frame, streaks, maps, past, known, anchored)  # type: ignore[no-untyped-call]
+        return made if anchored else (*made, made[0])
+    streaks = F.pixel_shuffle(streaks, FOLD)
+    streaks = streaks.to(torch.float32, memory_format=torch.contiguous_format)
+    rain, mask = streaks[:, :3], streaks[:, 3:4].sigmoid()
+    clean = torch.addcmul(frame, mask, rain, value=-1)
+    if not anchored:
+        clean = _lifted(clean, maps)
+    if past is not None and known is not None:
+        trust = streaks[:, 4:].sigmoid() * F.interpolate(known, scale_factor=8.0)
+        clean = torch.lerp(clean, _plausible(past, clean), trust)
+    base = clean.clamp(0, 1)
+    if not anchored or maps is None:
+        return base, mask, base
+    return _lifted(base, maps).clamp(0, 1), mask, base
+
+
+def _lifted(picture: Tensor, maps: Tensor | None) -> Tensor:
+    if maps is None:
+        return picture
+    # Smooth by construction: what is interpolated eightfold can hold a veil, not a streak.
+    maps = F.interpolate(maps, scale_factor=8.0, mode="bilinear", align_corners=False)
+    return torch.addcmul(maps[:, 3:], picture, maps[:, :3])
+
+
+def _plausible(past: Tensor, clean: Tensor) -> Tensor:
+    """The past within the range of what is around each pixel now: no ghost of what has moved on.
+
+    Most of what a streak left has something of the scene beside it, so it is still filled in.
+    """
+    low, high = _around(clean, torch.minimum), _around(clean, torch.maximum)
+    return torch.minimum(torch.maximum(past, low), high)
+
+
+def _around(picture: Tensor, pick: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """The least or the greatest of 3 x 3 pixels, in a tenth of what a pooling layer takes."""
+    edged = F.pad(picture, (1, 1, 0, 0), mode="replicate")
+    wide = pick(pick(edged[..., :-2], edged[..., 2:]), picture)
+    edged = F.pad(wide, (0, 0, 1, 1), mode="replicate")
+    return pick(pick(edged[..., :-2, :], edged[..., 2:, :]), wide)
+
+
+def _folded(planes: Tensor) -> Tensor:
+    """``F.pixel_unshuffle``, straight into the channels-last order that convolutions work in."""
+    batch, channels, height, width = planes.shape
+    blocks = planes.reshape(batch, channels, height // FOLD, FOLD, width // FOLD, FOLD)
+    blocks = blocks.permute(0, 2, 4, 1, 3, 5)
+    return blocks.flatten(3).permute(0, 3, 1, 2)
+
+
+def _guide(grey: Tensor) -> Tensor:
+    """Rectified local contrast of the frame: bright where a streak may be.
+
+    Mean and deviation are taken over 20 x 20 pixels by way of 4 x 4 blocks, a fifteenth of the work
+    of a sliding window and as good a guide.
+    """
+    blocks = torch.cat([F.avg_pool2d(grey, 4), F.avg_pool2d(grey * grey, 4)], 1)
+    mean, square = F.avg_pool2d(blocks, 5, 1, 2, count_include_pad=False).chunk(2, 1)
+    deviation = (square - mean * mean).clamp_min(0).sqrt()
+    scale = 0.25 / (deviation + _EPSILON)
+    # Both at a quarter, so that the division is.
+    local = torch.cat([scale, -mean * scale], 1)
+    local = F.interpolate(local, scale_factor=4.0, mode="bilinear", align_corners=False)
+    return torch.addcmul(local[:, 1:], grey, local[:, :1]).clamp(0, 1)
