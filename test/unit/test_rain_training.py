@@ -160,10 +160,10 @@ def test_a_picture_holds_as_many_streaks_as_it_was_given(count: int) -> None:
 def test_a_streak_is_as_opaque_and_as_flat_as_told(
     profile: Profile, flat: tuple[float, float], width: float
 ) -> None:
-    layer = replace(_STROKE, width=width, profile=profile, length=80, opacity=0.8)
+    layer = replace(_STROKE, width=width, profile=profile, length=50, opacity=0.8)
     alone = [
         streak
-        for streak in (_streaks(layer, seed)[0] for seed in range(40))
+        for streak in (_streaks(layer, seed)[0] for seed in range(80))
         if cv2.connectedComponents((streak > 0.02).astype(np.uint8))[0] == 2
         and max(streak[[0, -1]].max(), streak[:, [0, -1]].max()) < 0.02
     ]
