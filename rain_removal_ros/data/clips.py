@@ -289,10 +289,12 @@ def check_size(view: Image, window: Window, name: str) -> None:
 
 _FASTEST_PIXELS = 6.0
 _ZOOM_RATE = 0.006
+_STILL_SHARE = 0.2
+"""How often the camera does not move at all."""
 
 
 def _pan(moment: Views, window: Window, rng: np.random.Generator) -> Views:
-    """A clip of a camera that moves smoothly over a still: its path, its swaying, its zoom.
+    """A clip of a camera that moves smoothly over a still, or not at all: path, sway and zoom.
 
     Up to six pixels a frame is what a car's camera sees beside its vanishing point at 30 Hz.
     """
@@ -301,6 +303,8 @@ def _pan(moment: Views, window: Window, rng: np.random.Generator) -> Views:
     room = (width - window.width, height - window.height)
     path = np.stack([_drift(time, pixels, rng) for pixels in room])
     zoom = np.exp(rng.normal(0, _ZOOM_RATE) * (time - time.mean()))
+    if rng.random() < _STILL_SHARE:
+        path, zoom = np.repeat(path[:, :1], window.frames, 1), np.ones_like(time)
     centre = np.array([(window.width - 1) / 2, (window.height - 1) / 2])
     tracks = []
     for view in moment:

@@ -76,15 +76,34 @@ class DataSettings:
         "mirror left and right; all adds upside down and, for squares, quarter turns",
         choices=("none", "mirror", "all"),
     )
-    frames: int = setting(1, "frames of a clip; gradients flow back in time over no more", low=1)
+    frames: int = setting(1, "frames of a clip", low=1)
+    clip_crop: int = setting(
+        0, "crop of clips, where it is not that of single pictures", unit="px", low=0
+    )
+    clip_crop_width: int = setting(0, "its width, if it is no square", unit="px", low=0)
+    dropped_share: float = setting(
+        0.0,
+        "share of the frames of a drawn clip that are left out, as a busy camera leaves them out",
+        low=0.0,
+        high=0.5,
+    )
     batch: int = setting(16, "samples a step and process", low=1)
     still_share: float = setting(
         0.0,
+<<<<<<< HEAD
         "with frames over 1: share of steps that see single pictures of all sources, as many as a "
         "clip has frames; the other steps then see clips of all sources but pairs, because in a "
         "picture of a pair the rain stands still",
+=======
+        "with frames over 1: share of steps that see single pictures of all sources, still_batch "
+        "of them; the other steps then see clips of clean sources only, because in a picture of a "
+        "pair the rain stands still",
+>>>>>>> main
         low=0.0,
         high=1.0,
+    )
+    still_batch: int = setting(
+        0, "single pictures in a step that sees them; 0 for as many as frames of a batch", low=0
     )
     unlabelled_batch: int = setting(
         0,
@@ -285,12 +304,26 @@ class Mix(Dataset[Samples]):
 
     def _plan(self, step: int) -> tuple[Window, list[Source], int]:
         """What samples of a step look like, where they come from, and how many there are."""
+<<<<<<< HEAD
         share, count = self.settings.still_share, self.settings.batch
         if share == 0 or self.window.frames == 1:
             return self.window, self.labelled, count
         if np.random.default_rng((self.seed, _PLAN, step)).random() < share:
             return replace(self.window, frames=1), self.labelled, count * self.window.frames
         return self.window, self.moving, count
+=======
+        settings, window = self.settings, self.window
+        if settings.still_share == 0 or window.frames == 1:
+            return window, self.labelled, settings.batch
+        if np.random.default_rng((self.seed, _PLAN, step)).random() < settings.still_share:
+            count = settings.still_batch or settings.batch * window.frames
+            return replace(window, frames=1), self.labelled, count
+        if settings.clip_crop:
+            height = settings.clip_crop * self.scale
+            width = settings.clip_crop_width * self.scale or height
+            window = replace(window, height=height, width=width)
+        return window, self.clean, settings.batch
+>>>>>>> main
 
     def _stack(
         self, sources: Sequence[Source], window: Window, step: int, count: int, *, stream: int
@@ -301,10 +334,20 @@ class Mix(Dataset[Samples]):
             number = (step * self.processes + self.rank) * count + place
             rng = np.random.default_rng((self.seed, stream, number))
             source = sources[int(rng.choice(len(sources), p=weights / weights.sum()))]
-            first, last = self._sample(source, window, rng)
-            rainy.append(clips.shrink(first, self.scale))
-            clean.append(last)
+            longer, kept = self._with_drops(window, rng)
+            first, last = self._sample(source, longer, rng)
+            rainy.append(clips.shrink(first[kept], self.scale))
+            clean.append(last[kept])
         return np.stack(rainy), np.stack(clean)
+
+    def _with_drops(self, window: Window, rng: np.random.Generator) -> tuple[Window, list[int]]:
+        """A window of more frames, and which of them are kept; in every other clip all are."""
+        share = self.settings.dropped_share
+        if window.frames == 1 or share == 0 or rng.random() < 0.5:
+            return window, list(range(window.frames))
+        frames = round(window.frames / (1 - share))
+        kept = rng.choice(frames, window.frames, replace=False)
+        return replace(window, frames=frames), sorted(kept.tolist())
 
     def _sample(
         self, source: Source, window: Window, rng: np.random.Generator
