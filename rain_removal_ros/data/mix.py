@@ -90,15 +90,9 @@ class DataSettings:
     batch: int = setting(16, "samples a step and process", low=1)
     still_share: float = setting(
         0.0,
-<<<<<<< HEAD
-        "with frames over 1: share of steps that see single pictures of all sources, as many as a "
-        "clip has frames; the other steps then see clips of all sources but pairs, because in a "
-        "picture of a pair the rain stands still",
-=======
         "with frames over 1: share of steps that see single pictures of all sources, still_batch "
-        "of them; the other steps then see clips of clean sources only, because in a picture of a "
-        "pair the rain stands still",
->>>>>>> main
+        "of them; the other steps then see clips of all sources but pairs, because in a picture "
+        "of a pair the rain stands still",
         low=0.0,
         high=1.0,
     )
@@ -304,14 +298,6 @@ class Mix(Dataset[Samples]):
 
     def _plan(self, step: int) -> tuple[Window, list[Source], int]:
         """What samples of a step look like, where they come from, and how many there are."""
-<<<<<<< HEAD
-        share, count = self.settings.still_share, self.settings.batch
-        if share == 0 or self.window.frames == 1:
-            return self.window, self.labelled, count
-        if np.random.default_rng((self.seed, _PLAN, step)).random() < share:
-            return replace(self.window, frames=1), self.labelled, count * self.window.frames
-        return self.window, self.moving, count
-=======
         settings, window = self.settings, self.window
         if settings.still_share == 0 or window.frames == 1:
             return window, self.labelled, settings.batch
@@ -322,8 +308,7 @@ class Mix(Dataset[Samples]):
             height = settings.clip_crop * self.scale
             width = settings.clip_crop_width * self.scale or height
             window = replace(window, height=height, width=width)
-        return window, self.clean, settings.batch
->>>>>>> main
+        return window, self.moving, settings.batch
 
     def _stack(
         self, sources: Sequence[Source], window: Window, step: int, count: int, *, stream: int

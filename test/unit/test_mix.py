@@ -275,7 +275,6 @@ def test_clips_beside_pictures_need_a_clean_scene_to_be_made_of(data: DataSettin
         Mix(replace(only(data, "pairs", "pairs"), frames=3, still_share=0.5), seed=0)
 
 
-<<<<<<< HEAD
 def test_the_median_of_a_still_camera_is_the_reference_of_its_frames(data: DataSettings) -> None:
     folder = data.folder / "camera"
     folder.mkdir()
@@ -293,7 +292,8 @@ def test_the_median_of_a_still_camera_is_the_reference_of_its_frames(data: DataS
         assert (batch.rainy != batch.clean).float().mean() > 0.02
     with pytest.raises(DataError, match="no folder with frames"):
         Mix(only(data, "drive.mp4", "still_camera"), seed=0)
-=======
+
+
 def test_clips_may_be_cut_smaller_than_stills_and_have_gaps(data: DataSettings) -> None:
     mix = Mix(
         replace(
@@ -315,4 +315,3 @@ def test_clips_may_be_cut_smaller_than_stills_and_have_gaps(data: DataSettings) 
     windows = [mix._with_drops(Window(16, 24, 6), np.random.default_rng(n)) for n in range(20)]
     assert {window.frames for window, _ in windows} == {6, 12}
     assert all(len(set(kept)) == 6 and kept == sorted(kept) for _, kept in windows)
->>>>>>> main
