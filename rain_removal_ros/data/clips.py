@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rain_removal_ros.data import pictures
+from rain_removal_ros.data import pictures, still_camera
 from rain_removal_ros.data.pairs import Pair
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
@@ -177,6 +177,28 @@ def pair_clips(found: Iterable[Pair]) -> list[Clip]:
     ]
 
 
+def find_still_cameras(path: Path) -> list[Clip]:
+    """Every folder of frames as a clip of pairs: each frame, and the same without its rain."""
+    folders = [clip for clip in find_clips(path) if isinstance(clip, FrameFolder)]
+    if not folders:
+        raise DataError(f"{path} holds no folder with frames of a still camera")
+    return [_still_camera(folder) for folder in folders]
+
+
+def _still_camera(folder: FrameFolder) -> FrameFolder:
+    def paired(index: int) -> Callable[[], Views]:
+        window = still_camera.window(index, folder.frames)
+
+        def load() -> Views:
+            frame = folder.loads[index]()[0]
+            others = [folder.loads[other]()[0] for other in window if other != index]
+            return frame, still_camera.reference(frame, others)
+
+        return load
+
+    return FrameFolder(f"still camera {folder.name}", tuple(map(paired, range(folder.frames))))
+
+
 def _files(path: Path) -> list[Path]:
     if not path.exists():
         raise DataError(f"{path} does not exist")
@@ -201,13 +223,22 @@ class Window:
     frames: int
 
 
-def cut(clip: Clip, window: Window, cache: Cache, rng: np.random.Generator) -> Views:
+def cut(
+    clip: Clip,
+    window: Window,
+    cache: Cache,
+    rng: np.random.Generator,
+    retouch: Callable[[Image], Image] | None = None,
+) -> Views:
     """A random part of a clip, each view as T x H x W x 3.
 
-    Of a clip with too few frames one moment is taken and panned over, as of a still.
+    Of a clip with too few frames one moment is taken and panned over, as of a still. ``retouch``
+    changes such a moment before the camera moves, and single frames; nothing in frames that
+    follow each other, where it would not move with the scene.
     """
     if clip.frames < window.frames:
-        return _pan(clip.frame(int(rng.integers(clip.frames)), cache), window, rng)
+        moment = clip.frame(int(rng.integers(clip.frames)), cache)
+        return _pan(tuple(map(retouch, moment)) if retouch else moment, window, rng)
     start = int(rng.integers(clip.frames - window.frames + 1))
     moments = [clip.frame(start + offset, cache) for offset in range(window.frames)]
     check_size(moments[0][0], window, clip.name)
@@ -215,9 +246,10 @@ def cut(clip: Clip, window: Window, cache: Cache, rng: np.random.Generator) -> V
     top = int(rng.integers(height - window.height + 1))
     left = int(rng.integers(width - window.width + 1))
     rows, columns = slice(top, top + window.height), slice(left, left + window.width)
-    return tuple(
-        np.stack([view[rows, columns] for view in track]) for track in zip(*moments, strict=True)
-    )
+    parts = [[view[rows, columns] for view in track] for track in zip(*moments, strict=True)]
+    if retouch and window.frames == 1:
+        parts = [[retouch(track[0])] for track in parts]
+    return tuple(map(np.stack, parts))
 
 
 def turn(parts: Views, rng: np.random.Generator, how: str) -> Views:
@@ -250,10 +282,12 @@ def check_size(view: Image, window: Window, name: str) -> None:
 
 _FASTEST_PIXELS = 6.0
 _ZOOM_RATE = 0.006
+_STILL_SHARE = 0.2
+"""How often the camera does not move at all."""
 
 
 def _pan(moment: Views, window: Window, rng: np.random.Generator) -> Views:
-    """A clip of a camera that moves smoothly over a still: its path, its swaying, its zoom.
+    """A clip of a camera that moves smoothly over a still, or not at all: path, sway and zoom.
 
     Up to six pixels a frame is what a car's camera sees beside its vanishing point at 30 Hz.
     """
@@ -262,6 +296,8 @@ def _pan(moment: Views, window: Window, rng: np.random.Generator) -> Views:
     room = (width - window.width, height - window.height)
     path = np.stack([_drift(time, pixels, rng) for pixels in room])
     zoom = np.exp(rng.normal(0, _ZOOM_RATE) * (time - time.mean()))
+    if rng.random() < _STILL_SHARE:
+        path, zoom = np.repeat(path[:, :1], window.frames, 1), np.ones_like(time)
     centre = np.array([(window.width - 1) / 2, (window.height - 1) / 2])
     tracks = []
     for view in moment:

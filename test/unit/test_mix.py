@@ -273,3 +273,52 @@ def test_steps_are_clips_of_clean_scenes_or_single_pictures_of_everything(
 def test_clips_beside_pictures_need_a_clean_scene_to_be_made_of(data: DataSettings) -> None:
     with pytest.raises(SettingsError, match="still_share"):
         Mix(replace(only(data, "pairs", "pairs"), frames=3, still_share=0.5), seed=0)
+
+
+def test_real_rain_before_a_still_camera_has_its_neighbours_for_a_reference(
+    data: DataSettings,
+) -> None:
+    folder = data.folder / "camera"
+    folder.mkdir()
+    dry = scene(4) // 2
+    for number in range(7):
+        frame = dry.copy()
+        frame[10:50, 10 * number + 2 : 10 * number + 5] = 200
+        cv2.imwrite(str(folder / f"{number}.png"), frame)
+    source = SourceSettings("camera", "still_camera", clips=True)
+    settings = replace(data, sources=(source,), frames=3, still_share=0.5, crop=60, augment="none")
+    mix = Mix(settings, seed=0)
+    for step in range(4):
+        batch = mix[step]
+        assert batch.clean.max() < 150
+        rows = batch.clean[0, 0].movedim(0, -1).numpy()[..., ::-1]
+        places = [np.abs(rows.astype(int) - dry[:, x : x + 60]).mean() for x in range(21)]
+        assert min(places) < 0.5
+        brighter = (batch.rainy.int() - batch.clean.int()).float()
+        assert (brighter > 50).float().mean() > 0.01
+        assert brighter.min() > -3
+    with pytest.raises(DataError, match="no folder with frames"):
+        Mix(only(data, "drive.mp4", "still_camera"), seed=0)
+
+
+def test_clips_may_be_cut_smaller_than_stills_and_have_gaps(data: DataSettings) -> None:
+    mix = Mix(
+        replace(
+            only(data, "clean"),
+            crop=32,
+            clip_crop=16,
+            clip_crop_width=24,
+            frames=6,
+            batch=1,
+            still_share=0.5,
+            still_batch=3,
+            dropped_share=0.5,
+            workers=0,
+        ),
+        seed=0,
+    )
+    shapes = {tuple(mix[step].rainy.shape) for step in range(12)}
+    assert shapes == {(3, 1, 3, 32, 32), (1, 6, 3, 16, 24)}
+    windows = [mix._with_drops(Window(16, 24, 6), np.random.default_rng(n)) for n in range(20)]
+    assert {window.frames for window, _ in windows} == {6, 12}
+    assert all(len(set(kept)) == 6 and kept == sorted(kept) for _, kept in windows)
