@@ -33,7 +33,7 @@ _DEPTH_SUFFIXES = (".npy", ".png", ".tif", ".tiff", ".exr")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
+class SynthesisOptions:
     """What the rain is to be like; what is left open is drawn at random."""
 
     directions: int = 1
@@ -45,7 +45,7 @@ class Wishes:
 def synthesize(
     source: Path,
     out: Path,
-    wishes: Wishes,
+    wishes: SynthesisOptions,
     *,
     depth: Path | None = None,
     textures: Path | None = None,
@@ -143,7 +143,7 @@ def _make_folders(out: Path) -> None:
         raise DataError(f"cannot write to {out}: {error.strerror or error}") from error
 
 
-def _rains(name: str, wishes: Wishes, textures: int, reference: Image) -> Iterator[Rain]:
+def _rains(name: str, wishes: SynthesisOptions, textures: int, reference: Image) -> Iterator[Rain]:
     """The rains for one picture, whatever others there are."""
     rng = np.random.default_rng((wishes.seed, zlib.crc32(name.encode())))
     scale = max(reference.shape[:2]) / _REFERENCE_SIZE

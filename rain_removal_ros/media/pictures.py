@@ -1,4 +1,4 @@
-"""A picture file as it came and as it should leave: cleaned, and otherwise what it was.
+"""A picture file as it came and as it should leave: derained, and otherwise what it was.
 
 Networks see 8-bit RGB. Grey stays grey, transparency is kept, and a 16-bit picture gets the
 correction that was found added at 16 bit. A file appears under its name whole or not at all.
