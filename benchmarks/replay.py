@@ -18,11 +18,11 @@ import numpy as np
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 
 from rain_removal_ros import codec
-from rain_removal_ros.allocator import keep_freed_memory
 from rain_removal_ros.bags import create
 from rain_removal_ros.bags.messages import IMAGE, encoded, header, new, standard
 from rain_removal_ros.bags.replaying import replay
 from rain_removal_ros.engines import Cleaned
+from rain_removal_ros.runtime.allocator import keep_freed_memory
 from rain_removal_ros.settings import Settings
 
 WIDTH, HEIGHT, ROUNDS = 640, 480, 5

@@ -24,13 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rain_removal_ros.allocator import keep_freed_memory
 from rain_removal_ros.errors import EngineError, RainRemovalError
+from rain_removal_ros.runtime.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
     from rain_removal_ros.engines import Engine
+    from rain_removal_ros.media.tiling import Needs
     from rain_removal_ros.networks._base import Network
-    from rain_removal_ros.tiling import Needs
 
 __all__ = ["Case", "Effort", "Measured", "cases", "measure"]
 
@@ -261,9 +261,9 @@ class _Run:
 def _load(case: Case) -> tuple[Engine, float, int, Needs]:
     """The engine, and the network's GMACs, parameters and needs of memory."""
     from rain_removal_ros import engines
+    from rain_removal_ros.media.tiling import Needs
     from rain_removal_ros.networks import _cost
     from rain_removal_ros.settings import EngineSettings, build
-    from rain_removal_ros.tiling import Needs
 
     network = _network(case)
     if case.stages:
@@ -340,7 +340,7 @@ def _peak(case: Case) -> int | None:
 
 def _refuse_what_cannot_fit(case: Case, engine: Engine, needs: Needs) -> None:
     """A GPU refuses by itself; on a CPU the system would end some process, perhaps another one."""
-    from rain_removal_ros.tiling import memory_left
+    from rain_removal_ros.media.tiling import memory_left
 
     pixels = case.width * case.height
     needed = pixels * (needs.working + needs.state * case.cameras)

@@ -104,7 +104,7 @@ def _record(plan: Plan, way: str, tell: Tell) -> tuple[list[Moment], str]:
         raise DataError("ROS is not installed here (there is no rclpy); leave --way out")
     if way == "direct" or not there:
         return _directly(plan, tell)
-    from rain_removal_ros.ros import demo
+    from rain_removal_ros.ros.tools import demo
 
     return demo.record(plan, tell)
 
@@ -112,8 +112,8 @@ def _record(plan: Plan, way: str, tell: Tell) -> tuple[list[Moment], str]:
 def _directly(plan: Plan, tell: Tell) -> tuple[list[Moment], str]:
     """Every frame, in order, through a stream."""
     from rain_removal_ros import engines
-    from rain_removal_ros.data.scenes import Film, RainSettings, SceneSettings, open_scene
     from rain_removal_ros.settings import EngineSettings, NetworkSettings
+    from rain_removal_ros.simulation.scenes import Film, RainSettings, SceneSettings, open_scene
     from rain_removal_ros.stream import Stream
 
     engine = engines.load(NetworkSettings(weights=plan.weights), EngineSettings())

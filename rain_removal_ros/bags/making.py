@@ -31,8 +31,8 @@ from rain_removal_ros.errors import BagError
 from rain_removal_ros.frames import Image
 
 if TYPE_CHECKING:
-    from rain_removal_ros.data.drive import Box
-    from rain_removal_ros.data.scenes import RainSettings, SceneSettings, Shot, View
+    from rain_removal_ros.simulation.drive import Box
+    from rain_removal_ros.simulation.scenes import RainSettings, SceneSettings, Shot, View
 
 FIRST_STAMP_NS = 1_700_000_000_000_000_000
 """Recordings made twice are the same, so they begin at a fixed time."""
@@ -62,7 +62,7 @@ def make(
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> int:
     """Write a recording of a scene in the rain; returns how many frames."""
-    from rain_removal_ros.data.scenes import Film, open_scene
+    from rain_removal_ros.simulation.scenes import Film, open_scene
 
     opened = open_scene(scene)
     total = _frames(opened.frames, contents.seconds, scene.fps)

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from rain_removal_ros import __version__
-from rain_removal_ros.allocator import keep_freed_memory
 from rain_removal_ros.errors import RainRemovalError
+from rain_removal_ros.runtime.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -37,15 +37,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from rain_removal_ros.bags import benching, comparing, find_recordings
+    from rain_removal_ros.bags import bench_report, find_recordings, node_bench
     from rain_removal_ros.errors import BagError
 
     found = [recording for path in args.inputs for recording in find_recordings(path) or [path]]
-    attempts = benching.attempts(settings_from(args), args.wanted)
+    attempts = node_bench.attempts(settings_from(args), args.wanted)
     rows: list[dict[str, Any]]
     if args.offline:
         rows = [
-            comparing.offline(
+            bench_report.offline(
                 found, attempt, topic=args.topic, reference=args.reference,
                 jobs=args.jobs, ray=args.ray,
             )
@@ -53,16 +53,16 @@ def run(args: argparse.Namespace) -> None:
         ]  # fmt: skip
     elif len(found) == 1:
         rows = [
-            benching.online(
+            node_bench.online(
                 found[0], attempt, topic=args.topic, reference=args.reference, rate=args.rate
             )
             for attempt in attempts
         ]
     else:
         raise BagError(f"one recording is played at a time, not {len(found)}; or use --offline")
-    print(comparing.as_text(rows))
+    print(bench_report.as_text(rows))
     if args.json:
-        comparing.write_json(args.json, rows)
+        bench_report.write_json(args.json, rows)
     if args.report:
-        comparing.write_report(args.report, rows, found)
+        bench_report.write_report(args.report, rows, found)
         print(f"report: {args.report}")

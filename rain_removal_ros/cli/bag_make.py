@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
 
     from rain_removal_ros import settings
     from rain_removal_ros.bags.making import Contents, make
-    from rain_removal_ros.data.scenes import RainSettings, SceneSettings
+    from rain_removal_ros.simulation.scenes import RainSettings, SceneSettings
 
     width, height = _size(args.size)
     scene = settings.build(

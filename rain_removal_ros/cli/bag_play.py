@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
     from rain_removal_ros.errors import BagError
 
     try:
-        from rain_removal_ros.ros import player
+        from rain_removal_ros.ros.tools import player
     except ModuleNotFoundError as error:
         raise BagError(
             f"bag-play needs ROS ({error.name} is not here): pip install 'rain_removal_ros[ros]'"

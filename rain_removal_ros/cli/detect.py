@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 from rain_removal_ros.cli._options import add_json
 
 if TYPE_CHECKING:
-    from rain_removal_ros.detection.arms import Arm
-    from rain_removal_ros.detection.document import Facts
-    from rain_removal_ros.detection.findings import Findings
+    from rain_removal_ros.detection.analysis import Findings
+    from rain_removal_ros.detection.candidates import Arm
+    from rain_removal_ros.detection.report import Facts
     from rain_removal_ros.detection.sources import Source
 
 
@@ -116,7 +116,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from rain_removal_ros.detection import detectors, document, findings, harness
+    from rain_removal_ros.detection import analysis, detectors, harness, report
     from rain_removal_ros.errors import DataError
     from rain_removal_ros.manifest import manifest, write_json, write_whole
 
@@ -129,17 +129,17 @@ def run(args: argparse.Namespace) -> None:
     seen = harness.run(source, arms, watching, cache=args.cache or harness.default_cache())
     classes = [name.strip() for name in args.classes.split(",") if name.strip()]
     results = [
-        findings.conclude(seen, each, models, classes=classes, rounds=args.rounds)
+        analysis.conclude(seen, each, models, classes=classes, rounds=args.rounds)
         for each in watching
     ]
     facts = _facts(args, source)
-    print(document.markdown(results, facts), end="")
+    print(report.markdown(results, facts), end="")
     if args.json:
         write_json(args.json, _payload(manifest(), results, facts))
     if args.markdown:
-        write_whole(args.markdown, document.page(args.markdown, results, facts))
+        write_whole(args.markdown, report.page(args.markdown, results, facts))
     if args.html:
-        document.html(results, seen, facts).write(args.html)
+        report.html(results, seen, facts).write(args.html)
 
 
 def _source(args: argparse.Namespace) -> Source:
@@ -184,23 +184,23 @@ def _severities(text: str) -> tuple[float, ...]:
 def _arms(args: argparse.Namespace, source: Source) -> tuple[list[Arm], list[str]]:
     """The arms, and which of them are networks, in the order in which they were named."""
     from rain_removal_ros import checkpoints
-    from rain_removal_ros.detection import arms
+    from rain_removal_ros.detection import candidates
     from rain_removal_ros.settings import EngineSettings
 
     engine = EngineSettings(device=args.device)
     names = args.model or ["auto"]
     if "all" in names:
         names = [path.stem for path in checkpoints.shipped()] or ["auto"]
-    derain = [arms.Derain(name, engine, stages=args.stages) for name in names]
+    derain = [candidates.Derain(name, engine, stages=args.stages) for name in names]
     models = [arm.name for arm in derain]
     _refuse_twins("models", models)
-    every: list[Arm] = [arms.Input()]
+    every: list[Arm] = [candidates.Input()]
     if source.has_clean:
-        every.append(arms.Clean())
-    every.append(arms.SpatialMedian())
+        every.append(candidates.Clean())
+    every.append(candidates.SpatialMedian())
     if source.frame_s is not None:
-        every.append(arms.TemporalMedian())
-    every += [arms.Online(topic) for topic in args.online]
+        every.append(candidates.TemporalMedian())
+    every += [candidates.Online(topic) for topic in args.online]
     return [*every, *derain], models
 
 
@@ -212,7 +212,7 @@ def _refuse_twins(what: str, names: list[str]) -> None:
 
 
 def _facts(args: argparse.Namespace, source: Source) -> Facts:
-    from rain_removal_ros.detection.document import Facts
+    from rain_removal_ros.detection.report import Facts
     from rain_removal_ros.manifest import manifest
 
     groups = len({item.group for item in source.items})

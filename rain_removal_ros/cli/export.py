@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from rain_removal_ros import checkpoints
+    from rain_removal_ros.engines.export import export, write
     from rain_removal_ros.errors import SettingsError
-    from rain_removal_ros.export import export, write
 
     if args.stages < 0:
         raise SettingsError(f"--stages {args.stages}: there are no fewer than 0")

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from rain_removal_ros.cli._options import add_json
 
 if TYPE_CHECKING:
-    from rain_removal_ros.cleaning import Cleaner, Done, Failure, Wishes
+    from rain_removal_ros.media.cleaning import Cleaner, Done, Failure, Wishes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     from tqdm import tqdm
 
-    from rain_removal_ros import cleaning
+    from rain_removal_ros.media import cleaning
 
     wishes = _wishes(args)
     jobs, failures = cleaning.plan(args.inputs, args.output, wishes)
@@ -106,8 +106,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _wishes(args: argparse.Namespace) -> Wishes:
-    from rain_removal_ros.cleaning import Wishes
     from rain_removal_ros.errors import SettingsError
+    from rain_removal_ros.media.cleaning import Wishes
 
     if args.memory_gb < 0 or args.tile < 0:
         raise SettingsError("--memory-gb and --tile are 0, which is automatic, or more")
@@ -116,7 +116,7 @@ def _wishes(args: argparse.Namespace) -> Wishes:
 
 def _cleaner(args: argparse.Namespace, wishes: Wishes) -> Cleaner:
     from rain_removal_ros import settings
-    from rain_removal_ros.cleaning import Cleaner
+    from rain_removal_ros.media.cleaning import Cleaner
     from rain_removal_ros.settings import EngineSettings, NetworkSettings
 
     return Cleaner(

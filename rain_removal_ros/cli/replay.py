@@ -91,13 +91,13 @@ def run(args: argparse.Namespace) -> int:
 def _run_one(args: argparse.Namespace, source: Path) -> None:
     from tqdm import tqdm
 
-    from rain_removal_ros.bags import judging, results
+    from rain_removal_ros.bags import frame_scores, replay_report
     from rain_removal_ros.bags.replaying import replay
     from rain_removal_ros.engines import load
 
     settings = settings_from(args)
     engine = load(settings.network, settings.engine)
-    judge = judging.Judge() if args.report else None
+    judge = frame_scores.Judge() if args.report else None
     with tqdm(disable=None, unit="frame") as bar:
 
         def progress(done: int, total: int) -> None:
@@ -108,18 +108,18 @@ def _run_one(args: argparse.Namespace, source: Path) -> None:
             source, args.output, engine, settings, _wishes(args), observer=judge, progress=progress
         )
     _print(done)
-    payload = results.payload(done, engine, settings, judge)
+    payload = replay_report.payload(done, engine, settings, judge)
     if judge is not None:
-        results.write_report(args.report, payload, judge)
+        replay_report.write_report(args.report, payload, judge)
         print(f"report: {args.report}")
     if args.json:
-        results.write(args.json, payload)
+        replay_report.write(args.json, payload)
 
 
 def _run_many(args: argparse.Namespace, sources: list[Path]) -> int:
     from tqdm import tqdm
 
-    from rain_removal_ros import fleet
+    from rain_removal_ros.bags import fleet
 
     order = fleet.Order(
         settings=settings_from(args), wishes=_wishes(args), judged=args.report is not None

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from rain_removal_ros.allocator import keep_freed_memory
+    from rain_removal_ros.runtime.allocator import keep_freed_memory
 
     keep_freed_memory()
     from rain_removal_ros.training import load_recipe, train

@@ -2,6 +2,6 @@
 be no.
 
 Truth comes from labels (``truth``), detections from ``detectors``, pictures from ``sources`` by
-way of ``arms``; ``harness`` brings them together, ``scoring`` and ``bootstrap`` turn them into
-differences with intervals, ``findings`` into verdicts, and ``document`` into pages.
+way of ``candidates``; ``harness`` brings them together, ``scoring`` and ``bootstrap`` turn them
+into differences with intervals, ``analysis`` into verdicts, and ``report`` into pages.
 """

@@ -21,8 +21,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from rain_removal_ros.detection.arms import CLEAN, Arm
 from rain_removal_ros.detection.boxes import Detections, as_boxes
+from rain_removal_ros.detection.candidates import CLEAN, Arm
 from rain_removal_ros.detection.detectors import Detector
 from rain_removal_ros.detection.sources import Condition, Source
 from rain_removal_ros.errors import DataError

@@ -15,13 +15,14 @@ from typing import Protocol
 
 import numpy as np
 
+from rain_removal_ros import simulation
 from rain_removal_ros.data import pictures, rain
-from rain_removal_ros.data.drive import Drive
 from rain_removal_ros.detection import truth
 from rain_removal_ros.detection.boxes import Truths
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
 from rain_removal_ros.manifest import code_checksum
+from rain_removal_ros.simulation.drive import Drive
 
 __all__ = ["Condition", "Drives", "Falling", "Item", "Photos", "Recorded", "Scene", "Source"]
 
@@ -277,7 +278,7 @@ class Drives:
             for drive in self._drives
             for index in range(frames)
         ]
-        code = code_checksum(Path(rain.__file__).parents[1] / "drive")
+        code = code_checksum(Path(simulation.__file__).parent)
         self.fingerprint = (
             f"drive {sequences} {frames} {width}x{height} {fps} {code[:16]} {falling.fingerprint}"
         )

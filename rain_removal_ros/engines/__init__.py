@@ -81,7 +81,7 @@ def create(network: Network, settings: EngineSettings) -> Engine:
     "auto" is torch: on a CPU no other was faster by more than 7 % in the same precision, bfloat16
     is faster still where the CPU multiplies it, and nothing has to be built.
     """
-    from rain_removal_ros.threads import compute_with
+    from rain_removal_ros.runtime.threads import compute_with
 
     compute_with(settings.threads)  # for pixels, whoever runs the network
     if settings.name in ("auto", "torch"):

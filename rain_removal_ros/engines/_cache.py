@@ -42,7 +42,7 @@ def started(
 
     ``engine`` is its name and version, ``device`` where it runs, with the driver if there is one.
     """
-    from rain_removal_ros.export import export, write
+    from rain_removal_ros.engines.export import export, write
 
     path = folder(settings) / f"{_key(network, stages or network.stages, engine, device)}.onnx"
     try:
@@ -90,7 +90,7 @@ def folder(settings: EngineSettings) -> Path:
 
 def _key(network: Network, stages: int, engine: str, device: str) -> str:
     from rain_removal_ros import checkpoints
-    from rain_removal_ros.export import FORMAT
+    from rain_removal_ros.engines.export import FORMAT
 
     parts = (
         checkpoints.checksum(network),

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rain_removal_ros import native
 from rain_removal_ros.frames import Image
+from rain_removal_ros.runtime import native
 
 
 def as_planes(image: Image, *, stride: int) -> NDArray[np.float32]:

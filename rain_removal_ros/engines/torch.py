@@ -19,8 +19,8 @@ from torch import Tensor
 
 from rain_removal_ros.engines import Cleaned
 from rain_removal_ros.engines._compiled import CompiledNetwork
+from rain_removal_ros.engines._gpu_transfers import Traffic
 from rain_removal_ros.engines._pixels import as_map, as_picture, extend_edges, fill, padded
-from rain_removal_ros.engines._traffic import Traffic
 from rain_removal_ros.errors import EngineError
 from rain_removal_ros.frames import Image
 from rain_removal_ros.networks._base import Network, Output, State

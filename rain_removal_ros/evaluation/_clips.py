@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rain_removal_ros.data import clips
-from rain_removal_ros.data.drive import Drive
 from rain_removal_ros.data.rain import render_frames, sample
-from rain_removal_ros.data.scenes import sight
 from rain_removal_ros.errors import DataError, EngineError
 from rain_removal_ros.evaluation._models import Runner
 from rain_removal_ros.evaluation._pictures import Advance, reduced_for, set_name
 from rain_removal_ros.frames import Image
 from rain_removal_ros.metrics import Correspondence, Plane, flicker, luma, psnr, ssim
+from rain_removal_ros.simulation.drive import Drive
+from rain_removal_ros.simulation.scenes import sight
 
 _SEVERITY = (0.3, 1.0)
 """Never dry: without rain there is nothing to gain."""

@@ -12,9 +12,9 @@ from rain_removal_ros import checkpoints, engines, networks
 from rain_removal_ros.engines import Cleaned, Engine
 from rain_removal_ros.errors import CheckpointError, SettingsError
 from rain_removal_ros.frames import Image
+from rain_removal_ros.media.tiling import Needs, TiledEngine, memory_left
 from rain_removal_ros.networks._base import Network, Output
 from rain_removal_ros.settings import EngineSettings
-from rain_removal_ros.tiling import Needs, TiledEngine, memory_left
 
 _COMMON = {
     "cropping": "none: networks see pictures padded by repeated edges, and whole pictures score; "

@@ -1,4 +1,4 @@
-"""Passes over whole planes and features in C: what ``_planes``, ``_features`` and ``_motion`` do
+"""Passes over whole planes and features in C: what ``_ops``, ``_features`` and ``_motion`` do
 in torch. For inference on a CPU; their functions ask ``serves`` or ``serves_features`` before.
 """
 
@@ -7,8 +7,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rain_removal_ros import native
-from rain_removal_ros.native import agree, call
+from rain_removal_ros.runtime import native
+from rain_removal_ros.runtime.native import agree, call
 
 _FOLD, _COARSE = 4, 8  # as in planes.c
 

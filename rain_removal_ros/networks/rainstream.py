@@ -26,7 +26,7 @@ from rain_removal_ros.networks import _motion as motion
 from rain_removal_ros.networks._base import Facts, Output, State
 from rain_removal_ros.networks._features import raised, recalled, renewed
 from rain_removal_ros.networks._layers import activated, added
-from rain_removal_ros.networks._planes import FOLD, composed, entered
+from rain_removal_ros.networks._ops import FOLD, composed, entered
 
 _MOST_GAIN = 3.0  # as a logarithm: beyond it, an untrained network runs away
 

@@ -15,8 +15,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from rain_removal_ros.allocator import keep_freed_memory
 from rain_removal_ros.errors import RainRemovalError, SettingsError
+from rain_removal_ros.runtime.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
     from rclpy.context import Context

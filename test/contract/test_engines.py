@@ -20,8 +20,8 @@ from rain_removal_ros import checkpoints, engines, networks
 from rain_removal_ros.engines import Engine, _cache
 from rain_removal_ros.engines import torch as torch_engine
 from rain_removal_ros.engines._graph import Description
+from rain_removal_ros.engines.export import export
 from rain_removal_ros.errors import CheckpointError, EngineError
-from rain_removal_ros.export import export
 from rain_removal_ros.frames import Frame, Image
 from rain_removal_ros.networks._base import Network
 from rain_removal_ros.settings import EngineSettings, NetworkSettings, StreamSettings

@@ -14,7 +14,7 @@ from ros.desk import Desk, Faulty, Inbox, message, picture, until
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
-from rain_removal_ros.ros.diagnostics import NetworkState, network_status
+from rain_removal_ros.ros.node.diagnostics import NetworkState, network_status
 
 LARGE_CAMERA = """
 import time

@@ -19,10 +19,11 @@ from rcl_interfaces.srv import (
 from rclpy.parameter import Parameter
 from ros.desk import Desk, Faulty, message, picture, pixels, until
 
-from rain_removal_ros import checkpoints, export, networks, settings, stream
+from rain_removal_ros import checkpoints, networks, settings, stream
+from rain_removal_ros.engines import export
 from rain_removal_ros.errors import SettingsError
+from rain_removal_ros.runtime.threads import usual_threads
 from rain_removal_ros.settings import Settings
-from rain_removal_ros.threads import usual_threads
 
 EXACT = {"engine.precision": "float32", "engine.threads": 1}
 IDLE = {"node.autostart": False}

@@ -22,7 +22,7 @@ from std_srvs.srv import SetBool
 
 from rain_removal_ros import cli, codec
 from rain_removal_ros.errors import BagError
-from rain_removal_ros.ros.player import Player, PlayOptions
+from rain_removal_ros.ros.tools.player import Player, PlayOptions
 
 
 @pytest.fixture

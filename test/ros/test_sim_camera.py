@@ -14,10 +14,10 @@ from ros.desk import ROOT, Desk, Inbox, picture, pixels, until
 from sensor_msgs.msg import CameraInfo, Image
 
 from rain_removal_ros.codec import stamp_ns
-from rain_removal_ros.data.drive import Drive
 from rain_removal_ros.errors import RainRemovalError
-from rain_removal_ros.ros.simulator import Pace, SimCameraSettings
+from rain_removal_ros.ros.tools.simulator import Pace, SimCameraSettings
 from rain_removal_ros.settings import reference
+from rain_removal_ros.simulation.drive import Drive
 
 PATIENCE_S = 300.0
 """On a busy machine the camera takes long to start."""
@@ -26,7 +26,7 @@ QUICK = (*SIZE, "-p", "scene.fps:=10.0", "-p", "loop_s:=0.5")
 
 
 def camera(desk: Desk, *arguments: str) -> Any:
-    return desk.process(*arguments, module="rain_removal_ros.ros.sim_camera")
+    return desk.process(*arguments, module="rain_removal_ros.ros.tools.sim_camera")
 
 
 def by_stamp(inbox: Inbox) -> dict[int, Any]:

@@ -13,7 +13,7 @@ import pytest
 FILL = """
 import resource, sys, threading
 import numpy as np
-from rain_removal_ros.allocator import keep_freed_memory
+from rain_removal_ros.runtime.allocator import keep_freed_memory
 
 def fill():
     for _ in range(3):

@@ -23,11 +23,11 @@ from rosbags.typesys import Stores, get_typestore
 
 from rain_removal_ros import codec, engines, networks
 from rain_removal_ros.bags import create, find_recordings, open_recording
-from rain_removal_ros.bags.benching import attempts
-from rain_removal_ros.bags.judging import Judge
+from rain_removal_ros.bags.frame_scores import Judge
 from rain_removal_ros.bags.messages import Channel, decoded
+from rain_removal_ros.bags.node_bench import attempts
+from rain_removal_ros.bags.replay_report import verdict
 from rain_removal_ros.bags.replaying import Replayed, Wishes, replay
-from rain_removal_ros.bags.results import verdict
 from rain_removal_ros.bags.salvage import SalvagedMcap
 from rain_removal_ros.engines import Cleaned, Engine
 from rain_removal_ros.errors import BagError
@@ -772,7 +772,7 @@ def test_a_recording_of_20000_frames_stays_below_a_gibibyte(tmp_path: Path) -> N
     script = (
         "import resource, sys; from pathlib import Path\n"
         "from rain_removal_ros import engines, networks\n"
-        "from rain_removal_ros.bags.judging import Judge\n"
+        "from rain_removal_ros.bags.frame_scores import Judge\n"
         "from rain_removal_ros.bags.replaying import replay\n"
         "from rain_removal_ros.settings import EngineSettings, Settings\n"
         "network = networks.create('rainstream', channels=8, blocks=1)\n"

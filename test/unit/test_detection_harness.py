@@ -12,12 +12,13 @@ import pytest
 
 pytest.importorskip("pycocotools")
 
-from rain_removal_ros import native
 from rain_removal_ros.bags import create, making, open_recording
 from rain_removal_ros.bags.messages import IMAGE, standard
-from rain_removal_ros.data.scenes import RainSettings, SceneSettings
-from rain_removal_ros.detection import arms, sources
-from rain_removal_ros.detection.arms import (
+from rain_removal_ros.detection import candidates, sources
+from rain_removal_ros.detection.analysis import Findings, conclude, gated, late
+from rain_removal_ros.detection.bootstrap import HELPS, HURTS
+from rain_removal_ros.detection.boxes import Detections, as_boxes
+from rain_removal_ros.detection.candidates import (
     CLEAN,
     INPUT,
     Clean,
@@ -26,15 +27,14 @@ from rain_removal_ros.detection.arms import (
     SpatialMedian,
     TemporalMedian,
 )
-from rain_removal_ros.detection.bootstrap import HELPS, HURTS
-from rain_removal_ros.detection.boxes import Detections, as_boxes
-from rain_removal_ros.detection.findings import Findings, conclude, gated, late
 from rain_removal_ros.detection.harness import Run, run
 from rain_removal_ros.detection.recordings import Bag
 from rain_removal_ros.detection.sources import Drives, Falling, Photos, Recorded, Scene
 from rain_removal_ros.errors import BagError, DataError
 from rain_removal_ros.frames import Image
+from rain_removal_ros.runtime import native
 from rain_removal_ros.settings import EngineSettings
+from rain_removal_ros.simulation.scenes import RainSettings, SceneSettings
 
 PICTURES = 8
 
@@ -363,6 +363,6 @@ def test_what_was_seen_is_of_no_use_once_the_library_in_c_is_another(
         looked_at.extend(folders)
         return "0" * 64
 
-    monkeypatch.setattr(arms, "code_checksum", code_checksum)
-    arms.Derain("prenet", EngineSettings(device="cpu"))
+    monkeypatch.setattr(candidates, "code_checksum", code_checksum)
+    candidates.Derain("prenet", EngineSettings(device="cpu"))
     assert Path(native.__file__).parent in looked_at

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rain_removal_ros.data.drive import SKY_M, Drive, DriveFrame
 from rain_removal_ros.errors import DataError
+from rain_removal_ros.simulation.drive import SKY_M, Drive, DriveFrame
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,7 @@ def test_there_is_nothing_before_the_first_frame(drive: Drive) -> None:
 def test_it_needs_neither_torch_nor_ros() -> None:
     program = (
         "import sys; sys.modules.update(torch=None, rclpy=None)\n"
-        "from rain_removal_ros.data.drive import Drive\n"
+        "from rain_removal_ros.simulation.drive import Drive\n"
         "Drive(0, 64, 48).frame(0)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import recordings
 
-from rain_removal_ros import checkpoints, fleet, networks, settings
+from rain_removal_ros import checkpoints, networks, settings
+from rain_removal_ros.bags import fleet
 from rain_removal_ros.bags.replaying import Wishes
 from rain_removal_ros.errors import BagError
 from rain_removal_ros.settings import Settings

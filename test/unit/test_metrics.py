@@ -13,7 +13,7 @@ from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from rain_removal_ros import losses, metrics
-from rain_removal_ros.data.drive import Drive
+from rain_removal_ros.simulation.drive import Drive
 
 Image = NDArray[np.uint8]
 

@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rain_removal_ros import native
 from rain_removal_ros.engines import _pixels as pixels
 from rain_removal_ros.networks import _features as features
 from rain_removal_ros.networks import _motion as motion
 from rain_removal_ros.networks import _native as inference
-from rain_removal_ros.networks import _planes as planes
+from rain_removal_ros.networks import _ops as planes
+from rain_removal_ros.runtime import native
 
 # One camera and several, wide, high, and the least there is.
 SIZES = [(1, 96, 160), (2, 48, 32), (1, 16, 16), (1, 1088, 16)]

@@ -14,7 +14,7 @@ import pytest
 
 from rain_removal_ros import engines, networks
 from rain_removal_ros.engines import Cleaned
-from rain_removal_ros.export import export
+from rain_removal_ros.engines.export import export
 from rain_removal_ros.metrics import psnr
 from rain_removal_ros.settings import EngineSettings
 

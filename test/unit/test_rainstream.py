@@ -11,7 +11,7 @@ from torch import Tensor
 from rain_removal_ros import engines
 from rain_removal_ros.data import rain
 from rain_removal_ros.networks import _motion as motion
-from rain_removal_ros.networks import _planes, rainstream
+from rain_removal_ros.networks import _ops, rainstream
 from rain_removal_ros.settings import EngineSettings, NetworkSettings
 
 
@@ -106,7 +106,7 @@ def test_what_has_moved_on_leaves_no_ghost() -> None:
     wall = torch.full((1, 3, 32, 32), 0.8)
     past = wall.clone()
     past[..., 10:14] = 0.1
-    assert _planes._plausible(past, wall).equal(wall)
+    assert _ops._plausible(past, wall).equal(wall)
 
 
 def test_a_clip_in_bfloat16_is_as_in_float32() -> None:

@@ -20,12 +20,12 @@ from rain_removal_ros import checkpoints, engines, networks
 from rain_removal_ros.engines import Engine
 from rain_removal_ros.errors import EngineError
 from rain_removal_ros.frames import Frame, Image
+from rain_removal_ros.media.tiling import Needs, TiledEngine, memory_left, spans
 from rain_removal_ros.networks import _base
 from rain_removal_ros.networks._base import Facts, Output, State
 from rain_removal_ros.networks._cost import peak_bytes
 from rain_removal_ros.settings import EngineSettings
 from rain_removal_ros.stream import Stream
-from rain_removal_ros.tiling import Needs, TiledEngine, memory_left, spans
 
 SMALL = {"channels": 8, "stages": 2, "blocks": 2, "units": 2}
 GLOBAL = {

@@ -27,7 +27,7 @@ class Live:
             raise DataError(f"a running detector is ros:IMAGES=DETECTIONS, not ros:{topics}")
         try:
             kind = importlib.import_module("vision_msgs.msg").Detection2DArray
-            from rain_removal_ros.ros.inquiry import Inquiry
+            from rain_removal_ros.ros.tools.request_response import Inquiry
         except ImportError as error:
             raise DataError(
                 f"a running detector needs ROS 2 and vision_msgs: {error.name} is not installed"

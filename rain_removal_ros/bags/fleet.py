@@ -1,0 +1,326 @@
+"""Cleans many recordings: on processes of this machine, or on the machines of a Ray cluster.
+
+A recording is one piece of work. Each has a process of its own, so that one that fails, or takes
+its process down with it, is named, and the others are done. What is finished is noted beside the
+result, so the same call continues what was interrupted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rain_removal_ros.errors import BagError, RainRemovalError
+from rain_removal_ros.manifest import manifest, write_json
+from rain_removal_ros.settings import Settings, build, flatten
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+    from rain_removal_ros.bags.replaying import Wishes
+
+__all__ = ["Done", "Order", "run", "write"]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is done with every recording."""
+
+    settings: Settings
+    wishes: Wishes
+    judged: bool = False
+    """Whether each gets a report, which takes longer."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One recording, as it is sent to where it is worked on."""
+
+    name: str
+    source: str
+    target: str
+    settings: dict[str, Any]
+    wishes: dict[str, Any]
+    judged: bool
+
+    @property
+    def note(self) -> Path:
+        """Where the result is written once all is done."""
+        return Path(f"{self.target}.json")
+
+    @property
+    def begun(self) -> Path:
+        """There while the work has begun and is not done."""
+        return Path(self.target).with_name(f".{self.name}.begun")
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs when the same call would give another result."""
+        files = [Path(self.source), *sorted(Path(self.source).glob("*"))]
+        facts = [(path.name, (s := path.stat()).st_size, s.st_mtime_ns) for path in files]
+        wishes = {key: value for key, value in self.wishes.items() if key != "force"}
+        said = json.dumps([facts[1:] or facts, self.settings, wishes, self.judged], default=str)
+        return hashlib.sha256(said.encode()).hexdigest()
+
+
+@dataclass
+class Done:
+    """What became of all recordings."""
+
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    before: list[str] = field(default_factory=list)
+    """Those that an earlier call had finished."""
+
+    def summary(self) -> str:
+        """In a line."""
+        frames = sum(result["frames"] for result in self.results.values())
+        said = [f"{len(self.results)} recordings cleaned, {frames} frames"]
+        said += [f"{len(self.before)} of them before"] if self.before else []
+        said += [f"{len(self.failures)} failed"] if self.failures else []
+        return ", ".join(said)
+
+
+def run(
+    sources: Sequence[Path],
+    out: Path,
+    order: Order,
+    *,
+    jobs: int = 1,
+    ray: str | None = None,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> Done:
+    """Clean every recording into the folder ``out``; ``ray`` is a cluster's address, or "local"."""
+    if jobs < 1:
+        raise BagError(f"at least 1 recording at a time, not {jobs}")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BagError(f"cannot write to {out}: {error.strerror}") from error
+    works = _works(sources, out, order, jobs)
+    done = Done()
+    open_works = []
+    for work in works:
+        if (known := _finished(work)) is not None:
+            done.results[work.name] = known
+            done.before.append(work.name)
+        else:
+            open_works.append(work)
+    outcomes = _on_ray(open_works, ray) if ray else _on_processes(open_works, jobs)
+    for count, (work, outcome) in enumerate(outcomes, 1):
+        if "failure" in outcome:
+            done.failures[work.name] = outcome["failure"]
+        else:
+            done.results[work.name] = outcome
+        progress(len(done.before) + count, len(works))
+    return done
+
+
+def write(done: Done, *, report: Path | None, json: Path | None) -> None:
+    """The summary over all recordings, for people and for programs."""
+    if json is not None:
+        write_json(
+            json,
+            {
+                "manifest": manifest(),
+                "recordings": done.results,
+                "failures": done.failures,
+                "before": done.before,
+            },
+        )
+    if report is not None:
+        _write_page(done, report)
+
+
+def _works(sources: Sequence[Path], out: Path, order: Order, jobs: int) -> list[Work]:
+    settings = flatten(order.settings)
+    if not settings["engine.threads"] and jobs > 1:
+        settings["engine.threads"] = max(1, (os.cpu_count() or 1) // jobs)
+    wishes = dataclasses.asdict(order.wishes)
+    named: dict[str, Path] = {}
+    for source in sources:
+        name = _name(source)
+        if name in named:
+            name = f"{_name(source.absolute().parent)}-{name}"
+        if name in named:
+            raise BagError(f"{named[name]} and {source} would both be called {name}")
+        named[name] = source
+    return [
+        Work(
+            name, str(source.absolute()), str((out / name).absolute()),
+            settings, wishes, order.judged,
+        )
+        for name, source in named.items()
+    ]  # fmt: skip
+
+
+def _name(path: Path) -> str:
+    """A recording's name without the endings of its kind."""
+    name = path.name
+    for suffix in (".zstd", ".mcap", ".db3", ".bag"):
+        name = name.removesuffix(suffix)
+    return name
+
+
+def _finished(work: Work) -> dict[str, Any] | None:
+    """The noted result, if it is that of this very work."""
+    try:
+        noted: dict[str, Any] = json.loads(work.note.read_text(encoding="utf-8"))
+        same = noted["fingerprint"] == work.fingerprint and Path(work.target).exists()
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return _short(noted) if same else None
+
+
+def _do(work: Work) -> dict[str, Any]:
+    """All that is done with one recording; runs where the work was sent to."""
+    from rain_removal_ros.runtime.allocator import keep_freed_memory
+
+    keep_freed_memory()
+    from rain_removal_ros.bags import replay_report
+    from rain_removal_ros.bags.frame_scores import Judge
+    from rain_removal_ros.bags.replaying import Wishes, replay
+    from rain_removal_ros.engines import load
+
+    try:
+        # What an interrupted call left under this name is not the user's.
+        own = work.begun.exists()
+        work.begun.touch()
+        settings = build(Settings, work.settings)
+        wishes = {**work.wishes, "force": work.wishes["force"] or own or work.note.exists()}
+        engine = load(settings.network, settings.engine)
+        judge = Judge() if work.judged else None
+        target = Path(work.target)
+        done = replay(Path(work.source), target, engine, settings, Wishes(**wishes), observer=judge)
+        payload = replay_report.payload(done, engine, settings, judge)
+        if judge is not None:
+            replay_report.write_report(Path(f"{work.target}.html"), payload, judge)
+        replay_report.write(work.note, {"fingerprint": work.fingerprint, **payload})
+        work.begun.unlink(missing_ok=True)
+    except RainRemovalError as error:
+        work.begun.unlink(missing_ok=True)
+        return {"failure": " ".join(str(error).split())}
+    except Exception as error:  # noqa: BLE001 - one recording must not end the others
+        return {"failure": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+    return _short(payload)
+
+
+def _short(payload: dict[str, Any]) -> dict[str, Any]:
+    """What of a result the summary needs."""
+    names = ("source", "output", "frames", "seconds", "network_seconds", "losses", "scores")
+    return {name: payload[name] for name in names if name in payload}
+
+
+# --- On this machine -----------------------------------------------------------------------------
+
+
+def _on_processes(works: Sequence[Work], jobs: int) -> Iterator[tuple[Work, dict[str, Any]]]:
+    with ThreadPoolExecutor(jobs, "recording") as pool:
+        waiting = {pool.submit(_in_process, work): work for work in works}
+        try:
+            for future in as_completed(waiting):
+                yield waiting[future], future.result()
+        except BaseException:
+            for future in waiting:
+                future.cancel()
+            raise
+
+
+def _in_process(work: Work) -> dict[str, Any]:
+    """The result of one recording, from a process that may die of it."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(work, there), daemon=True)
+    process.start()
+    there.close()
+    try:
+        outcome: dict[str, Any] = here.recv()
+    except EOFError:
+        process.join()
+        outcome = {"failure": f"its process ended with code {process.exitcode}"}
+    process.join()
+    return outcome
+
+
+def _answer(work: Work, there: Connection) -> None:
+    there.send(_do(work))
+
+
+# --- On a cluster --------------------------------------------------------------------------------
+
+
+def _on_ray(works: Sequence[Work], address: str) -> Iterator[tuple[Work, dict[str, Any]]]:
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise BagError("--ray needs Ray: pip install 'rain_removal_ros[ray]'") from error
+    started = not ray.is_initialized()
+    if started:
+        try:
+            _check_reachable(address)
+            ray.init(
+                address=None if address == "local" else address,
+                log_to_driver=False,
+                include_dashboard=False if address == "local" else None,
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise BagError(f"no Ray cluster at {address}: {error}") from error
+    try:
+        task = ray.remote(max_retries=1)(_do)
+        waiting = {task.remote(work): work for work in works}
+        while waiting:
+            (ready, *_), _ = ray.wait(list(waiting))
+            work = waiting.pop(ready)
+            try:
+                yield work, ray.get(ready)
+            except ray.exceptions.RayError as error:
+                yield work, {"failure": str(error).strip().splitlines()[-1]}
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Say at once that nobody answers at HOST:PORT; Ray itself would go on trying."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=5.0).close()
+
+
+# --- Summary -------------------------------------------------------------------------------------
+
+
+def _write_page(done: Done, path: Path) -> None:
+    from rain_removal_ros.bags.replay_report import verdict
+    from rain_removal_ros.report import Html, Page, facts, table, text
+
+    page = Page("Recordings cleaned", done.summary() + ".")
+    rows = []
+    for name, result in sorted(done.results.items()):
+        link = os.path.relpath(f"{result['output']}.html", path.parent)
+        for topic, figures in result.get("scores", {}).items():
+            rows.append(
+                [
+                    Html(f'<a href="{text(link)}">{text(name)}</a>'),
+                    topic,
+                    figures["frames"],
+                    verdict(figures),
+                    f"{figures['network_ms_median']:.1f} ms",
+                    "; ".join(result["losses"]),
+                ]
+            )
+    head = ["recording", "topic", "frames", "verdict", "network", "lost"]
+    page.section("Results", table(head, rows))
+    if done.failures:
+        page.section("Failed", facts(done.failures))
+    page.section("Machine and versions", facts(manifest()))
+    page.write(path)

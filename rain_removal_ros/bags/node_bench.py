@@ -1,0 +1,422 @@
+"""Measures the live node on a recording, and several settings of it against each other.
+
+Player, node and recorder are processes of their own and talk over DDS, at the recording's own rate:
+what is measured is what a robot would get. The frames that came through are then judged like those
+of a replay, so that a fast poor setting and a slow good one stand in one table.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, Queue
+from typing import Any
+
+import numpy as np
+
+from rain_removal_ros import codec
+from rain_removal_ros.bags.frame_scores import Judge
+from rain_removal_ros.bags.messages import Channel, Message, decoded
+from rain_removal_ros.bags.reading import Recording, open_recording
+from rain_removal_ros.bags.topics import CameraTopics, camera_topics
+from rain_removal_ros.errors import BagError, FrameError
+from rain_removal_ros.frames import Frame
+from rain_removal_ros.settings import Settings, flatten, replace
+
+_READY_S = 120.0
+_DRAIN_S = 15.0
+"""How long the node may take, after the last frame was sent, to give account of all."""
+_DIAGNOSTICS = "/diagnostics"
+_CLEAN = "/bench/image_derained"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One setting to be measured."""
+
+    name: str
+    settings: Settings
+
+
+def attempts(base: Settings, wanted: Sequence[str]) -> list[Attempt]:
+    """Settings by ``NAME:key=value,key=value``; without any, the base alone."""
+    import yaml
+
+    found = []
+    for text in wanted:
+        name, _, rest = text.partition(":")
+        changes = {}
+        for pair in filter(None, rest.split(",")):
+            key, equals, value = pair.partition("=")
+            if not equals:
+                raise BagError(f"--try is NAME:setting=value,setting=value, not {text!r}")
+            changes[key.strip()] = yaml.safe_load(value) if value.strip() else ""
+        found.append(Attempt(name, replace(base, changes)))
+    names = [attempt.name for attempt in found]
+    if len(set(names)) < len(names):
+        raise BagError("--try names a setting twice")
+    return found or [Attempt("as set", base)]
+
+
+def online(
+    source: Path, attempt: Attempt, *, topic: str = "", reference: str = "", rate: float = 1.0
+) -> dict[str, Any]:
+    """Play a recording to the node as ``attempt`` sets it, and measure; see ``measure``."""
+    _check_weights(attempt.settings)
+    with open_recording(source) as recording:
+        cameras = camera_topics(
+            recording, topics=[topic] if topic else [], reference=reference, ending="bench"
+        )
+        if len(cameras) > 1:
+            raise BagError(
+                f"{source} has several cameras; choose one with --topic: "
+                + ", ".join(camera.image.topic for camera in cameras)
+            )
+        with tempfile.TemporaryDirectory(prefix="rain-removal-bench-") as folder:
+            run = _Run(source.absolute(), cameras[0], attempt, Path(folder), rate)
+            seen = run.run()
+            return measure(recording, cameras[0], attempt, seen)
+
+
+@dataclass
+class Seen:
+    """What is left of a run."""
+
+    stamps: dict[int, int]
+    """The recording's stamp of each frame, by that under which it was played."""
+    recorded: Path
+    seconds: float
+    cpu_percent: float
+    memory_mib: float
+
+
+class _Run:
+    """The three processes."""
+
+    def __init__(
+        self, source: Path, camera: CameraTopics, attempt: Attempt, folder: Path, rate: float
+    ) -> None:
+        self._source = source
+        self._camera = camera
+        self._attempt = attempt
+        self._folder = folder
+        self._rate = rate
+        self._logs: dict[int, Path] = {}
+        self._environment = {**os.environ, **_middleware(), "PYTHONUNBUFFERED": "1"}
+
+    def run(self) -> Seen:
+        recorded, schedule = self._folder / "recorded", self._folder / "schedule.json"
+        topic = self._camera.image.topic
+        with self._process(*self._node()) as node, self._process(
+            "-m", "rain_removal_ros.ros.tools.recorder", "-o", str(recorded),
+            f"{_CLEAN}=sensor_msgs/msg/Image",
+        ) as recorder:  # fmt: skip
+            heard = _lines(recorder)
+            self._await_ready(heard, node, recorder)
+            with self._process(
+                "-m", "rain_removal_ros", "bag-play", str(self._source), "--restamp",
+                "--rate", str(self._rate), "--topics", topic, "--wait-for", topic,
+                "--warm-up", _CLEAN, "--schedule", str(schedule),
+            ) as player:  # fmt: skip
+                assert player.stdout
+                player.stdout.readline()  # it says that it begins, or it ends
+                began, cpu = time.monotonic(), _cpu_seconds(node.pid)
+                self._await_end(player, node)
+            seconds = time.monotonic() - began
+            cpu = _cpu_seconds(node.pid) - cpu
+            _await_settled(heard)
+            memory = _peak_mib(node.pid)
+            _end(recorder)
+        pairs = json.loads(schedule.read_text())["stamps"]
+        stamps = {new: old for old, new in pairs}
+        return Seen(stamps, recorded, seconds, 100 * cpu / seconds, memory)
+
+    def _node(self) -> list[str]:
+        topic = self._camera.image.topic
+        compressed = topic.endswith("/compressed")
+        base = topic.removesuffix("/compressed")
+        remaps = [f"image:={base}", f"image_derained:={_CLEAN}"]
+        changes = _changed(self._attempt.settings)
+        changes["node.diagnostics_s"] = 0.2
+        changes["input.transport"] = "compressed" if compressed else "raw"
+        parameters = [f"{name}:={json.dumps(value)}" for name, value in changes.items()]
+        flags = [word for rule in remaps for word in ("-r", rule)]
+        flags += [word for rule in parameters for word in ("-p", rule)]
+        return ["-m", "rain_removal_ros.ros.node", "--ros-args", "--log-level", "warn", *flags]
+
+    @contextmanager
+    def _process(self, *command: str) -> Iterator[subprocess.Popen[str]]:
+        """A process that is gone afterwards; what it says on stderr is kept for errors."""
+        log = self._folder / f"{command[1]}-{len(list(self._folder.iterdir()))}.log"
+        with log.open("w") as errors:
+            process = subprocess.Popen(
+                [sys.executable, *command],
+                env=self._environment,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+            self._logs[process.pid] = log
+            try:
+                yield process
+            finally:
+                _end(process)
+
+    def _await_ready(
+        self, heard: Queue[str], node: subprocess.Popen[str], recorder: subprocess.Popen[str]
+    ) -> None:
+        """Wait until the recorder hears of a loaded network."""
+        deadline = time.monotonic() + _READY_S
+        while not _hear(heard, "ready", 0.1):
+            for process, name in ((node, "the node"), (recorder, "the recorder")):
+                if process.poll() is not None:
+                    raise BagError(f"{name} ended at once: {self._last_line(process)}")
+            if time.monotonic() > deadline:
+                raise BagError(
+                    f"the node has no network after {_READY_S:g} s: {self._last_line(node)}"
+                )
+
+    def _await_end(self, player: subprocess.Popen[str], node: subprocess.Popen[str]) -> None:
+        while player.poll() is None:
+            if node.poll() is not None:
+                raise BagError(f"the node ended on the way: {self._last_line(node)}")
+            try:
+                player.wait(0.2)
+            except subprocess.TimeoutExpired:
+                continue
+        if player.returncode:
+            raise BagError(f"the player failed: {self._last_line(player)}")
+
+    def _last_line(self, process: subprocess.Popen[str]) -> str:
+        lines = self._logs[process.pid].read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else f"it said nothing; exit code {process.returncode}"
+
+
+def measure(
+    recording: Recording, camera: CameraTopics, attempt: Attempt, seen: Seen
+) -> dict[str, Any]:
+    """The figures of a run: latency, drops by reason, rate, load, and quality."""
+    latencies: list[float] = []
+    arrivals: list[int] = []
+    judge = Judge()
+    with open_recording(seen.recorded) as recorded:
+        frames = _frames(recorded, seen.stamps, latencies, arrivals)
+        _judge(recording, camera, frames, judge)
+        counts = _counts(recorded, min(seen.stamps, default=0))
+    if not latencies:
+        raise BagError(
+            f"{attempt.name}: no frame came through; {counts or 'no diagnostics either'}"
+        )
+    sent = len(seen.stamps)
+    dropped = counts["dropped"]
+    ways = {
+        "lost on the way to the node": sent - counts["all"].get("received", 0),
+        "lost on the way back": counts["all"].get("published", 0) - len(latencies),
+    }
+    dropped.update({way: count for way, count in ways.items() if count > 0})
+    span = (max(arrivals) - min(arrivals)) / 1e9
+    row: dict[str, Any] = {
+        "name": attempt.name,
+        "settings": flatten(attempt.settings),
+        "sent": sent,
+        "received": len(latencies),
+        "lost": 1 - len(latencies) / max(1, sent),
+        "rate_hz": (len(arrivals) - 1) / span if span > 0 else 0.0,
+        "cpu_percent": seen.cpu_percent,
+        "memory_mib": seen.memory_mib,
+        **counts,
+    }
+    for name, share in (("median", 50), ("p95", 95), ("p99", 99), ("max", 100)):
+        row[f"latency_ms_{name}"] = float(np.percentile(latencies, share))
+    (figures,) = judge.summary().values()
+    row["quality"] = {k: v for k, v in figures.items() if not k.startswith("network_ms")}
+    return row
+
+
+def _frames(
+    recorded: Recording, stamps: Mapping[int, int], latencies: list[float], arrivals: list[int]
+) -> Iterator[Frame]:
+    """The clean frames that came through, under the stamps of the recording."""
+    wanted = [channel for channel in recorded.channels if channel.topic == _CLEAN]
+    for message in recorded.messages(wanted):
+        frame = codec.decode(decoded(message.channel, message.data))
+        if (original := stamps.get(frame.stamp_ns)) is None:
+            continue  # of the warm-up
+        latencies.append((message.stamp_ns - frame.stamp_ns) / 1e6)
+        arrivals.append(message.stamp_ns)
+        yield Frame(frame.image, original, frame.frame_id)
+
+
+def _judge(
+    recording: Recording, camera: CameraTopics, clean: Iterator[Frame], judge: Judge
+) -> None:
+    """Bring together what came in, what came out, and what was true."""
+    wanted = [camera.image, *([camera.reference] if camera.reference else [])]
+    waiting = next(clean, None)
+    for message in recording.messages(wanted):
+        frame = _decoded(message)
+        if frame is None:
+            continue
+        if message.channel == camera.reference:
+            judge.note_truth(camera.image.topic, frame)
+        elif waiting is not None and frame.stamp_ns == waiting.stamp_ns:
+            judge.note(
+                camera.image.topic, frame, waiting.image, compared=camera.reference is not None
+            )
+            waiting = next(clean, None)
+    for _ in clean:
+        pass  # so that all are counted
+
+
+def _decoded(message: Message) -> Frame | None:
+    try:
+        return codec.decode(decoded(message.channel, message.data))
+    except FrameError:
+        return None
+
+
+# --- Diagnostics ---------------------------------------------------------------------------------
+
+
+def diagnosis(channel: Channel, data: bytes | memoryview) -> dict[str, str]:
+    """All values in a message on /diagnostics, by their keys."""
+    found = decoded(channel, data)
+    return {pair.key: pair.value for status in found.status for pair in status.values}
+
+
+def _counts(recorded: Recording, start_ns: int) -> dict[str, dict[str, int]]:
+    """What the node counted from the first frame on."""
+    before: dict[str, str] = {}
+    after: dict[str, str] = {}
+    wanted = [channel for channel in recorded.channels if channel.topic == _DIAGNOSTICS]
+    for message in recorded.messages(wanted):
+        after = diagnosis(message.channel, message.data)
+        if message.stamp_ns < start_ns:
+            before = after
+    counts: dict[str, dict[str, int]] = {
+        "all": {}, "dropped": {}, "passed": {}, "faults": {}, "resets": {},
+    }  # fmt: skip
+    for key, value in after.items():
+        kind, colon, reason = key.partition(": ")
+        kind, reason = (kind, reason) if colon else ("all", key)
+        if kind in counts and value.isdigit():
+            count = int(value) - int(before.get(key, "0"))
+            if count > 0:
+                counts[kind][reason] = count
+    return counts
+
+
+# --- Processes -----------------------------------------------------------------------------------
+
+
+def _check_weights(settings: Settings) -> None:
+    """Say at once what the node would go on trying."""
+    from rain_removal_ros import checkpoints
+
+    checkpoints.choose(settings.network)
+
+
+def _changed(settings: Settings) -> dict[str, Any]:
+    """What differs from the defaults; files by their whole path, as the node starts elsewhere."""
+    defaults = flatten(Settings())
+    changes = {k: v for k, v in flatten(settings).items() if v != defaults[k]}
+    weights = changes.get("network.weights", "")
+    if weights and Path(weights).is_file():
+        changes["network.weights"] = str(Path(weights).absolute())
+    return changes
+
+
+def _middleware() -> dict[str, str]:
+    """A corner of the ROS graph to itself, and room for large images."""
+    environment = {
+        "ROS_DOMAIN_ID": str(1 + os.getpid() % 100),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+    }
+    profile = next((path for path in _profiles() if path.is_file()), None)
+    for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
+        if name in os.environ:
+            return environment
+    if profile is not None:
+        older = os.environ.get("ROS_DISTRO", "") in ("humble", "iron", "jazzy")
+        name = "FASTRTPS" if older else "FASTDDS"
+        environment[f"{name}_DEFAULT_PROFILES_FILE"] = str(profile)
+    return environment
+
+
+def _profiles() -> Iterator[Path]:
+    """Where the profile for large images may lie: a checkout, then installations."""
+    package = Path(__file__).resolve().parents[1]
+    overlays = filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep))
+    yield package.parent / "config" / "fastdds.xml"
+    for prefix in (*map(Path, overlays), Path(sys.prefix), *package.parents[2:5]):
+        yield prefix / "share" / "rain_removal_ros" / "config" / "fastdds.xml"
+
+
+def _lines(process: subprocess.Popen[str]) -> Queue[str]:
+    """What a process says, line by line."""
+    lines: Queue[str] = Queue()
+
+    def listen() -> None:
+        assert process.stdout
+        with suppress(ValueError):  # closed at the end
+            for line in process.stdout:
+                lines.put(line.strip())
+
+    threading.Thread(target=listen, daemon=True).start()
+    return lines
+
+
+def _hear(lines: Queue[str], word: str, timeout_s: float) -> bool:
+    """Wait for a word; returns whether it was said."""
+    deadline = time.monotonic() + timeout_s
+    with suppress(Empty):
+        while lines.get(timeout=max(0.0, deadline - time.monotonic())) != word:
+            pass
+        return True
+    return False
+
+
+def _await_settled(heard: Queue[str]) -> None:
+    """Wait until the node has given account of all frames."""
+    with suppress(Empty):
+        while True:
+            heard.get_nowait()
+    # The first may still be of the moment before the last frame.
+    for _ in range(2):
+        _hear(heard, "settled", _DRAIN_S)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    if process.stdout:
+        process.stdout.close()
+
+
+def _cpu_seconds(pid: int) -> float:
+    """User and system time of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _peak_mib(pid: int) -> float:
+    """The most memory that a process has held."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    return 0.0

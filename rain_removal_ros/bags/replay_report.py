@@ -1,0 +1,191 @@
+"""What a replay has to show: figures for programs, and a page for people."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rain_removal_ros.bags.frame_scores import FrameScore, Judge, as_rows
+from rain_removal_ros.bags.replaying import Replayed
+from rain_removal_ros.manifest import manifest, write_json
+
+if TYPE_CHECKING:
+    from rain_removal_ros.engines import Engine
+    from rain_removal_ros.settings import Settings
+
+_MOST_POINTS = 600
+"""Points of a plot, of which longer series keep every so many-th."""
+_PICTURES = 12
+
+
+def payload(
+    done: Replayed, engine: Engine, settings: Settings, judge: Judge | None
+) -> dict[str, Any]:
+    """All figures of a replay."""
+    from rain_removal_ros.settings import flatten
+
+    result: dict[str, Any] = {
+        "manifest": manifest(),
+        "engine": {
+            "network": engine.network_name,
+            "engine": engine.name,
+            "device": engine.device,
+            "precision": engine.precision,
+            "stages": engine.stages,
+            "scale": engine.scale,
+        },
+        "settings": flatten(settings),
+        **asdict(done),
+        "frames": done.frames,
+        "overhead_ms": done.overhead_ms,
+    }
+    if judge is not None:
+        result["scores"] = judge.summary()
+        result["each_frame"] = {topic: as_rows(rows) for topic, rows in judge.scores().items()}
+    return result
+
+
+def write(path: Path, result: dict[str, Any]) -> None:
+    """The figures as JSON."""
+    write_json(path, result)
+
+
+def write_report(path: Path, result: dict[str, Any], judge: Judge) -> None:
+    """The page."""
+    from rain_removal_ros.report import Page, facts, fold
+
+    page = Page(
+        f"Replay of {Path(result['source']).name}",
+        f"{result['frames']} frames cleaned by {result['engine']['network']} "
+        f"on {result['engine']['device']}.",
+    )
+    for topic, scores in judge.scores().items():
+        _add_camera(page, topic, scores, result["scores"][topic], judge)
+    page.section("What was read", *_reading(result))
+    page.section(
+        "How it was made",
+        facts(result["engine"]),
+        fold("Settings", facts(result["settings"])),
+        fold("Machine and versions", facts(result["manifest"])),
+    )
+    page.write(path)
+
+
+def _add_camera(
+    page: Any, topic: str, scores: list[FrameScore], figures: dict[str, Any], judge: Judge
+) -> None:
+    from rain_removal_ros.report import gallery, histogram, line_plot, side_by_side, slider, tiles
+
+    page.section(f"{topic}: {verdict(figures)}", tiles(_tiles(figures)))
+    first = scores[0].stamp_ns
+    times = [(score.stamp_ns - first) / 1e9 for score in scores]
+    stride = -(-len(scores) // _MOST_POINTS)
+
+    def series(name: str) -> list[tuple[float, float]]:
+        values = [getattr(score, name) for score in scores]
+        pairs = [(t, v) for t, v in zip(times, values, strict=True) if v is not None]
+        return pairs[::stride]
+
+    plots = []
+    for name, title, unit in (
+        ("psnr", "PSNR against the scene without rain", "dB"),
+        ("ssim", "SSIM against the scene without rain", ""),
+        ("flicker", "Flicker", "grey levels"),
+        ("rain", "Rain level seen in the frame", ""),
+        ("sharp", "Sharpness", "grey levels"),
+        ("moves", "Change from frame to frame", "grey levels"),
+    ):
+        before, after = series(f"{name}_before"), series(f"{name}_after")
+        if before and after:
+            lines = {"before": before, "after": after}
+            plots.append(line_plot(lines, title=title, x="s", y=unit or "0 to 1"))
+    plots.append(
+        line_plot({"network": series("network_ms")}, title="Time in the network", x="s", y="ms")
+    )
+    plots.append(
+        histogram({"network": [s.network_ms for s in scores]}, title="Time in the network", x="ms")
+    )
+    if figures["psnr_after"] is not None:
+        gains = [
+            s.psnr_after - s.psnr_before
+            for s in scores
+            if s.psnr_after is not None and s.psnr_before is not None
+        ]
+        plots.append(histogram({"gain": gains}, title="Gain in PSNR", x="dB"))
+    page.section(f"{topic}: over time", side_by_side(*plots))
+    sliders = [
+        slider(
+            moment.before,
+            moment.after,
+            attention=moment.attention,
+            truth=moment.truth,
+            caption=_caption(moment.score, first),
+        )
+        for moment in judge.moments(topic)[:_PICTURES]
+    ]
+    page.section(f"{topic}: worst moments first", gallery(*sliders))
+
+
+def verdict(figures: dict[str, Any]) -> str:
+    """Whether it is better, in a few words."""
+    if figures["psnr_after"] is not None:
+        gain = figures["psnr_after"] - figures["psnr_before"]
+        if abs(gain) < 0.1:
+            return "neither better nor worse than it came"
+        return f"{'better' if gain > 0 else 'worse'} by {abs(gain):.1f} dB"
+    before, after = figures["rain_before"], figures["rain_after"]
+    if before is None or before < 0.02:
+        return "hardly any rain to remove"
+    share = 1 - after / before
+    return f"{100 * share:.0f} % less rain to be seen" if share > 0 else "no less rain to be seen"
+
+
+def _tiles(figures: dict[str, Any]) -> dict[str, str]:
+    shown = {"frames": str(figures["frames"])}
+    if figures["psnr_after"] is not None:
+        shown["PSNR"] = f"{figures['psnr_before']:.2f} → {figures['psnr_after']:.2f} dB"
+        shown["SSIM"] = f"{figures['ssim_before']:.3f} → {figures['ssim_after']:.3f}"
+    if figures["flicker_after"] is not None:
+        shown["flicker"] = f"{figures['flicker_before']:.2f} → {figures['flicker_after']:.2f}"
+    shown["rain level"] = f"{figures['rain_before']:.2f} → {figures['rain_after']:.2f}"
+    shown["sharpness"] = f"{figures['sharp_before']:.1f} → {figures['sharp_after']:.1f}"
+    if figures["steadiness"] is not None:
+        shown["change between frames"] = f"× {figures['steadiness']:.2f}"
+    shown["pixels changed"] = f"{100 * figures['changed']:.1f} %"
+    if figures["network_ms_median"] is not None:
+        shown["network, median"] = f"{figures['network_ms_median']:.1f} ms"
+        shown["network, p95"] = f"{figures['network_ms_p95']:.1f} ms"
+    return shown
+
+
+def _reading(result: dict[str, Any]) -> list[Any]:
+    from rain_removal_ros.report import facts, table
+
+    rows = [
+        (
+            camera["topic"],
+            camera["clean_topic"],
+            camera["cleaned"],
+            camera["unreadable"],
+            ", ".join(f"{name} {count}" for name, count in camera["resets"].items()),
+            ", ".join(camera["sizes"]),
+        )
+        for camera in result["cameras"]
+    ]
+    head = ("topic", "clean topic", "frames", "unreadable", "fresh starts", "sizes")
+    said = {
+        "recording": result["source"],
+        "written": result["output"],
+        "messages as they were": result["copied"],
+        "beside the network": f"{result['overhead_ms']:.1f} ms a frame",
+        "lost": "; ".join(result["losses"]) or "nothing",
+    }
+    return [facts(said), table(head, rows)]
+
+
+def _caption(score: FrameScore, first_ns: int) -> str:
+    said = f"at {(score.stamp_ns - first_ns) / 1e9:.2f} s"
+    if score.psnr_before is not None and score.psnr_after is not None:
+        return f"{said}: {score.psnr_before:.1f} → {score.psnr_after:.1f} dB"
+    return f"{said}: rain level {score.rain_before:.2f} → {score.rain_after:.2f}"

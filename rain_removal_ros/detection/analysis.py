@@ -1,0 +1,483 @@
+"""From what was seen to what may be said: scores, differences with intervals, verdicts, a gate.
+
+Everything is compared with the rainy input under the same condition, on the same draws of pictures.
+Figures are in points, from 0 to 100, but for those that count things.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rain_removal_ros.detection import scoring
+from rain_removal_ros.detection.bootstrap import (
+    CANNOT_TELL,
+    Estimate,
+    Values,
+    Weights,
+    draws,
+    estimate,
+    verdict,
+)
+from rain_removal_ros.detection.boxes import Detections, Truths
+from rain_removal_ros.detection.candidates import CLEAN, INPUT
+from rain_removal_ros.detection.detectors import Detector
+from rain_removal_ros.detection.harness import Run
+from rain_removal_ros.detection.scoring import Matches
+from rain_removal_ros.errors import DataError
+
+__all__ = ["FALSE_PER_PICTURE", "Findings", "Gate", "Row", "Share", "conclude", "gated", "late"]
+
+FALSE_PER_PICTURE = 0.1
+"""The rate of false alarms at which recall is stated."""
+_THRESHOLDS = np.round(np.arange(0.05, 1.0, 0.05), 2)
+_ALWAYS, _NEVER = -1.0, 1.0
+_TIE = 0.05
+"""Points of AP50 that are no reason to clean more frames."""
+_EXAMPLES = 10
+
+
+@dataclass(frozen=True)
+class Share:
+    """One class's, or one size's, part of a row, in AP50."""
+
+    score: Estimate
+    difference: Estimate
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm under one condition, in the eyes of one detector."""
+
+    detector: str
+    condition: str
+    arm: str
+    scores: dict[str, Estimate]
+    differences: dict[str, Estimate]
+    """To the input. Lost and gained objects and false alarms are a picture's, on average."""
+    verdict: str
+    """Of the difference in AP50."""
+    classes: dict[str, Share]
+    sizes: dict[str, Share]
+    recovered: Estimate | None
+    """Share of the AP50 that rain costs that is won back."""
+    milliseconds: float | None
+    curves: dict[str, list[tuple[float, float]]] = field(repr=False, default_factory=dict)
+    """Precision over recall, by class."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """From which rain level on a network should run, all conditions taken together."""
+
+    detector: str
+    model: str
+    threshold: float
+    """Cleaning above it is best; below 0 for always, 1 for never."""
+    over_never: Estimate
+    """AP50 against leaving all frames alone; the threshold is chosen on the other half."""
+    over_always: Estimate
+    curve: list[tuple[float, float]]
+    """AP50 of all conditions together over the threshold."""
+
+    @property
+    def advice(self) -> str:
+        """As the node's settings have it."""
+        if self.threshold < 0:
+            return "clean every frame: bypass.mode never"
+        if self.threshold >= _NEVER:
+            return "clean no frame: bypass.mode always"
+        low = round(self.threshold / 2, 3)
+        return f"bypass.mode auto, bypass.on_above {self.threshold:g}, bypass.off_below {low:g}"
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture that a network helped or hurt."""
+
+    detector: str
+    condition: str
+    model: str
+    index: int
+    gain: int
+    """Objects found more than in the input, less the false alarms added."""
+
+
+@dataclass
+class Findings:
+    """What one detector has to say."""
+
+    detector: str
+    labels: tuple[str, ...]
+    truths: list[Truths]
+    is_pseudo: bool
+    score: float
+    """The score from which detections count where they are counted."""
+    rows: list[Row] = field(default_factory=list)
+    gates: list[Gate] = field(default_factory=list)
+    helped: list[Example] = field(default_factory=list)
+    hurt: list[Example] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def gated(model: str) -> str:
+    return f"{model}, gated"
+
+
+def late(arm: str, frames: int) -> str:
+    return f"{arm}, {frames} frame{'s' * (frames > 1)} late"
+
+
+def conclude(
+    run: Run,
+    detector: Detector,
+    models: Sequence[str],
+    *,
+    classes: Sequence[str] = (),
+    rounds: int = 1000,
+    seed: int = 0,
+) -> Findings:
+    """Score every arm as one detector sees it."""
+    findings = _begun(run, detector, classes)
+    groups = [item.group for item in run.source.items]
+    sides = _Sides(run, findings, models, draws(groups, rounds=rounds, seed=seed))
+    if not findings.is_pseudo:
+        # As somebody would who set the detector up in fair weather.
+        findings.score = scoring.best_score(sides.reference)
+    for model in models:
+        findings.gates.append(_gate(sides, model))
+    for condition in run.source.conditions:
+        findings.rows += _rows(sides, condition.name)
+    _add_examples(sides, run.source.conditions[-1].name)
+    return findings
+
+
+class _Sides:
+    """Every arm's matches under every condition, and the draws all of them share."""
+
+    def __init__(
+        self, run: Run, findings: Findings, models: Sequence[str], weights: Weights
+    ) -> None:
+        self.run, self.findings, self.models, self.weights = run, findings, models, weights
+        self.sequences = [item.sequence for item in run.source.items]
+        self.groups = [item.group for item in run.source.items]
+        self.group_count = len(set(self.groups))
+        self.matches: dict[tuple[str, str], Matches] = {}
+        self._ap50: dict[tuple[str, str], Values] = {}
+        for condition, arm, name in run.found:
+            if name == findings.detector:
+                self.matches[condition, arm] = self._match(run.found[condition, arm, name])
+                self._add_late(condition, arm)
+
+    def ap50(self, condition: str, arm: str) -> Values:
+        place = (condition, arm)
+        if place not in self._ap50:
+            self._ap50[place] = 100 * scoring.mean_ap(self.matches[place], self.weights, iou=0.5)
+        return self._ap50[place]
+
+    def arms(self, condition: str) -> list[str]:
+        return [arm for name, arm in self.matches if name == condition]
+
+    @property
+    def reference(self) -> Matches:
+        """Fair weather, or what comes nearest to it."""
+        first = self.run.source.conditions[0].name
+        return self.matches.get((first, CLEAN), self.matches[first, INPUT])
+
+    def _match(self, found: Sequence[Detections]) -> Matches:
+        return scoring.match(self.findings.truths, found, self.findings.labels)
+
+    def _add_late(self, condition: str, arm: str) -> None:
+        """What is known at the moment of a frame is what an older one showed."""
+        frame_s = self.run.source.frame_s
+        if frame_s is None or arm not in self.models:
+            return
+        # One for all weather: what else the machine did under one condition is not the network's.
+        seconds = [taken for (_, name), taken in self.run.seconds.items() if name == arm]
+        age = max(1, math.ceil(statistics.median(seconds) / frame_s))
+        for side in (INPUT, arm):
+            found = self.run.found[condition, side, self.findings.detector]
+            self.matches[condition, late(side, age)] = self._match(
+                _aged(found, self.sequences, age)
+            )
+
+
+def _begun(run: Run, detector: Detector, classes: Sequence[str]) -> Findings:
+    truths = [item.truth for item in run.source.items]
+    notes: list[str] = []
+    is_pseudo = not any(truths)
+    if is_pseudo:
+        found = [
+            run.found.get((condition.name, CLEAN, detector.name))
+            for condition in run.source.conditions
+        ]
+        if (clean := next((each for each in found if each is not None), None)) is None:
+            raise DataError(
+                "there are neither labels nor clean pictures to compare with; give --truth or "
+                "--clean"
+            )
+        truths = [_as_truth(each.above(detector.sure)) for each in clean]
+        notes.append(
+            "Pseudo ground truth: nobody labelled these pictures. What this detector finds on "
+            f"the clean reference with a score of {detector.sure:g} or more counts as there."
+        )
+    known = {label for each in truths if each is not None for label in each.labels}
+    labels = _common(known, detector, classes)
+    left_out = sorted(known - set(labels))
+    if left_out and not classes:
+        notes.append(f"Classes it does not know, not scored: {', '.join(left_out)}.")
+    return Findings(
+        detector.name, labels, [each or _nothing() for each in truths], is_pseudo, detector.sure,
+        notes=notes,
+    )  # fmt: skip
+
+
+def _common(known: set[str], detector: Detector, classes: Sequence[str]) -> tuple[str, ...]:
+    if not known:
+        raise DataError(
+            f"{detector.name} finds nothing on the clean pictures, so there is no pseudo ground "
+            "truth; give --truth"
+        )
+    if strange := [label for label in classes if label not in known]:
+        raise DataError(f"no {strange[0]!r} is in the ground truth; there are {_listed(known)}")
+    both = sorted((set(classes) or known) & set(detector.labels))
+    if not both:
+        raise DataError(
+            f"{detector.name} finds {_listed(set(detector.labels))}, the ground truth holds "
+            f"{_listed(known)}: no class is in both"
+        )
+    return tuple(both)
+
+
+def _rows(sides: _Sides, condition: str) -> list[Row]:
+    """The condition's arms, the input first; where it is clear, that is the clean reference."""
+    is_clear = next(
+        each.severity == 0 for each in sides.run.source.conditions if each.name == condition
+    )
+    arms = [arm for arm in sides.arms(condition) if not (is_clear and arm == CLEAN)]
+    return [_row(sides, condition, arm) for arm in arms]
+
+
+def _row(sides: _Sides, condition: str, arm: str) -> Row:
+    matches, base = sides.matches[condition, arm], sides.matches[condition, INPUT]
+    scores, before = _scores(sides, condition, arm), _scores(sides, condition, INPUT)
+    differences = {name: values - before[name] for name, values in scores.items()}
+    differences |= _changes(sides, matches, base)
+    ap50 = estimate(differences["AP50"])
+    seconds = sides.run.seconds.get((condition, arm))
+    return Row(
+        sides.findings.detector,
+        condition,
+        arm,
+        {name: estimate(values) for name, values in scores.items()},
+        {name: estimate(values) for name, values in differences.items()},
+        verdict(ap50, groups=sides.group_count) if arm != INPUT else "",
+        {label: _share(sides, matches, base, label=label) for label in matches.labels},
+        {size: _share(sides, matches, base, size=size) for size in scoring.SIZES[1:]},
+        _recovered(sides, condition, arm),
+        None if seconds is None else 1000 * seconds,
+        {label: _thinned(*scoring.curve(matches, label)) for label in matches.labels},
+    )
+
+
+def _scores(sides: _Sides, condition: str, arm: str) -> dict[str, Values]:
+    matches, weights = sides.matches[condition, arm], sides.weights
+    scores = {
+        "AP50": sides.ap50(condition, arm),
+        "AP": 100 * scoring.mean_ap(matches, weights),
+        "AP75": 100 * scoring.mean_ap(matches, weights, iou=0.75),
+        "recall": 100 * scoring.recall_at(matches, weights, false_per_picture=FALSE_PER_PICTURE),
+        "calibration error": 100 * scoring.calibration_error(matches, weights),
+    }
+    return scores | _steadiness(sides, matches)
+
+
+def _steadiness(sides: _Sides, matches: Matches) -> dict[str, Values]:
+    """How often tracks are lost and found again, a hundred frames in which they are there."""
+    truths = sides.findings.truths
+    if not any(truth.tracks for truth in truths):
+        return {}
+    breaks, changes, frames = _track_events(matches, truths, sides.sequences, sides.findings.score)
+    weights = sides.weights.astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "fragments": 100 * (weights @ breaks) / (weights @ frames),
+            "flicker": 100 * (weights @ changes) / (weights @ frames),
+        }
+
+
+def _track_events(
+    matches: Matches, truths: Sequence[Truths], sequences: Sequence[str], score: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """For each frame: tracks found again after a loss, tracks that appeared or vanished, tracks."""
+    found = scoring.found_objects(matches, score)
+    numbers = scoring.object_numbers(matches)
+    breaks, changes, frames = np.zeros((3, len(truths)))
+    before: dict[tuple[str, int], bool] = {}
+    once: set[tuple[str, int]] = set()
+    for picture, (truth, seen) in enumerate(zip(truths, found, strict=True)):
+        for number, is_found in zip(numbers[picture], seen, strict=True):
+            track = (sequences[picture], truth.tracks[number])
+            frames[picture] += 1
+            changes[picture] += track in before and before[track] != is_found
+            breaks[picture] += bool(is_found and track in once and not before[track])
+            before[track] = bool(is_found)
+            if is_found:
+                once.add(track)
+    return breaks, changes, frames
+
+
+def _changes(sides: _Sides, matches: Matches, base: Matches) -> dict[str, Values]:
+    """Objects lost and gained against the input, and false alarms added, a picture."""
+    score = sides.findings.score
+    mine, before = scoring.found_objects(matches, score), scoring.found_objects(base, score)
+    lost = np.array([(b & ~m).sum() for m, b in zip(mine, before, strict=True)])
+    gained = np.array([(m & ~b).sum() for m, b in zip(mine, before, strict=True)])
+    false = scoring.false_alarms(matches, score) - scoring.false_alarms(base, score)
+    amounts = {"lost": lost, "gained": gained, "false alarms": false}
+    return {name: scoring.per_picture(values, sides.weights) for name, values in amounts.items()}
+
+
+def _share(
+    sides: _Sides, matches: Matches, base: Matches, *, label: str | None = None, size: str = "all"
+) -> Share:
+    mine, before = (
+        100 * scoring.mean_ap(each, sides.weights, label=label, size=size, iou=0.5)
+        for each in (matches, base)
+    )
+    difference = estimate(mine - before)
+    if not np.isfinite(difference.value):
+        return Share(estimate(mine), difference, CANNOT_TELL)
+    return Share(estimate(mine), difference, verdict(difference, groups=sides.group_count))
+
+
+def _recovered(sides: _Sides, condition: str, arm: str) -> Estimate | None:
+    """None where rain costs nothing that could be told from chance."""
+    if arm in (INPUT, CLEAN) or (condition, CLEAN) not in sides.matches:
+        return None
+    base = sides.ap50(condition, INPUT)
+    cost = sides.ap50(condition, CLEAN) - base
+    if not estimate(cost).low > 0:
+        return None
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return estimate(
+            100 * (sides.ap50(condition, arm) - base) / np.where(cost > 0, cost, np.nan)
+        )
+
+
+def _gate(sides: _Sides, model: str) -> Gate:
+    """The best threshold, and what a gate is worth on pictures that did not choose it.
+
+    Adds the gated arm under every condition: each half of the sequences is cleaned above the
+    threshold that is best for the other.
+    """
+    names = [condition.name for condition in sides.run.source.conditions]
+    never = scoring.join([sides.matches[name, INPUT] for name in names])
+    always = scoring.join([sides.matches[name, model] for name in names])
+    levels = np.concatenate([sides.run.levels[name] for name in names])
+    order = {group: number for number, group in enumerate(dict.fromkeys(sides.groups))}
+    half = np.array([order[group] % 2 for group in sides.groups], bool)
+    halves = np.tile(half, len(names))
+    thresholds = [_ALWAYS, *_THRESHOLDS.tolist(), _NEVER]
+    weights = np.stack([np.ones(len(halves)), ~halves, halves]).astype(np.float32)
+    values = 100 * np.array([
+        scoring.mean_ap(scoring.choose(never, always, levels > threshold), weights, iou=0.5)
+        for threshold in thresholds
+    ])  # fmt: skip
+    best, of_first, of_second = (_highest_of_best(thresholds, column) for column in values.T)
+    if sides.group_count < 2:
+        of_first = of_second = best
+    for name in names:
+        above = np.where(half, of_first, of_second)
+        use = np.asarray(sides.run.levels[name]) > above
+        sides.matches[name, gated(model)] = scoring.choose(
+            sides.matches[name, INPUT], sides.matches[name, model], use
+        )
+    pooled = np.tile(sides.weights, len(names))
+    both = scoring.join([sides.matches[name, gated(model)] for name in names])
+    gate, none, every = (
+        100 * scoring.mean_ap(each, pooled, iou=0.5) for each in (both, never, always)
+    )
+    return Gate(
+        sides.findings.detector,
+        model,
+        best,
+        estimate(gate - none),
+        estimate(gate - every),
+        list(zip(thresholds, values[:, 0].tolist(), strict=True)),
+    )
+
+
+def _highest_of_best(thresholds: Sequence[float], values: NDArray[np.float64]) -> float:
+    """The threshold that cleans least among those as good as the best."""
+    best = np.nanmax(values) if np.isfinite(values).any() else 0.0
+    return max(
+        threshold
+        for threshold, value in zip(thresholds, values, strict=True)
+        if not value < best - _TIE
+    )
+
+
+def _add_examples(sides: _Sides, condition: str) -> None:
+    """The pictures on which the first model changed most, under the hardest condition."""
+    findings = sides.findings
+    if not sides.models:
+        return
+    model = sides.models[0]
+    gains = _gains(sides.matches[condition, model], findings.score)
+    gains = gains - _gains(sides.matches[condition, INPUT], findings.score)
+    order = np.argsort(-gains, kind="stable")
+    for index in order[:_EXAMPLES]:
+        if gains[index] > 0:
+            findings.helped.append(
+                Example(findings.detector, condition, model, int(index), int(gains[index]))
+            )
+    for index in order[::-1][:_EXAMPLES]:
+        if gains[index] < 0:
+            findings.hurt.append(
+                Example(findings.detector, condition, model, int(index), int(gains[index]))
+            )
+
+
+def _gains(matches: Matches, score: float) -> NDArray[np.int64]:
+    found = [int(each.sum()) for each in scoring.found_objects(matches, score)]
+    gains: NDArray[np.int64] = np.array(found) - scoring.false_alarms(matches, score)
+    return gains
+
+
+def _aged(found: Sequence[Detections], sequences: Sequence[str], age: int) -> list[Detections]:
+    """What each frame's detections were ``age`` frames before, the first ones kept meanwhile."""
+    first: dict[str, int] = {}
+    for index, name in enumerate(sequences):
+        first.setdefault(name, index)
+    return [found[max(first[name], index - age)] for index, name in enumerate(sequences)]
+
+
+def _as_truth(found: Detections) -> Truths:
+    return Truths(found.labels, found.boxes, np.zeros(len(found.labels), bool))
+
+
+def _nothing() -> Truths:
+    return Truths((), np.zeros((0, 4)), np.zeros(0, bool))
+
+
+def _thinned(
+    recall: NDArray[np.float64], precision: NDArray[np.float64]
+) -> list[tuple[float, float]]:
+    """The curve's corners: where recall has grown by a visible step."""
+    points: list[tuple[float, float]] = []
+    for x, y in zip(recall.tolist(), precision.tolist(), strict=True):
+        if not points or x - points[-1][0] >= 0.005 or points[-1][1] - y >= 0.005:
+            points.append((x, y))
+    return points
+
+
+def _listed(labels: set[str]) -> str:
+    names = sorted(labels)
+    return ", ".join(names[:5]) + (" and others" if len(names) > 5 else "")

@@ -1,0 +1,149 @@
+"""What a detector may be shown instead of the picture the camera took: the sides of the comparison.
+
+The trivial rivals stand beside the networks, because a network that does not beat a median filter
+need not run.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+import rain_removal_ros
+from rain_removal_ros import checkpoints, engines, networks, runtime
+from rain_removal_ros.detection.sources import Scene
+from rain_removal_ros.frames import Frame, Image
+from rain_removal_ros.manifest import code_checksum
+from rain_removal_ros.settings import EngineSettings, NetworkSettings
+from rain_removal_ros.stream import Stream
+
+__all__ = [
+    "CLEAN",
+    "INPUT",
+    "Arm",
+    "Clean",
+    "Derain",
+    "Input",
+    "Online",
+    "SpatialMedian",
+    "TemporalMedian",
+]
+
+INPUT, CLEAN = "input", "clean reference"
+
+
+class Arm(Protocol):
+    """Turns scenes into what detectors see."""
+
+    name: str
+    fingerprint: str
+
+    def begin(self) -> None:
+        """A new sequence follows."""
+
+    def show(self, scene: Scene) -> Image: ...
+
+
+class Input:
+    """The frame as it came."""
+
+    name = fingerprint = INPUT
+
+    def begin(self) -> None:
+        pass
+
+    def show(self, scene: Scene) -> Image:
+        return scene.rainy
+
+
+class Clean:
+    """The frame as it would be without rain: what there is to be won."""
+
+    name = fingerprint = CLEAN
+
+    def begin(self) -> None:
+        pass
+
+    def show(self, scene: Scene) -> Image:
+        assert scene.clean is not None
+        return scene.clean
+
+
+class SpatialMedian:
+    """The median of each pixel and its eight neighbours."""
+
+    name = fingerprint = "3x3 median"
+
+    def begin(self) -> None:
+        pass
+
+    def show(self, scene: Scene) -> Image:
+        return np.asarray(cv2.medianBlur(scene.rainy, 3), np.uint8)
+
+
+class TemporalMedian:
+    """The median of each pixel over this frame and the two before."""
+
+    name = fingerprint = "median of 3 frames"
+
+    def __init__(self) -> None:
+        self._last: deque[Image] = deque(maxlen=3)
+
+    def begin(self) -> None:
+        self._last.clear()
+
+    def show(self, scene: Scene) -> Image:
+        self._last.append(scene.rainy)
+        if len(self._last) < 3:
+            return scene.rainy
+        a, b, c = self._last
+        low, high = cv2.min(a, b), cv2.max(a, b)
+        return np.asarray(cv2.max(low, cv2.min(high, c)), np.uint8)
+
+
+class Online:
+    """What was made of the frame when it was recorded, by this or any other program."""
+
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
+        self.name = self.fingerprint = f"recorded {topic}"
+
+    def begin(self) -> None:
+        pass
+
+    def show(self, scene: Scene) -> Image:
+        return scene.online[self._topic]
+
+
+class Derain:
+    """A network, run as the node runs it."""
+
+    def __init__(self, wanted: str, engine: EngineSettings, *, stages: int = 0) -> None:
+        path = checkpoints.resolve(wanted)
+        settings = NetworkSettings(weights=str(path), stages=stages)
+        _, checkpoint = checkpoints.choose(settings)
+        self._engine = engines.create(checkpoint.network, engine)
+        self.network_name = self._engine.network_name
+        self.name = path.stem
+        if stages:
+            self.name += f", {stages} stages"
+        self._stream = Stream(self._engine)
+        # The library in C and the stream are above both.
+        packages = (rain_removal_ros, runtime, networks, engines)
+        folders = [Path(each.__path__[0]) for each in packages]
+        code = code_checksum(*folders)
+        self.fingerprint = (
+            f"{checkpoint.checksum} {self._engine.stages} {self._engine.precision} "
+            f"{self._engine.name} {self._engine.device} {code[:16]}"
+        )
+
+    def begin(self) -> None:
+        self._stream.reset("new sequence")
+
+    def show(self, scene: Scene) -> Image:
+        frame = Frame(scene.rainy, scene.stamp_ns)
+        return self._stream.step(frame, attention=False).frame.image

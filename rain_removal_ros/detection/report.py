@@ -1,0 +1,338 @@
+"""The findings as pages: Markdown for the repository, one HTML file with pictures for the eyes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from rain_removal_ros import report
+from rain_removal_ros.detection.analysis import (
+    FALSE_PER_PICTURE,
+    Example,
+    Findings,
+    Row,
+)
+from rain_removal_ros.detection.bootstrap import Estimate
+from rain_removal_ros.detection.boxes import Detections, Truths, overlaps
+from rain_removal_ros.detection.candidates import CLEAN, INPUT
+from rain_removal_ros.detection.harness import Run
+from rain_removal_ros.frames import Image
+
+__all__ = ["Facts", "html", "markdown", "page"]
+
+_MARK = "<!-- tables -->"
+_WHITE, _GREEN, _RED = (255, 255, 255), (60, 220, 90), (255, 70, 60)
+_COUNTED = ("lost", "gained", "false alarms")
+_HOW = (
+    "Differences are to the rainy input on the same pictures, with 95 % intervals from {rounds} "
+    "paired draws of {groups}. The verdict is that of the difference in AP50: helps or hurts only "
+    "where the whole interval is on one side of nought. AP is COCO's, in points from 0 to 100; "
+    f"recall is at {FALSE_PER_PICTURE:g} false alarms a picture. Won back is the share of what "
+    "rain costs. Lost and gained objects and added false alarms are means a picture, at the score "
+    "that is best (F1) on clear pictures. The gated arm cleans only frames whose rain level, "
+    "gauged as in the node, is above a threshold chosen on the other half of the pictures."
+)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a reader must know of the run."""
+
+    rounds: int
+    groups: str
+    """What was drawn: pictures or sequences, and how many."""
+    setting: Mapping[str, str]
+    """Names and values: pictures, rain, machine."""
+
+
+def page(path: Path, all_findings: Sequence[Findings], facts: Facts) -> str:
+    """The tables under a heading, or below the text that a page has above its tables."""
+    above = f"# Does it help?\n\n{_MARK}\n"
+    if path.is_file():
+        text, mark, _ = path.read_text(encoding="utf-8").partition(_MARK)
+        if mark:
+            above = f"{text}{mark}\n"
+    return f"{above}\n{markdown(all_findings, facts)}"
+
+
+def markdown(all_findings: Sequence[Findings], facts: Facts) -> str:
+    """The tables, as they stand in the repository's documents."""
+    parts = [f"- {name}: {value}" for name, value in facts.setting.items()]
+    parts += ["", _HOW.format(rounds=facts.rounds, groups=facts.groups), ""]
+    for findings in all_findings:
+        parts += [f"## {findings.detector}{_pseudo(findings)}", ""]
+        parts += [f"{note}\n" for note in findings.notes]
+        parts += ["AP50, verdict, and the share won back of what rain costs:", ""]
+        parts += _markdown_table(*_glance(findings))
+        parts += ["", "When to clean, over all conditions together:", ""]
+        parts += [*_markdown_table(*_gates(findings)), ""]
+        parts += _folded("With intervals", _table(findings))
+        parts += _folded("More scores, as differences to the input", _details(findings))
+        if len(findings.labels) > 1:
+            parts += _folded("By class, AP50", _shares(findings, _classes))
+        parts += _folded("By size of the object, AP50", _shares(findings, _sizes))
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def html(all_findings: Sequence[Findings], run: Run, facts: Facts) -> report.Page:
+    """The report, with curves and pictures."""
+    made = report.Page(
+        "Does taking the rain out help?",
+        f"{run.source.name}, seen by {', '.join(each.detector for each in all_findings)}.",
+    )
+    made.section("What was compared", report.facts(dict(facts.setting)))
+    for findings in all_findings:
+        heading = f"{findings.detector}{_pseudo(findings)}"
+        made.section(
+            heading,
+            *findings.notes,
+            report.table(
+                *_glance(findings),
+                caption="AP50, verdict, and the share won back of what rain costs",
+            ),
+            report.fold("With intervals", report.table(*_table(findings))),
+            report.side_by_side(*_plots(findings)),
+            report.fold("More scores", report.table(*_details(findings))),
+            report.fold("By class", report.table(*_shares(findings, _classes))),
+            report.fold("By size of the object", report.table(*_shares(findings, _sizes))),
+        )
+        made.section(
+            f"{findings.detector}: when to clean",
+            report.table(*_gates(findings), caption="All conditions taken together"),
+            report.line_plot(
+                {gate.model: [(max(0.0, x), y) for x, y in gate.curve] for gate in findings.gates},
+                title="AP50 over the gate's threshold",
+                x="rain level above which frames are cleaned",
+                y="AP50",
+            ),
+        )
+        for name, examples in (("helped", findings.helped), ("hurt", findings.hurt)):
+            made.section(
+                f"{findings.detector}: {name} most",
+                _LEGEND if examples else f"No picture was {name}.",
+                report.gallery(*(_example(run, findings, each) for each in examples)),
+            )
+    made.section("How it was measured", _HOW.format(rounds=facts.rounds, groups=facts.groups))
+    return made
+
+
+_LEGEND = (
+    "White: what is there. Green: found. Red: false alarms. Detections count from the score that "
+    "is best on clear pictures."
+)
+
+
+def _pseudo(findings: Findings) -> str:
+    return " (pseudo ground truth)" if findings.is_pseudo else ""
+
+
+def _glance(findings: Findings) -> tuple[list[str], list[list[str]]]:
+    """A line for each arm, a column for each condition."""
+    conditions = list(dict.fromkeys(row.condition for row in findings.rows))
+    cells = {(row.arm, row.condition): row for row in findings.rows}
+    lines = []
+    # The last condition has all arms; the first, clear weather, has no clean reference.
+    for arm in dict.fromkeys(arm for each in conditions[::-1] for arm, at in cells if at == each):
+        rows = [cells.get((arm, condition)) for condition in conditions]
+        times = [row.milliseconds for row in rows if row is not None and row.milliseconds]
+        shown = _ms(float(np.median(times))) if times and arm not in (INPUT, CLEAN) else ""
+        lines.append([arm, *("" if row is None else _brief(row) for row in rows), shown])
+    return ["shown", *conditions, "ms"], lines
+
+
+def _brief(row: Row) -> str:
+    words = [f"{row.scores['AP50'].value:.1f}"]
+    if row.arm not in (INPUT, CLEAN):
+        words.append(row.verdict)
+        if row.recovered is not None and math.isfinite(row.recovered.value):
+            words.append(f"{_rounded(row.recovered.value, 0):.0f} %".replace("-", "−"))
+    return ", ".join(word for word in words if word)
+
+
+def _table(findings: Findings) -> tuple[list[str], list[list[str]]]:
+    head = ["condition", "shown", "AP50", "difference", "verdict", "won back", "AP", "ms"]
+    return head, [
+        [
+            row.condition,
+            row.arm,
+            _interval(row.scores["AP50"]),
+            "" if row.arm == INPUT else _interval(row.differences["AP50"], sign="+"),
+            row.verdict,
+            "" if row.recovered is None else _interval(row.recovered, digits=0, unit=" %"),
+            f"{row.scores['AP'].value:.1f}",
+            "" if row.milliseconds is None or row.arm in (INPUT, CLEAN) else _ms(row.milliseconds),
+        ]
+        for row in findings.rows
+    ]
+
+
+def _details(findings: Findings) -> tuple[list[str], list[list[str]]]:
+    rows = [row for row in findings.rows if row.arm != INPUT]
+    names = [name for name in rows[0].differences if name != "AP50"] if rows else []
+    return ["condition", "shown", *names], [
+        [
+            row.condition,
+            row.arm,
+            *(
+                _interval(
+                    row.differences[name],
+                    digits=2 if name in _COUNTED else 1,
+                    sign="" if name in ("lost", "gained") else "+",
+                )
+                for name in names
+            ),
+        ]
+        for row in rows
+    ]
+
+
+def _classes(row: Row) -> Mapping[str, Any]:
+    return row.classes
+
+
+def _sizes(row: Row) -> Mapping[str, Any]:
+    return row.sizes
+
+
+def _shares(
+    findings: Findings, of: Callable[[Row], Mapping[str, Any]]
+) -> tuple[list[str], list[list[str]]]:
+    return ["condition", "shown", "of", "AP50", "difference", "verdict"], [
+        [
+            row.condition,
+            row.arm,
+            name,
+            f"{share.score.value:.1f}",
+            _interval(share.difference, sign="+"),
+            share.verdict,
+        ]
+        for row in findings.rows
+        if row.arm != INPUT
+        for name, share in of(row).items()
+        if math.isfinite(share.score.value)
+    ]
+
+
+def _gates(findings: Findings) -> tuple[list[str], list[list[str]]]:
+    return ["model", "advice", "gated against never", "gated against always"], [
+        [
+            gate.model,
+            gate.advice,
+            _interval(gate.over_never, sign="+"),
+            _interval(gate.over_always, sign="+"),
+        ]
+        for gate in findings.gates
+    ]
+
+
+def _plots(findings: Findings) -> Iterable[str]:
+    conditions = list(dict.fromkeys(row.condition for row in findings.rows))
+    severity = {name: float(name.rpartition(" ")[2]) for name in conditions if name[-1].isdigit()}
+    severity |= {"clear": 0.0}
+    if len(conditions) > 1:
+        lines: dict[str, list[tuple[float, ...]]] = {}
+        for row in findings.rows:
+            point = (severity[row.condition], row.scores["AP50"].value)
+            lines.setdefault(row.arm, []).append(point)
+        if CLEAN in lines and INPUT in lines:
+            lines[CLEAN] = [lines[INPUT][0], *lines[CLEAN]]
+        yield report.line_plot(lines, title="AP50 over severity", x="severity of rain", y="AP50")
+    hardest = [row for row in findings.rows if row.condition == conditions[-1]]
+    for label in findings.labels[:4]:
+        yield report.line_plot(
+            {row.arm: row.curves[label] for row in hardest},
+            title=f"{label} under {conditions[-1]}",
+            x="recall",
+            y="precision",
+        )
+    yield report.scatter_plot(
+        {
+            row.arm: [(row.milliseconds, row.scores["AP50"].value, row.arm)]
+            for row in hardest
+            if row.milliseconds is not None and row.arm != CLEAN
+        },
+        title=f"What it costs, under {conditions[-1]}",
+        x="ms a frame",
+        y="AP50",
+    )
+
+
+def _example(run: Run, findings: Findings, example: Example) -> str:
+    truth = findings.truths[example.index]
+    shown = []
+    size = run.picture(example.condition, INPUT, example.index).shape[1::-1]
+    for arm in (INPUT, example.model):
+        picture = run.picture(example.condition, arm, example.index)
+        if picture.shape[1::-1] != size:
+            picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+        found = run.found[example.condition, arm, findings.detector][example.index]
+        shown.append(_drawn(picture, truth, found.above(findings.score), findings.labels))
+    item = run.source.items[example.index]
+    return report.slider(
+        shown[0],
+        shown[1],
+        labels=(INPUT, example.model),
+        caption=f"{item.name}, {example.condition}: {example.gain:+d}",
+    )
+
+
+def _drawn(picture: Image, truth: Truths, found: Detections, labels: Sequence[str]) -> Image:
+    canvas = picture.copy()
+    thickness = max(2, round(max(canvas.shape) / 300))
+    for label, box in zip(truth.labels, truth.boxes, strict=True):
+        if label in labels:
+            _box(canvas, box, _WHITE, thickness)
+    for label, box in zip(found.labels, found.boxes, strict=True):
+        if label in labels:
+            same = np.array([each == label for each in truth.labels], bool)
+            hit = bool((overlaps(box[None], truth.boxes[same]) >= 0.5).any())
+            _box(canvas, box, _GREEN if hit else _RED, thickness)
+    return canvas
+
+
+def _box(canvas: Image, box: Any, colour: tuple[int, int, int], thickness: int) -> None:
+    x1, y1, x2, y2 = (round(float(side)) for side in box)
+    cv2.rectangle(canvas, (x1, y1), (x2, y2), (0, 0, 0), thickness + 2)
+    cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, thickness)
+
+
+def _interval(estimate: Estimate, *, digits: int = 1, sign: str = "", unit: str = "") -> str:
+    if not math.isfinite(estimate.value):
+        return "–"
+    value = f"{_rounded(estimate.value, digits):{sign}.{digits}f}{unit}"
+    if not math.isfinite(estimate.low):
+        return value
+    low, high = (_rounded(end, digits) for end in (estimate.low, estimate.high))
+    return f"{value} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]".replace("-", "−")
+
+
+def _rounded(value: float, digits: int) -> float:
+    """Without the minus of a nought."""
+    return round(value, digits) + 0.0
+
+
+def _ms(milliseconds: float) -> str:
+    return f"{milliseconds:.0f}" if milliseconds >= 10 else f"{milliseconds:.1f}"
+
+
+def _folded(title: str, table: tuple[Sequence[str], Sequence[Sequence[str]]]) -> list[str]:
+    """Shown when it is asked for: these tables are long."""
+    return [
+        f"<details><summary>{title}</summary>",
+        "",
+        *_markdown_table(*table),
+        "",
+        "</details>",
+        "",
+    ]
+
+
+def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return [f"| {' | '.join(line)} |" for line in lines]

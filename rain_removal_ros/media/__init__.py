@@ -1,0 +1,1 @@
+"""Files of pictures and videos: read, derained and written, whole or tile by tile."""

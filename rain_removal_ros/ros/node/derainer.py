@@ -1,0 +1,431 @@
+"""The life cycle node: it holds the parts together and decides what happens to whom.
+
+All of its state changes in the executor's thread. The worker and the loader run in threads of their
+own and hand in what they have to say as tasks; the worker takes orders between two frames.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from sensor_msgs.msg import Image
+from std_srvs.srv import SetBool, Trigger
+
+from rain_removal_ros.ros.node import diagnostics
+from rain_removal_ros.ros.node.degradation import FULL, Backoff, Level, built_for_its_stages
+from rain_removal_ros.ros.node.loader import Job, Loader
+from rain_removal_ros.ros.node.mailbox import Mailbox
+from rain_removal_ros.ros.node.pipeline import Pipeline
+from rain_removal_ros.ros.node.statistics import Statistics
+from rain_removal_ros.ros.node.topics import Camera
+from rain_removal_ros.ros.node.watchdog import Watch
+from rain_removal_ros.ros.node.worker import Worker
+from rain_removal_ros.ros.parameters import Parameters
+from rain_removal_ros.runtime.allocator import give_back_freed_memory
+from rain_removal_ros.settings import Settings
+
+if TYPE_CHECKING:
+    from rain_removal_ros.engines import Engine
+
+_UPKEEP_S = 0.1
+_LOOK_AROUND_S = 1.0
+_PATIENCE_S = 2.0
+"""How long deactivation waits for the frame in work."""
+_MOST_HUNG = 3
+"""Calls of the network that still hang, beyond which it is not tried again until one returns."""
+_FORGIVEN_S = 60.0
+"""After so long without another, a hang no longer counts when the next wait is chosen."""
+_QUIET_S = 5.0
+"""Between two log lines from one place."""
+
+
+_Transition = Callable[["Derainer", LifecycleState], TransitionCallbackReturn]
+
+
+def _told(transition: _Transition) -> _Transition:
+    """Log what a transition raises: rclpy only takes note that it failed."""
+
+    @functools.wraps(transition)
+    def wrapped(self: Derainer, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(self, state)
+        except Exception as error:
+            name = transition.__name__.removeprefix("on_")
+            self.get_logger().error(f"cannot {name}: {type(error).__name__}: {error}")
+            raise
+
+    return wrapped
+
+
+class Derainer(LifecycleNode):
+    """Cleans the images of one or more cameras while it is active."""
+
+    def __init__(self, name: str = "derain", **options: Any) -> None:
+        super().__init__(name, automatically_declare_parameters_from_overrides=True, **options)
+        self._declared = Parameters(self, self._changed)
+        self._cameras: list[Camera] = []
+        self.statistics = [Statistics() for _ in self.settings.input.cameras or ("",)]
+        self._mailbox = Mailbox()
+        self._loader = Loader(self)
+        self._worker: Worker | None = None
+        self._hung: list[Worker] = []
+        self._engine: Engine | None = None
+        self._trouble = ""
+        self._faults: Counter[str] = Counter()
+        self._hung_at = 0.0
+        self._backoff = Backoff()
+        self._enabled = True
+        self.create_service(Trigger, "~/reset_state", self._reset_state)
+        self.create_service(SetBool, "~/enable", self._enable)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        # Simulated time may stand still, and a watchdog may not.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(self.settings.node.diagnostics_s, self._report, clock=steady)
+        self.create_timer(_UPKEEP_S, self._watch_over, clock=steady)
+        self.create_timer(_LOOK_AROUND_S, self._look_around, clock=steady)
+        self._answer_invalid_transitions()
+
+    @property
+    def settings(self) -> Settings:
+        """As they are now."""
+        return self._declared.settings
+
+    @property
+    def cameras(self) -> Sequence[Camera]:
+        """The cameras' topics; none before the node is configured."""
+        return self._cameras
+
+    @property
+    def engine(self) -> Engine | None:
+        """The network in use."""
+        return self._engine
+
+    @property
+    def active(self) -> bool:
+        """Whether frames are being dealt with."""
+        return self._worker is not None
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with the network, in a line; empty while all is well."""
+        return self._trouble
+
+    @property
+    def level(self) -> Level:
+        """How much is asked of the network now."""
+        return self._worker.pipeline.level if self._worker is not None else FULL
+
+    # --- Life cycle --------------------------------------------------------------------------
+
+    def autostart(self) -> None:
+        """Configure and activate, where the settings say so."""
+        if (
+            self.settings.node.autostart
+            and self.trigger_configure() is TransitionCallbackReturn.SUCCESS
+        ):
+            self.trigger_activate()
+
+    @_told
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Set up the topics and begin to load the network; neither waits for the other."""
+        names = self.settings.input.cameras or ("",)
+        self._cameras = [self._camera(index, name) for index, name in enumerate(names)]
+        self._load()
+        return super().on_configure(state)
+
+    @_told
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        if self._engine is None and self._loader.job is None:
+            self._load()  # freed by a deactivation
+        self._work()
+        self._look_around()
+        return super().on_activate(state)
+
+    @_told
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._rest()
+        return super().on_deactivate(state)
+
+    @_told
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._close()
+        return super().on_cleanup(state)
+
+    @_told
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._close()
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Whatever a transition stumbled over, the node can be configured again."""
+        self._close()
+        super().on_error(state)
+        return TransitionCallbackReturn.SUCCESS
+
+    def close(self) -> bool:
+        """End everything; returns whether no thread was left behind."""
+        self._close()
+        return not any(worker.alive for worker in self._hung) and not self._loader.running
+
+    def _close(self) -> None:
+        self._rest()
+        for camera in self._cameras:
+            camera.close()
+        self._cameras = []
+
+    def _camera(self, index: int, name: str) -> Camera:
+        return Camera(
+            self,
+            name,
+            self.settings,
+            arrived=lambda message: self._arrived(index, message),
+            lost=self.statistics[index].lost,
+            matched=self._look_around,
+        )
+
+    def _arrived(self, index: int, message: Any) -> None:
+        self.statistics[index].received()
+        # A network that is being loaded wants it before frames are decoded. Anybody can claim a
+        # size: it counts where there are data for it.
+        if isinstance(message, Image) and 0 < message.height * message.width <= len(message.data):
+            self.statistics[index].size = message.height, message.width
+        if self._mailbox.put(index, message):
+            self.statistics[index].dropped("newer one came")
+
+    # --- Worker ------------------------------------------------------------------------------
+
+    def _work(self, why_not: str = "loading") -> None:
+        """Start a worker, with the network if there is one."""
+        watch = Watch()
+        pipeline = Pipeline(
+            list(zip(self._cameras, self.statistics, strict=True)), self.settings, self, watch
+        )
+        pipeline.do_without(why_not)
+        pipeline.enable(self._enabled)
+        self._worker = Worker(self._mailbox, pipeline, watch)
+        if (engine := self._engine) is not None:
+            self._worker.order(lambda pipeline: pipeline.use(engine))
+        self._worker.start()
+
+    def _rest(self) -> None:
+        """Stop working and free the memory of everything that can be loaded again."""
+        for camera in self._cameras:
+            camera.ignore()
+        if self._worker is not None:
+            if not self._worker.stop(_PATIENCE_S) and self._worker.watch.abandon_after(0):
+                self._leave_behind(self._worker, "deactivated")
+            self._worker = None
+        for index in self._mailbox.clear():
+            self.statistics[index].dropped("deactivated")
+        self._loader.cancel()
+        self._engine = None
+        self._trouble = ""
+        _free_memory()
+
+    def _watch_over(self) -> None:
+        """Replace a worker whose network does not come back."""
+        limit_s = self.settings.safety.watchdog_s
+        if self._worker is None:
+            return
+        if not limit_s or not self._worker.watch.abandon_after(limit_s):
+            self._make_sure_of_a_network()
+            return
+        self._leave_behind(self._worker, "hung")
+        self._engine = None
+        self._faults["hung"] += 1
+        self._trouble = f"the network took longer than safety.watchdog_s ({limit_s:g} s)"
+        for statistics in self.statistics:
+            statistics.fault("hung", self._trouble)
+        self._work("hung")
+        self.get_logger().error(f"{self._trouble}; frames go on without it")
+
+    def _make_sure_of_a_network(self) -> None:
+        """Load one where there is none, unless too many calls of it hang already."""
+        if self._engine is not None:
+            if time.monotonic() - self._hung_at > _FORGIVEN_S:
+                self._backoff.reset()
+        elif self._loader.job is None:
+            self._hung = [worker for worker in self._hung if worker.alive]
+            if len(self._hung) <= _MOST_HUNG:
+                self._load(delay_s=self._backoff.wait(self.settings.safety.retry_s))
+
+    def _leave_behind(self, worker: Worker, why: str) -> None:
+        worker.pipeline.give_up(why)
+        self._hung.append(worker)
+        self._hung_at = time.monotonic()
+
+    def _look_around(self) -> None:
+        """Listen to a camera while somebody wants its images, and only then."""
+        if self._worker is None:
+            return
+        for camera in self._cameras:
+            if camera.demand() or self.settings.output.keep_warm:
+                camera.listen(camera.offered(self.settings.input.transport))
+            else:
+                camera.ignore()
+
+    # --- Network -----------------------------------------------------------------------------
+
+    def _load(self, *, delay_s: float = 0.0) -> None:
+        self._loader.request(self.settings, delay_s=delay_s)
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """For the loader, in its thread."""
+        return sorted({size for statistics in self.statistics if (size := statistics.size)})
+
+    def loaded(self, job: Job, engine: Engine) -> None:
+        """For the loader, in its thread."""
+        self._later(self._take_over, job, engine)
+
+    def failed(self, job: Job, error: Exception, retry_in_s: float) -> None:
+        """For the loader, in its thread."""
+        self._later(self._note_failure, job, error, retry_in_s)
+
+    def _take_over(self, job: Job, engine: Engine) -> None:
+        if job is not self._loader.job:
+            return
+        self._loader.finished()
+        self._engine = engine
+        self._trouble = ""
+        if self._worker is not None:
+            self._worker.order(lambda pipeline: pipeline.use(engine))
+        self.get_logger().info(
+            f"{engine.network_name} runs on {engine.device} in {engine.precision} ({engine.name})"
+        )
+        if engine.note:
+            self.get_logger().warning(engine.note)
+
+    def _note_failure(self, job: Job, error: Exception, retry_in_s: float) -> None:
+        if job is not self._loader.job:
+            return
+        self._faults["not loaded"] += 1
+        self._trouble = f"cannot load the network: {error}"
+        meanwhile = "the old one stays" if self._engine else "frames go on without one"
+        self.get_logger().error(
+            f"{self._trouble}; {meanwhile}, trying again in {retry_in_s:.1f} s",
+            throttle_duration_sec=_QUIET_S,
+        )
+
+    # --- What the pipeline asks for, in the worker's thread -----------------------------------
+
+    def now_ns(self) -> int:
+        return int(self.get_clock().now().nanoseconds)
+
+    def say(self, text: str) -> None:
+        self.get_logger().warning(text, throttle_duration_sec=_QUIET_S)
+
+    def broken(self, reason: str, retry_in_s: float) -> None:
+        self._later(self._replace, reason, retry_in_s)
+
+    def _replace(self, reason: str, retry_in_s: float) -> None:
+        if self._worker is None:
+            return
+        self._faults["failed"] += 1
+        self._engine = None
+        self._trouble = f"the network failed: {reason}"
+        self._load(delay_s=retry_in_s)
+
+    def _later(self, task: Any, *arguments: Any) -> None:
+        """Have something done in the executor's thread."""
+        if self.executor is not None:
+            self.executor.create_task(task, *arguments)
+
+    # --- Parameters and services ---------------------------------------------------------------
+
+    def _changed(self, before: Settings, settings: Settings) -> None:
+        if self._network_of(before) != self._network_of(settings) and self._cameras:
+            self._load()
+        if self._worker is not None:
+            self._worker.order(lambda pipeline: pipeline.apply(settings))
+        self._look_around()
+
+    @staticmethod
+    def _network_of(settings: Settings) -> tuple[Any, ...]:
+        """What must be loaded anew when it changes."""
+        network, engine = settings.network, settings.engine
+        stages = network.stages if built_for_its_stages(engine.name) else 0
+        return network.name, network.weights, stages, engine
+
+    def _reset_state(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        response.success = self._worker is not None
+        response.message = "reset" if response.success else "the node is not active"
+        if self._worker is not None:
+            self._worker.order(lambda pipeline: pipeline.reset("asked to"))
+        return response
+
+    def _enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self._enabled = on = bool(request.data)
+        if self._worker is not None:
+            self._worker.order(lambda pipeline: pipeline.enable(on))
+        response.success = True
+        response.message = "frames are cleaned" if on else "frames go through untouched"
+        return response
+
+    def _answer_invalid_transitions(self) -> None:
+        """Answer with a refusal where Jazzy's rclpy raises and leaves the caller waiting."""
+        service = self._service_change_state
+        change_state = service.callback
+
+        def answer(request: Any, response: Any) -> Any:
+            try:
+                return change_state(request, response)
+            except rclpy_implementation.RCLError as error:
+                self.get_logger().warning(f"no such transition now: {error}")
+                response.success = False
+                return response
+
+        service.callback = answer
+
+    # --- Diagnostics ---------------------------------------------------------------------------
+
+    def _report(self) -> None:
+        node = self.get_fully_qualified_name()
+        network = diagnostics.NetworkState(
+            active=self.active,
+            enabled=self._enabled,
+            engine=self._engine,
+            loading=self._loader.job is not None,
+            trouble=self._trouble,
+            level=self.level.name,
+            faults=self._faults,
+        )
+        message = DiagnosticArray(status=[diagnostics.network_status(node, network)])
+        message.header.stamp = self.get_clock().now().to_msg()
+        for index, camera in enumerate(self._cameras):
+            message.status.append(
+                diagnostics.camera_status(node, self._camera_state(index, camera))
+            )
+        self._diagnostics.publish(message)
+
+    def _camera_state(self, index: int, camera: Camera) -> diagnostics.CameraState:
+        since_ns = self._worker.pipeline.state_since_ns(index) if self._worker else None
+        return diagnostics.CameraState(
+            name=camera.name,
+            topic=camera.topic,
+            transport=camera.transport,
+            publishers=camera.publishers(),
+            mismatch=camera.mismatch,
+            state_age_s=None if since_ns is None else (self.now_ns() - since_ns) / 1e9,
+            summary=self.statistics[index].summary(),
+        )
+
+
+def _free_memory() -> None:
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    give_back_freed_memory()

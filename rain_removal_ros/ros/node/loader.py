@@ -1,0 +1,111 @@
+"""Loads networks beside the running one, as often as it takes.
+
+The network in use goes on working until the new one is there and has run once, on a frame as large
+as those that the cameras send by then: the first run is the slow one, and the one that fails.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from rain_removal_ros.ros.node.degradation import Backoff, built_for_its_stages
+from rain_removal_ros.settings import Settings
+
+if TYPE_CHECKING:
+    from rain_removal_ros.engines import Engine
+
+USUAL_SIZE = (480, 640)
+"""Height and width for the first run, as long as no camera has sent a frame."""
+
+
+class Listener(Protocol):
+    """Who is told how loading goes; called in the loader's thread."""
+
+    def loaded(self, job: Job, engine: Engine) -> None: ...
+
+    def failed(self, job: Job, error: Exception, retry_in_s: float) -> None: ...
+
+    def sizes(self) -> Sequence[tuple[int, int]]:
+        """Heights and widths of the cameras' frames, as far as they are known."""
+        ...
+
+
+@dataclass(eq=False)
+class Job:
+    """One network to be loaded."""
+
+    settings: Settings
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+
+class Loader:
+    """At most one job counts: the newest. One that hangs is left behind with its thread."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self.job: Job | None = None
+        self._telling = threading.Lock()
+        self._threads: list[threading.Thread] = []
+
+    def request(self, settings: Settings, *, delay_s: float = 0.0) -> None:
+        """Load what these settings ask for; whatever else was being loaded is forgotten."""
+        self.cancel()
+        self.job = Job(settings)
+        thread = threading.Thread(
+            target=self._run, args=(self.job, delay_s), name="load", daemon=True
+        )
+        self._threads.append(thread)
+        thread.start()
+
+    def finished(self) -> None:
+        """The current job's network has been taken over."""
+        self.job = None
+
+    @property
+    def running(self) -> bool:
+        """Whether any thread is still loading, wanted or not."""
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        return bool(self._threads)
+
+    def cancel(self) -> None:
+        """Forget what is being loaded: nobody hears of it any more, its thread ends when it can."""
+        if self.job is not None:
+            with self._telling:
+                self.job.cancelled.set()
+            self.job = None
+
+    def _run(self, job: Job, delay_s: float) -> None:
+        backoff = Backoff()
+        while not job.cancelled.wait(delay_s):
+            try:
+                engine = self._loaded(job.settings)
+            except Exception as error:  # noqa: BLE001 - a broken file, device or library
+                delay_s = backoff.wait(job.settings.safety.retry_s)
+                self._tell(job, self._listener.failed, job, error, delay_s)
+            else:
+                self._tell(job, self._listener.loaded, job, engine)
+                return
+
+    def _tell(self, job: Job, listener: Callable[..., None], *what: Any) -> None:
+        with self._telling:
+            if not job.cancelled.is_set():
+                listener(*what)
+
+    def _loaded(self, settings: Settings) -> Engine:
+        """The network, having run once."""
+        from rain_removal_ros import engines
+
+        network = settings.network
+        if not built_for_its_stages(settings.engine.name):
+            # Its own number of them: the one that is set is applied frame by frame.
+            network = replace(network, stages=0)
+        return engines.load_somehow(network, settings.engine, self._run_once)
+
+    def _run_once(self, engine: Engine) -> None:
+        for height, width in self._listener.sizes() or [USUAL_SIZE]:
+            engine.step([np.zeros((height, width, 3), np.uint8)], [None])

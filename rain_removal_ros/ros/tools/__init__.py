@@ -1,0 +1,1 @@
+"""Processes around the node: a player, a recorder, a simulated camera, and the demo."""

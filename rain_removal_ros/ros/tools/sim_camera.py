@@ -1,0 +1,28 @@
+"""A camera in the rain as a process, where there is neither: ``sim_camera --ros-args -p ...``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from rain_removal_ros.ros import process
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the camera until it is told to end; returns the exit code."""
+    about = "A simulated camera in the rain; it also publishes what there is without the rain."
+    return process.run(_create, about=about, args=args)
+
+
+def _create() -> process.Runnable:
+    import torch
+
+    from rain_removal_ros.ros.tools.simulator import SimCamera
+
+    # A camera leaves the processor to whatever works on its images.
+    torch.set_num_threads(1)
+    return SimCamera()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""The library in C: whole passes over pixels, planes and features, by as many threads as torch has.
+
+Its source is in ``native/``; it is built when this package is installed, where there is a compiler.
+Whoever calls it can do the same without, in torch, NumPy or OpenCV, which is what counts: tests
+compare them. What is done with pixels stands here, and needs no torch; ``networks._native`` has the
+rest.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rain_removal_ros.frames import Image
+
+_REVISION = 3  # as in planes.h
+
+
+def taken_apart(picture: Image, planes: NDArray[np.float32]) -> bool:
+    """Bytes as planes of floats in [0, 1], which may be larger; False where C cannot do it."""
+    height, width = picture.shape[:2]
+    rows, columns = planes.shape[1:]
+    if library is None or not _is_rgb(picture) or not _is_plain(planes):
+        return False
+    agree("taken_apart", planes.shape, (3, max(rows, height), max(columns, width)))
+    size = height, width
+    stride = ctypes.c_size_t(picture.strides[0])
+    call("taken_apart", picture, stride, *size, planes, rows, columns)
+    return True
+
+
+def put_together(planes: NDArray[np.float32], picture: Image) -> bool:
+    """Planes in [0, 1] as bytes, rounded; False where C cannot do it."""
+    plane, line, step = (stride // planes.itemsize for stride in planes.strides)
+    if library is None or not _is_rgb(picture) or step != 1 or planes.dtype != np.float32:
+        return False
+    agree("put_together", planes.shape, (3, *picture.shape[:2]))
+    strides = [ctypes.c_size_t(stride) for stride in (plane, line, picture.strides[0])]
+    size = planes.shape[1:]
+    call("put_together", planes, *strides[:2], *size, picture, strides[2])
+    return True
+
+
+def _is_plain(planes: NDArray[Any]) -> bool:
+    return planes.dtype == np.float32 and planes.flags.c_contiguous
+
+
+def _is_rgb(picture: Image) -> bool:
+    """Whether it is three bytes a pixel, one pixel after the other."""
+    return picture.dtype == np.uint8 and picture.shape[2:] == (3,) and picture.strides[1:] == (3, 1)
+
+
+def agree(name: str, shape: Sequence[int], wanted: Sequence[int]) -> None:
+    """C looks at no shape: what does not fit would be read beyond its end."""
+    if tuple(shape) != tuple(wanted):
+        raise RuntimeError(f"{name}: {tuple(shape)} where {tuple(wanted)} was expected")
+
+
+def call(name: str, *arguments: Any) -> None:
+    """Tensors and arrays go by their address, and the number of threads comes last."""
+    function = getattr(library, name)
+    if function(*map(_argument, arguments), _threads()):
+        raise MemoryError(f"out of memory ({name})")
+
+
+def _argument(argument: Any) -> Any:
+    if isinstance(argument, np.ndarray):
+        return ctypes.c_void_p(argument.ctypes.data)
+    if hasattr(argument, "data_ptr"):  # a tensor, without asking torch
+        return ctypes.c_void_p(argument.data_ptr())
+    return ctypes.c_float(argument) if isinstance(argument, float) else argument
+
+
+def _threads() -> int:
+    """As many as torch was told to take; without torch, as many as there are cores."""
+    if (torch := sys.modules.get("torch")) is not None:
+        return int(torch.get_num_threads())
+    return os.cpu_count() or 1
+
+
+def _load() -> ctypes.CDLL | None:
+    for suffix in EXTENSION_SUFFIXES:
+        path = Path(__file__).parents[1] / f"_in_c{suffix}"
+        if path.is_file():
+            return _loaded(path)
+    return None
+
+
+def _loaded(path: Path) -> ctypes.CDLL | None:
+    try:
+        found = ctypes.CDLL(str(path))
+        if found.revision() == _REVISION:
+            return found
+        reason = "it is of another version"
+    except (AttributeError, OSError) as error:
+        reason = str(error)
+    warnings.warn(f"{path} is not used, which costs speed; install again: {reason}", stacklevel=2)
+    return None
+
+
+library = _load()

@@ -1,0 +1,115 @@
+"""Pictures shown to a detector that is a node of its own."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from geometry_msgs.msg import PointStamped
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from sensor_msgs.msg import Image
+
+from rain_removal_ros import codec
+from rain_removal_ros.detection import detectors, messages
+from rain_removal_ros.detection.detectors.live import as_detections
+from rain_removal_ros.errors import DataError
+from rain_removal_ros.ros.tools.request_response import Inquiry
+
+
+class Watcher:
+    """Answers each picture with the mean of its red, and another stamp's before it."""
+
+    def __init__(self, domain_id: int, *, answers: bool = True) -> None:
+        self.context = Context()
+        self.context.init(domain_id=domain_id)
+        self.node = Node("watcher", context=self.context)
+        self.publisher = self.node.create_publisher(PointStamped, "found", 10)
+        if answers:
+            self.node.create_subscription(Image, "pictures", self.look, 10)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.thread = threading.Thread(target=self.executor.spin, daemon=True)
+        self.thread.start()
+
+    def look(self, message: Image) -> None:
+        image = codec.decode(message).image
+        for shift, value in ((-1, -1.0), (0, float(image[..., 0].mean()))):
+            answer = PointStamped()
+            codec.set_stamp(answer.header, codec.stamp_ns(message.header) + shift)
+            answer.point.x = value
+            self.publisher.publish(answer)
+
+    def close(self) -> None:
+        self.executor.shutdown()
+        self.thread.join(10)
+        self.node.destroy_node()
+        self.context.try_shutdown()
+
+
+@pytest.fixture
+def watcher(domain_id: int) -> Iterator[Watcher]:
+    watching = Watcher(domain_id)
+    yield watching
+    watching.close()
+
+
+def test_each_picture_gets_the_answer_with_its_stamp(watcher: Watcher, domain_id: int) -> None:
+    inquiry = Inquiry("pictures", "found", PointStamped, patience_s=30, domain_id=domain_id)
+    try:
+        for value in (10, 200):
+            picture = np.full((12, 16, 3), value, np.uint8)
+            assert inquiry.ask(picture).point.x == value
+    finally:
+        inquiry.close()
+
+
+def test_nobody_listening_is_one_clear_error(domain_id: int) -> None:
+    inquiry = Inquiry("pictures", "found", PointStamped, patience_s=0.3, domain_id=domain_id)
+    try:
+        with pytest.raises(DataError, match="nobody listens to /pictures"):
+            inquiry.ask(np.zeros((12, 16, 3), np.uint8))
+    finally:
+        inquiry.close()
+
+
+def box(name: str, *scores: tuple[str, float]) -> SimpleNamespace:
+    results = [
+        SimpleNamespace(hypothesis=SimpleNamespace(class_id=label, score=score))
+        for label, score in scores
+    ]
+    centre = SimpleNamespace(position=SimpleNamespace(x=20.0, y=10.0))
+    return SimpleNamespace(
+        id=name, results=results, bbox=SimpleNamespace(center=centre, size_x=8.0, size_y=4.0)
+    )
+
+
+def test_the_likeliest_class_of_a_box_counts_and_numbers_are_cocos() -> None:
+    message = SimpleNamespace(
+        detections=[box("1", ("bus", 0.2), ("car", 0.7)), box("", ("0", 0.9))]
+    )
+    found = as_detections(messages.read(message))
+    assert found.labels == ("car", "person")
+    assert found.scores.tolist() == [0.7, 0.9]
+    assert found.boxes.tolist() == [[16, 8, 24, 12]] * 2
+
+
+def test_a_box_of_no_class_is_refused() -> None:
+    with pytest.raises(DataError, match="box 0 of a Detection2DArray says not what it is"):
+        messages.read(SimpleNamespace(detections=[box("1")]))
+
+
+def test_two_topics_are_named() -> None:
+    with pytest.raises(DataError, match="ros:IMAGES=DETECTIONS, not ros:/image"):
+        detectors.create("ros:/image")
+
+
+def test_messages_that_are_not_installed_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vision_msgs.msg", None)
+    with pytest.raises(DataError, match="vision_msgs"):
+        detectors.create("ros:/a=/b")
