@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 
 from rain_removal_ros import checkpoints, networks
-from rain_removal_ros.allocator import keep_freed_memory
 from rain_removal_ros.networks._base import Batch
+from rain_removal_ros.runtime.allocator import keep_freed_memory
 from rain_removal_ros.training.optimisation import create_optimiser
 from rain_removal_ros.training.recipe import OptimiserSettings
 

@@ -42,10 +42,11 @@ EXPORT int unfold_gradient(const void *folded, int batch, int all, int first, in
     return 0;
 }
 
+/* Of one picture: what the frame alone allows, 3 planes, and how far the past is trusted; the gradients
+ * of these and of what was kept of the past; and which neighbour was kept for it, 3 planes. */
 typedef struct {
-    float *candidate, *trust;                /* what the frame alone allows: 3 planes; and 1 */
-    float *of_candidate, *of_kept, *of_trust; /* their gradients: 3, 3 and 1 planes */
-    uint8_t *pick;                           /* 3 planes: which neighbour was kept for the past */
+    float *candidate, *trust, *of_candidate, *of_kept, *of_trust, *of_base;
+    uint8_t *pick;
 } Workspace;
 
 /* Which of 3 x 3 neighbours is the least (`sign` 1) or the greatest (-1), and its value times `sign`.
@@ -105,6 +106,48 @@ CLONES static void blend_gradient_row(const float *restrict above, const float *
     }
 }
 
+/* The transpose of `spread`: each cell's share of a row of gradients. */
+INLINE void gathered(const float *restrict row, int width, int factor, float *restrict out) {
+    const int half = factor / 2;
+    for (int i = 0; i < width; i++) out[i] = 0;
+    for (int k = 0; k < half; k++) {
+        out[0] += row[k];
+        out[width - 1] += row[width * factor - 1 - k];
+    }
+    for (int i = 0; i + 1 < width; i++) {
+        float near = 0, far = 0;
+        for (int k = 0; k < factor; k++) {
+            const float value = row[half + i * factor + k], part = (k + 0.5f) / factor;
+            near += value * (1 - part);
+            far += value * part;
+        }
+        out[i] += near;
+        out[i + 1] += far;
+    }
+}
+
+/* Row `y` of one colour of what was lifted at last: the gradient of what is carried, which gets its own
+ * from the next frame as well, and of gain and offset, gathered along the row. `scratch` has room for
+ * three rows. */
+CLONES static void lift_gradient_row(const float *restrict base, const float *gains, const float *offsets,
+                                     int height, int width, int y, const float *restrict of_out,
+                                     const float *restrict of_carried, float *restrict scratch,
+                                     float *restrict of_base, float *restrict of_gain,
+                                     float *restrict of_offset) {
+    float *restrict gain = scratch, *restrict offset = scratch + width;
+    float *restrict small = scratch + 2 * width;
+    enlarged_row(gains, height / COARSE, width / COARSE, COARSE, y, small, gain);
+    enlarged_row(offsets, height / COARSE, width / COARSE, COARSE, y, small, offset);
+    for (int x = 0; x < width; x++) {
+        const float out = base[x] * gain[x] + offset[x];
+        offset[x] = out >= 0 && out <= 1 ? of_out[x] : 0;
+        of_base[x] = offset[x] * gain[x] + (of_carried ? of_carried[x] : 0);
+        gain[x] = offset[x] * base[x];
+    }
+    gathered(gain, width / COARSE, COARSE, of_gain);
+    gathered(offset, width / COARSE, COARSE, of_offset);
+}
+
 CLONES static void clamp_gradient_row(const float *restrict here, const float *restrict of_out, int width,
                                       float *restrict of_candidate) {
     for (int x = 0; x < width; x++)
@@ -126,26 +169,6 @@ CLONES static void gather_row(const float *restrict of_kept, const uint8_t *rest
             for (int x = first; x < last; x++)
                 of_candidate[x] += picks[x + dx] == wanted ? values[x + dx] : 0;
         }
-    }
-}
-
-/* The transpose of `spread`: each cell's share of a row of gradients. */
-INLINE void gathered(const float *restrict row, int width, int factor, float *restrict out) {
-    const int half = factor / 2;
-    for (int i = 0; i < width; i++) out[i] = 0;
-    for (int k = 0; k < half; k++) {
-        out[0] += row[k];
-        out[width - 1] += row[width * factor - 1 - k];
-    }
-    for (int i = 0; i + 1 < width; i++) {
-        float near = 0, far = 0;
-        for (int k = 0; k < factor; k++) {
-            const float value = row[half + i * factor + k], part = (k + 0.5f) / factor;
-            near += value * (1 - part);
-            far += value * part;
-        }
-        out[i] += near;
-        out[i + 1] += far;
     }
 }
 
@@ -213,12 +236,39 @@ CLONES static void map_gradient_row(const float *restrict columns, int height, i
     }
 }
 
-/* One picture's, by the threads of the team that calls it. `room` floats of `scratch` are a thread's. */
-static void compose_gradient_of(Composed a, Workspace w, const float *of_clean, const float *of_mask,
-                                float *scratch, size_t room, float *columns, void *of_streaks,
-                                float *of_maps, float *of_past) {
+/* The carried picture's gradient, given that of the clean one: `of_base`, 3 planes, in place of it. */
+static void lift_gradient_of(Composed a, const float *of_clean, const float *of_carried, float *scratch,
+                             size_t room, float *columns, float *of_base) {
     const int width = a.width, height = a.height, cells = width / COARSE;
+    const size_t area = (size_t)height * width, coarse = area / (COARSE * COARSE);
+    const size_t half = 3 * (size_t)height * cells;
+#pragma omp for schedule(static)
+    for (int row = 0; row < 3 * height; row++) {
+        const size_t at = (size_t)row * width, c = row / height;
+        float *of_gain = columns + (size_t)row * cells;
+        if (a.maps)
+            lift_gradient_row(a.base + at, a.maps + c * coarse, a.maps + (3 + c) * coarse, height, width,
+                              row % height, of_clean + at, of_carried ? of_carried + at : NULL,
+                              own(scratch, room), of_base + at, of_gain, of_gain + half);
+        else
+            for (int x = 0; x < width; x++)
+                of_base[at + x] = of_clean[at + x] + (of_carried ? of_carried[at + x] : 0);
+    }
+}
+
+/* One picture's, by the threads of the team that calls it. `room` floats of `scratch` are a thread's. */
+static void compose_gradient_of(Composed given, Workspace w, const float *of_clean,
+                                const float *of_carried, const float *of_mask, float *scratch,
+                                size_t room, float *columns, void *of_streaks, float *of_maps,
+                                float *of_past) {
+    const int width = given.width, height = given.height, cells = width / COARSE;
     const size_t area = (size_t)height * width;
+    Composed a = given;
+    if (a.base) {
+        lift_gradient_of(a, of_clean, of_carried, scratch, room, columns, w.of_base);
+        of_clean = w.of_base;
+        a.maps = NULL;
+    }
 #pragma omp for schedule(static)
     for (int y = 0; y < height; y++)
         candidate_row(a, y, own(scratch, room), w.candidate + (size_t)y * width, area, NULL,
@@ -250,7 +300,7 @@ static void compose_gradient_of(Composed a, Workspace w, const float *of_clean, 
 #pragma omp for schedule(static)
     for (int y = 0; y < height; y++)
         said_gradient_row(a, w, of_mask, y, own(scratch, room), of_streaks, columns);
-    if (!a.maps) return;
+    if (!given.maps) return;
 #pragma omp for schedule(static)
     for (int row = 0; row < 6 * (height / COARSE); row++) {
         const int map = row / (height / COARSE);
@@ -260,15 +310,16 @@ static void compose_gradient_of(Composed a, Workspace w, const float *of_clean, 
 }
 
 /* The gradients of `composed`: of what the network said and of the past, given those of the clean
- * pictures and of the masks. `maps` and `pasts` may be NULL as there, and then so are their gradients. */
+ * pictures, of what is carried and of the masks, which may be NULL as well. `maps`, `pasts` and `bases`
+ * may be NULL as there, and then so are their gradients. */
 EXPORT int compose_gradient(const float *frames, const float *pasts, const void *streaks,
-                            const float *maps, const float *known, const float *of_clean,
-                            const float *of_masks, int batch, int height, int width, int bfloat16,
+                            const float *maps, const float *known, const float *bases,
+                            const float *of_clean, const float *of_bases, const float *of_masks, int batch, int height, int width, int bfloat16,
                             void *of_streaks, float *of_maps, float *of_pasts, int threads) {
     const size_t area = (size_t)height * width, coarse = area / (COARSE * COARSE);
     const size_t folded = (pasts ? 5 : 4) * area * (bfloat16 ? 2 : 4);
     const size_t columns = 6 * (size_t)height * (width / COARSE), room = 8 * (size_t)width + 16;
-    float *const memory = floats(11 * area + columns + room * threads);
+    float *const memory = floats(14 * area + columns + room * threads);
     uint8_t *const pick = malloc(3 * area);
     if (!memory || !pick) {
         free(memory);
@@ -281,9 +332,10 @@ EXPORT int compose_gradient(const float *frames, const float *pasts, const void 
         .of_kept = memory + 6 * area,
         .trust = memory + 9 * area,
         .of_trust = memory + 10 * area,
+        .of_base = memory + 11 * area,
         .pick = pick,
     };
-    float *const gathered_columns = memory + 11 * area, *const scratch = gathered_columns + columns;
+    float *const gathered_columns = memory + 14 * area, *const scratch = gathered_columns + columns;
 #pragma omp parallel num_threads(threads)
     for (int one = 0; one < batch; one++) {
         const Composed a = {
@@ -292,11 +344,13 @@ EXPORT int compose_gradient(const float *frames, const float *pasts, const void 
             .maps = maps ? maps + one * 6 * coarse : NULL,
             .known = pasts ? known + one * coarse : NULL,
             .streaks = (const char *)streaks + one * folded,
+            .base = bases ? (float *)bases + one * 3 * area : NULL,
             .height = height,
             .width = width,
             .bfloat16 = bfloat16,
         };
-        compose_gradient_of(a, w, of_clean + one * 3 * area, of_masks ? of_masks + one * area : NULL,
+        compose_gradient_of(a, w, of_clean + one * 3 * area,
+                            of_bases ? of_bases + one * 3 * area : NULL, of_masks ? of_masks + one * area : NULL,
                             scratch, room, gathered_columns, (char *)of_streaks + one * folded,
                             maps ? of_maps + one * 6 * coarse : NULL,
                             pasts ? of_pasts + one * 3 * area : NULL);

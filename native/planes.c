@@ -51,11 +51,11 @@ CLONES static void contrast_row(const float *restrict means, const float *restri
 
 /* One row of cells of all planes; `rows` has room for planes * FOLD rows of pixels and as
  * many of half the width, and for three. */
-CLONES static void enter_row(const float *restrict frame, const float *past, size_t plane, int width,
-                             const float *scale, const float *shift, int height, int row,
+CLONES static void enter_row(const float *restrict frame, const float *past, const float *extras,
+                             int extra, size_t plane, int width, const float *scale, const float *shift, int height, int row,
                              float *restrict rows, void *restrict out, int bfloat16) {
     const int cells = width / FOLD, guided = scale != NULL;
-    const int planes = 3 + guided + (past ? 3 : 0);
+    const int planes = 3 + guided + (past ? 3 : 0) + extra;
     float *const multiply = rows + (size_t)planes * FOLD * width, *const add = multiply + width;
     float *const scratch = add + width;
     for (int fy = 0; fy < FOLD; fy++) {
@@ -79,6 +79,9 @@ CLONES static void enter_row(const float *restrict frame, const float *past, siz
             float *restrict change = rows + ((size_t)(3 + guided + c) * FOLD + fy) * width;
             for (int x = 0; x < width; x++) change[x] = before[x] - now[x];
         }
+        for (int c = 0; c < extra; c++)
+            memcpy(rows + ((size_t)(planes - extra + c) * FOLD + fy) * width,
+                   extras + c * plane + (size_t)y * width, width * sizeof(float));
     }
     const size_t lines = (size_t)planes * FOLD, first = (size_t)row * cells * lines * FOLD;
     if (bfloat16) {
@@ -98,12 +101,13 @@ CLONES static void enter_row(const float *restrict frame, const float *past, siz
     }
 }
 
-/* Frames, their local contrast and their difference to the past, folded. Without a guide `guided` is
- * 0; without a past `pasts` is NULL. */
-EXPORT int entered(const float *frames, const float *pasts, int batch, int height, int width, int guided,
-                   float epsilon, void *out, int bfloat16, int threads) {
+/* Frames, their local contrast, their difference to the past and `extra` more planes, folded. Without a
+ * guide `guided` is 0; without a past `pasts` is NULL. */
+EXPORT int entered(const float *frames, const float *pasts, const float *extras, int extra, int batch,
+                   int height, int width, int guided, float epsilon, void *out, int bfloat16,
+                   int threads) {
     const int rows = height / FOLD, cells = width / FOLD;
-    const int planes = 3 + (guided ? 1 : 0) + (pasts ? 3 : 0);
+    const int planes = 3 + (guided ? 1 : 0) + (pasts ? 3 : 0) + extra;
     const size_t plane = (size_t)height * width, blocks = (size_t)rows * cells;
     float *const maps = floats(4 * blocks);
     if (!maps) return 1;
@@ -118,6 +122,7 @@ EXPORT int entered(const float *frames, const float *pasts, int batch, int heigh
     for (int one = 0; one < batch; one++) {
         const float *frame = frames + one * 3 * plane;
         const float *past = pasts ? pasts + one * 3 * plane : NULL;
+        const float *more = extra ? extras + (size_t)one * extra * plane : NULL;
         char *target = (char *)out + one * planes * plane * (bfloat16 ? 2 : 4);
 #pragma omp parallel num_threads(threads)
         {
@@ -133,7 +138,7 @@ EXPORT int entered(const float *frames, const float *pasts, int batch, int heigh
             }
 #pragma omp for schedule(static)
             for (int row = 0; row < rows; row++)
-                enter_row(frame, past, plane, width, guided ? scale : NULL, shift, rows, row,
+                enter_row(frame, past, more, extra, plane, width, guided ? scale : NULL, shift, rows, row,
                           own(scratch, room), target, bfloat16);
         }
     }
@@ -190,6 +195,17 @@ CLONES static void blend_row(const float *restrict above, const float *restrict 
     }
 }
 
+/* The clean picture of what is carried: one colour's gain and offset, at last. `scratch` has room for
+ * three rows. */
+CLONES static void lift_row(const float *restrict base, const float *gains, const float *offsets,
+                            int height, int width, int y, float *restrict scratch, float *restrict out) {
+    float *restrict gain = scratch, *restrict offset = scratch + width;
+    float *restrict small = scratch + 2 * width;
+    enlarged_row(gains, height / COARSE, width / COARSE, COARSE, y, small, gain);
+    enlarged_row(offsets, height / COARSE, width / COARSE, COARSE, y, small, offset);
+    for (int x = 0; x < width; x++) out[x] = within(base[x] * gain[x] + offset[x], 0, 1);
+}
+
 CLONES static void clip_row(const float *restrict row, int width, float *restrict out) {
     for (int x = 0; x < width; x++) out[x] = within(row[x], 0, 1);
 }
@@ -199,10 +215,15 @@ static void compose_strip(Composed a, int top, float *scratch) {
     const int width = a.width, end = least(top + STRIP, a.height);
     const int first = most(top - 1, 0), last = least(end + 1, a.height);
     const size_t area = (size_t)a.height * width, plane = (size_t)(STRIP + 2) * width;
+    const size_t coarse = area / (COARSE * COARSE);
+    /* What is carried is never lifted: a gain that was handed on would be applied again and again. */
+    Composed unlifted = a;
+    if (a.base) unlifted.maps = NULL;
+    float *const target = a.base ? a.base : a.clean;
     float *candidates = scratch, *trusts = candidates + 3 * plane, *rows = trusts + STRIP * width;
     for (int y = a.past ? first : top; y < (a.past ? last : end); y++) {
         const int inside = y >= top && y < end;
-        candidate_row(a, y, rows, candidates + (size_t)(y - first) * width, plane,
+        candidate_row(unlifted, y, rows, candidates + (size_t)(y - first) * width, plane,
                       inside ? a.mask + (size_t)y * width : NULL,
                       inside && a.past ? trusts + (size_t)(y - top) * width : NULL);
     }
@@ -213,17 +234,24 @@ static void compose_strip(Composed a, int top, float *scratch) {
             if (a.past)
                 blend_row(y > 0 ? here - width : here, here, y + 1 < a.height ? here + width : here,
                           a.past + at, trusts + (size_t)(y - top) * width, width, rows, rows + width + 2,
-                          a.clean + at);
+                          target + at);
             else
-                clip_row(here, width, a.clean + at);
+                clip_row(here, width, target + at);
+            if (!a.base) continue;
+            if (a.maps)
+                lift_row(a.base + at, a.maps + c * coarse, a.maps + (3 + c) * coarse, a.height, width, y,
+                         rows, a.clean + at);
+            else
+                memcpy(a.clean + at, a.base + at, width * sizeof(float));
         }
 }
 
 /* Clean pictures and masks from what the network said about their frames. `maps`, gains and offsets at
- * an eighth, may be NULL; so may `pasts`, and then `known`, whether there is one, is not looked at. */
+ * an eighth, may be NULL; so may `pasts`, and then `known`, whether there is one, is not looked at.
+ * With `bases`, which get what is carried, gains and offsets come after the past; with NULL before. */
 EXPORT int composed(const float *frames, const float *pasts, const void *streaks, const float *maps,
                     const float *known, int batch, int height, int width, int bfloat16, float *clean,
-                    float *masks, int threads) {
+                    float *masks, float *bases, int threads) {
     const size_t area = (size_t)height * width, coarse = area / (COARSE * COARSE);
     const size_t folded = (pasts ? 5 : 4) * area * (bfloat16 ? 2 : 4);
     const int strips = (height + STRIP - 1) / STRIP;
@@ -241,6 +269,7 @@ EXPORT int composed(const float *frames, const float *pasts, const void *streaks
             .streaks = (const char *)streaks + one * folded,
             .clean = clean + one * 3 * area,
             .mask = masks + one * area,
+            .base = bases ? bases + one * 3 * area : NULL,
             .height = height,
             .width = width,
             .bfloat16 = bfloat16,

@@ -8,7 +8,7 @@
 
 /* To be raised with every change to what an exported function takes: `native.py` calls no library of
  * another revision, such as one that was built before the package was updated. */
-#define REVISION 3
+#define REVISION 4
 
 #include <stddef.h>
 #include <stdint.h>
@@ -106,7 +106,7 @@ enum { FOLD = 4, COARSE = 8 };
 typedef struct {
     const float *frame, *past, *maps, *known;
     const void *streaks;
-    float *clean, *mask;
+    float *clean, *mask, *base;
     int height, width, bfloat16;
 } Composed;
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rain_removal_ros import native
+from rain_removal_ros.runtime import native
 
 _K1, _K2 = 0.01, 0.03
 _WINDOW, _SIGMA = 11, 1.5

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rain_removal_ros import native
-from rain_removal_ros.native import call
 from rain_removal_ros.networks import _native as forward
+from rain_removal_ros.runtime import native
+from rain_removal_ros.runtime.native import call
 
 FOLD, COARSE = 4, 8  # as in planes.h
 
@@ -42,25 +42,26 @@ class Entered(torch.autograd.Function):
         ctx: Any,
         frame: Tensor,
         past: Tensor,
+        extras: Tensor | None,
         guided: bool,  # noqa: FBT001
         epsilon: float,
         dtype: torch.dtype,
     ) -> Tensor:
         ctx.first = 3 + guided
-        return forward.entered(frame, past, guided=guided, epsilon=epsilon, dtype=dtype)
+        return forward.entered(frame, past, extras, guided=guided, epsilon=epsilon, dtype=dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, of_folded: Tensor) -> tuple[Tensor | None, ...]:
         if not ctx.needs_input_grad[1]:
-            return None, None, None, None, None
+            return None, None, None, None, None, None
         folded, narrow = _folded(of_folded)
         batch, channels, height, width = folded.shape
         of_past = torch.empty(batch, 3, height * FOLD, width * FOLD)
         planes = channels // FOLD**2
         size = *of_past.shape[-2:], narrow
         call("unfold_gradient", folded, batch, planes, ctx.first, 3, *size, of_past)
-        return None, of_past, None, None, None
+        return None, of_past, None, None, None, None
 
 
 class Composed(torch.autograd.Function):
@@ -74,17 +75,19 @@ class Composed(torch.autograd.Function):
         maps: Tensor | None,
         past: Tensor | None,
         known: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(frame, streaks, maps, past, known)
+        anchored: bool,  # noqa: FBT001
+    ) -> tuple[Tensor, ...]:
+        clean, mask, base = forward.composed(frame, streaks, maps, past, known, anchored=anchored)
+        ctx.save_for_backward(frame, streaks, maps, past, known, base if anchored else None)
         ctx.set_materialize_grads(False)
-        return forward.composed(frame, streaks, maps, past, known)
+        return (clean, mask, base) if anchored else (clean, mask)
 
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any, of_clean: Tensor | None, of_mask: Tensor | None
+        ctx: Any, of_clean: Tensor | None, of_mask: Tensor | None, of_base: Tensor | None = None
     ) -> tuple[Tensor | None, ...]:
-        frame, streaks, maps, past, known = ctx.saved_tensors
+        frame, streaks, maps, past, known, base = ctx.saved_tensors
         folded, narrow = _folded(streaks)
         of_streaks = torch.empty_like(folded)
         of_maps = None if maps is None else torch.empty(maps.shape)
@@ -98,7 +101,9 @@ class Composed(torch.autograd.Function):
             folded,
             given[1],
             given[2],
+            base,
             _plain(of_clean),
+            _plain(of_base),
             _plain(of_mask),
             frame.shape[0],
             *frame.shape[-2:],
@@ -107,7 +112,7 @@ class Composed(torch.autograd.Function):
             of_maps,
             of_past,
         )
-        return None, of_streaks, of_maps, of_past, None
+        return None, of_streaks, of_maps, of_past, None, None
 
 
 class Moved(torch.autograd.Function):

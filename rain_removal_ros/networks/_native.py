@@ -73,27 +73,42 @@ def moved(image: Tensor, flow: Tensor, finer: int) -> Tensor:
 
 
 def entered(
-    frame: Tensor, past: Tensor | None, *, guided: bool, epsilon: float, dtype: torch.dtype
+    frame: Tensor,
+    past: Tensor | None,
+    extras: Tensor | None,
+    *,
+    guided: bool,
+    epsilon: float,
+    dtype: torch.dtype,
 ) -> Tensor:
     batch, _, height, width = frame.shape
-    planes = 3 + guided + (0 if past is None else 3)
+    extra = 0 if extras is None else extras.shape[1]
+    planes = 3 + guided + (0 if past is None else 3) + extra
     agree("entered", frame.shape, (batch, 3, height // _FOLD * _FOLD, width // _FOLD * _FOLD))
     if past is not None:
         agree("entered", past.shape, frame.shape)
+    if extras is not None:
+        agree("entered", extras.shape, (batch, extra, height, width))
     folded = torch.empty(
         (batch, planes * _FOLD**2, height // _FOLD, width // _FOLD),
         dtype=torch.bfloat16 if dtype == torch.bfloat16 else torch.float32,
         memory_format=torch.channels_last,
     )
     narrow = _is_narrow(folded)
-    pictures = _plain(frame), _plain(past)
-    call("entered", *pictures, batch, height, width, guided, epsilon, folded, narrow)
+    pictures = _plain(frame), _plain(past), _plain(extras)
+    call("entered", *pictures, extra, batch, height, width, guided, epsilon, folded, narrow)
     return folded
 
 
 def composed(
-    frame: Tensor, streaks: Tensor, maps: Tensor | None, past: Tensor | None, known: Tensor | None
-) -> tuple[Tensor, Tensor]:
+    frame: Tensor,
+    streaks: Tensor,
+    maps: Tensor | None,
+    past: Tensor | None,
+    known: Tensor | None,
+    *,
+    anchored: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
     batch, _, height, width = frame.shape
     coarse = height // _COARSE, width // _COARSE
     folded = (3 + 1 + (past is not None)) * _FOLD**2, 2 * coarse[0], 2 * coarse[1]
@@ -108,10 +123,11 @@ def composed(
     streaks = streaks if narrow else streaks.float()
     streaks = streaks.contiguous(memory_format=torch.channels_last)
     clean, mask = torch.empty(frame.shape), torch.empty(batch, 1, height, width)
+    base = torch.empty(frame.shape) if anchored else None
     said = streaks, _plain(maps), _plain(known)
     size = batch, height, width
-    call("composed", _plain(frame), _plain(past), *said, *size, narrow, clean, mask)
-    return clean, mask
+    call("composed", _plain(frame), _plain(past), *said, *size, narrow, clean, mask, base)
+    return clean, mask, clean if base is None else base
 
 
 def serves_features(*maps: Tensor) -> bool:

@@ -19,23 +19,30 @@ _EPSILON = 0.02  # what the guide takes for noise, not contrast
 
 
 def entered(
-    frame: Tensor, past: Tensor | None, *, guided: bool, dtype: torch.dtype = torch.float32
+    frame: Tensor,
+    past: Tensor | None,
+    extras: Tensor | None = None,
+    *,
+    guided: bool,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """The frame, its rectified local contrast and its difference to the past, folded.
+    """The frame, its rectified local contrast, its difference to the past and more planes, folded.
 
     In ``dtype`` where that costs nothing more; else autocast sees to it.
     """
     if native.serves(frame, least_side=16):
-        return native.entered(frame, past, guided=guided, epsilon=_EPSILON, dtype=dtype)
+        return native.entered(frame, past, extras, guided=guided, epsilon=_EPSILON, dtype=dtype)
     if past is not None and gradients.serves(frame, least_side=16):
         if torch.is_autocast_enabled("cpu"):
             dtype = torch.get_autocast_dtype("cpu")
-        return gradients.Entered.apply(frame, past, guided, _EPSILON, dtype)  # type: ignore[no-any-return, no-untyped-call]
+        return gradients.Entered.apply(frame, past, extras, guided, _EPSILON, dtype)  # type: ignore[no-any-return, no-untyped-call]
     planes = [frame]
     if guided:
         planes.append(_guide(frame.mean(1, keepdim=True)))
     if past is not None:
         planes.append(past - frame)
+    if extras is not None:
+        planes.append(extras)
     return _folded(torch.cat(planes, 1))
 
 
@@ -45,29 +52,42 @@ def composed(
     maps: Tensor | None,
     past: Tensor | None,
     known: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """The clean picture, and the mask of the rain that was taken from it.
+    *,
+    anchored: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The clean picture, the mask of the rain that was taken from it, and what is carried on.
 
     ``streaks`` are folded: three planes of rain, one for the mask, and where there is a past, one
     for how far it is trusted. ``maps`` are gains and offsets at an eighth of the resolution;
-    ``known`` is one wherever there was a past.
+    ``known`` is one wherever there was a past. ``anchored``, what is carried is the picture before
+    gain and offset, which come last; else it is the clean picture, and they come before the past.
     """
     if native.serves(frame, least_side=16):
-        return native.composed(frame, streaks, maps, past, known)
+        return native.composed(frame, streaks, maps, past, known, anchored=anchored)
     if gradients.serves(frame, least_side=16):
-        return gradients.Composed.apply(frame, streaks, maps, past, known)  # type: ignore[no-any-return, no-untyped-call]
+        made = gradients.Composed.apply(frame, streaks, maps, past, known, anchored)  # type: ignore[no-untyped-call]
+        return made if anchored else (*made, made[0])
     streaks = F.pixel_shuffle(streaks, FOLD)
     streaks = streaks.to(torch.float32, memory_format=torch.contiguous_format)
     rain, mask = streaks[:, :3], streaks[:, 3:4].sigmoid()
     clean = torch.addcmul(frame, mask, rain, value=-1)
-    if maps is not None:
-        # Smooth by construction: what is interpolated eightfold can hold a veil, not a streak.
-        maps = F.interpolate(maps, scale_factor=8.0, mode="bilinear", align_corners=False)
-        clean = torch.addcmul(maps[:, 3:], clean, maps[:, :3])
+    if not anchored:
+        clean = _lifted(clean, maps)
     if past is not None and known is not None:
         trust = streaks[:, 4:].sigmoid() * F.interpolate(known, scale_factor=8.0)
         clean = torch.lerp(clean, _plausible(past, clean), trust)
-    return clean.clamp_(0, 1), mask
+    base = clean.clamp(0, 1)
+    if not anchored or maps is None:
+        return base, mask, base
+    return _lifted(base, maps).clamp(0, 1), mask, base
+
+
+def _lifted(picture: Tensor, maps: Tensor | None) -> Tensor:
+    if maps is None:
+        return picture
+    # Smooth by construction: what is interpolated eightfold can hold a veil, not a streak.
+    maps = F.interpolate(maps, scale_factor=8.0, mode="bilinear", align_corners=False)
+    return torch.addcmul(maps[:, 3:], picture, maps[:, :3])
 
 
 def _plausible(past: Tensor, clean: Tensor) -> Tensor:

@@ -29,6 +29,8 @@ from rain_removal_ros.networks._layers import activated, added
 from rain_removal_ros.networks._ops import FOLD, composed, entered
 
 _MOST_GAIN = 3.0  # as a logarithm: beyond it, an untrained network runs away
+_RAINY = 0.1  # weight of the error where it rains
+_FEWEST_PIXELS = 20.0  # of rain in a picture; what the noise of a camera changes counts for less
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,12 @@ class Config:
     """Whether the rectified local contrast (RLCN) of the frame is an input."""
     affine: bool = True
     """Whether gain and offset may lift a veil; without them rain is only subtracted."""
+    anchored: bool = False
+    """Whether what is carried is the frame without streaks, before gain and offset. They are then
+    told anew from each frame and cannot add up."""
+    evidence: bool = False
+    """Whether the least and the middle brightness of the last three frames are inputs: rain only
+    brightens, and is elsewhere in the next frame."""
 
 
 class _Block(nn.Module):
@@ -91,6 +99,7 @@ class Network(_base.Network):
         super().__init__(config)
         fine, middle, coarse = config.channels, 2 * config.channels, 3 * config.channels
         planes = 3 + (1 if config.guide else 0) + (3 if config.carry else 0)
+        planes += 2 if config.carry and config.evidence else 0
         self.enter = nn.Conv2d(planes * FOLD**2, fine, 3, padding=1)
         self.down_fine = _blocks(fine, config.blocks)
         self.to_middle = nn.Conv2d(fine, middle, 2, stride=2)
@@ -129,12 +138,16 @@ class Network(_base.Network):
         frame = frame.contiguous()  # arithmetic on whole planes is quickest on such ones
         past: Tensor | None = None
         known: Tensor | None = None
+        evidence: Tensor | None = None
         if self.gate is not None:
             small = motion.small(frame)
-            past, hidden = self._aligned(frame, small, state)
+            past, hidden, greys = self._aligned(frame, small, state)
             known = hidden[:, -1:]
+            evidence = None if greys is None else _evidence(greys)
         # The difference to the past is what tells streak from scene; a fresh start has none.
-        planes = entered(frame, past, guided=self.config.guide, dtype=self.enter.weight.dtype)
+        planes = entered(
+            frame, past, evidence, guided=self.config.guide, dtype=self.enter.weight.dtype
+        )
         fine = self.down_fine(activated(self.enter, planes))
         middle = self.down_middle(activated(self.to_middle, fine))
         coarse = self.coarse(activated(self.to_coarse, middle))
@@ -152,33 +165,46 @@ class Network(_base.Network):
         if self.affine is not None:
             gain, offset = self.affine(middle).float().chunk(2, 1)
             maps = torch.cat([gain.clamp(-_MOST_GAIN, _MOST_GAIN).exp(), offset], 1)
-        clean, mask = composed(frame, self.leave(self.up_fine(fine)), maps, past, known)
+        streaks = self.leave(self.up_fine(fine))
+        anchored = self.config.anchored
+        clean, mask, base = composed(frame, streaks, maps, past, known, anchored=anchored)
         if self.gate is not None:
             hidden = hidden.float()
-            carried = (clean, torch.cat([hidden, torch.ones_like(hidden[:, :1])], 1))
+            carried = (base, torch.cat([hidden, torch.ones_like(hidden[:, :1])], 1))
             if self.config.alignment == "measured":
-                carried += (self._motion(clean, state), small)
+                carried += (self._motion(base, state), small)
+            if greys is not None:
+                carried += (greys[:, :2].contiguous(),)
         return Output(clean, mask, carried, self.level(summary).float().sigmoid()[:, 0])
 
-    def _aligned(self, frame: Tensor, small: Tensor, state: State) -> tuple[Tensor, Tensor]:
-        """Last clean frame and hidden state as seen from where the camera is now.
+    def _aligned(
+        self, frame: Tensor, small: Tensor, state: State
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Last clean frame and hidden state as seen from where the camera is now; and the last
+        three frames in grey, the newest first, if they are looked at.
 
         The hidden state's last channel is one wherever there is a past, and zero at a fresh start.
         """
+        grey = frame.mean(1, keepdim=True) if self.config.evidence else None
         if not state:
             batch, _, height, width = frame.shape
             hidden = frame.new_zeros(batch, self.config.channels + 1, height // 8, width // 8)
-            return frame, hidden
+            return frame, hidden, grey if grey is None else grey.expand(-1, 3, -1, -1)
         past, hidden = state[:2]
         if self.config.alignment == "none":
-            return past, hidden
-        course, before = state[2:]
+            return past, hidden, grey if grey is None else torch.cat([grey, state[2]], 1)
+        course, before = state[2:4]
         # Between frames in the rain, motion can be told for the view as a whole only; between the
         # clean ones it was told everywhere, a frame ago. Things go on as they went; what shakes is
         # the camera, and what varies is how long it takes to the next frame.
         # Nothing moves at a fresh start, also where it is told by zeros, as in an exported graph.
         flow = motion.resumed(course, before, small) * hidden[:, -1:].detach()
-        return motion.moved(past, flow, 8), motion.moved(hidden, flow, 1)
+        past, hidden = motion.moved(past, flow, 8), motion.moved(hidden, flow, 1)
+        if grey is None:
+            return past, hidden, None
+        earlier = motion.moved(state[4], flow, 8)
+        known = F.interpolate(hidden[:, -1:].detach(), scale_factor=8.0)
+        return past, hidden, torch.cat([grey, torch.lerp(grey, earlier, known)], 1)
 
     def _motion(self, clean: Tensor, state: State) -> Tensor:
         """How things moved from the last clean frame to this one."""
@@ -189,15 +215,30 @@ class Network(_base.Network):
 
 
 @torch.no_grad()
+def _evidence(greys: Tensor) -> Tensor:
+    """How much darker the least and the middle of three frames are than the newest."""
+    now, before, earlier = greys.chunk(3, 1)
+    low, high = torch.minimum(before, earlier), torch.maximum(before, earlier)
+    middle = torch.maximum(low, torch.minimum(now, high))
+    return torch.cat([torch.minimum(now, low) - now, middle - now], 1)
+
+
+@torch.no_grad()
 def grow(small: Network, large: Network) -> None:
     """Let ``large`` begin with what ``small`` has learnt.
 
     Every layer is some times ``channels`` wide, so channel n of each of these parts stays channel n
     of that part. None of the old channels hears the new ones yet, and new blocks change next to
-    nothing.
+    nothing. Evidence, where it is new, comes last of the inputs and is not heard either.
     """
     before, after = small.config.channels, large.config.channels
-    wanted = replace(small.config, channels=after, blocks=large.config.blocks)
+    wanted = replace(
+        small.config,
+        channels=after,
+        blocks=large.config.blocks,
+        anchored=large.config.anchored,
+        evidence=large.config.evidence,
+    )
     if wanted != large.config or before > after or small.config.blocks > large.config.blocks:
         raise SettingsError(f"{large.config} cannot begin as {small.config}: it is no larger one")
 
@@ -213,13 +254,18 @@ def grow(small: Network, large: Network) -> None:
         if weight.dim() == 1:
             weight[rows] = learnt[name].to(weight)
         else:
-            columns = places(learnt[name].shape[1], weight.shape[1])
+            old, new = learnt[name].shape[1], weight.shape[1]
+            columns = torch.arange(old) if name == "enter.weight" else places(old, new)
             weight[rows] = 0
             weight[rows[:, None], columns] = learnt[name].to(weight)
 
 
 class Objective(_base.Objective):
-    """L1 and SSIM on the picture; a nudge for mask and rain level to mean what they say."""
+    """L1 and SSIM on the picture, the error where it rains, and a nudge for mask and rain level.
+
+    L1 counts area, and sparse rain has none: without the error where it rains, a network learns to
+    leave a few streaks standing.
+    """
 
     def frame_losses(self, output: Output, rainy: Tensor, clean: Tensor) -> dict[str, Tensor]:
         change = (rainy - clean).abs().amax(1, keepdim=True)
@@ -228,9 +274,18 @@ class Objective(_base.Objective):
         mask = (change * 10).clamp_max(1)
         level = 1 - torch.exp(-change.mean((1, 2, 3)) * 10)
         assert output.rain_level is not None
+        error = (output.clean - clean).abs()
         return {
-            "l1": (output.clean - clean).abs().mean(),
+            "l1": error.mean(),
+            "rainy": _RAINY * _mean_over(mask, error),
             "ssim": 0.2 * (1 - ssim(output.clean, clean)),
             "mask": 0.01 * F.l1_loss(output.attention, mask),
             "level": 0.01 * F.mse_loss(output.rain_level, level),
         }
+
+
+def _mean_over(mask: Tensor, error: Tensor) -> Tensor:
+    """The mean error under the mask of each picture, pictures weighing alike; 0 for dry ones."""
+    covered = mask.sum((1, 2, 3))
+    error_of_each = (mask * error.mean(1, keepdim=True)).sum((1, 2, 3))
+    return (error_of_each / covered.clamp_min(_FEWEST_PIXELS)).mean()

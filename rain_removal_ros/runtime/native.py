@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from rain_removal_ros.frames import Image
 
-_REVISION = 3  # as in planes.h
+_REVISION = 4  # as in planes.h
 
 
 def taken_apart(picture: Image, planes: NDArray[np.float32]) -> bool:

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rain_removal_ros import losses, native, networks
+from rain_removal_ros import losses, networks
 from rain_removal_ros.networks import _base
 from rain_removal_ros.networks import _motion as motion
-from rain_removal_ros.networks import _planes as planes
+from rain_removal_ros.networks import _ops as planes
+from rain_removal_ros.runtime import native
 
 SIZES = [(1, 96, 160), (2, 48, 32), (1, 16, 16)]
 
@@ -68,15 +69,22 @@ def scene(batch: int, height: int, width: int) -> Tensor:
     return 0.8 * smooth + 0.2 * torch.rand(batch, 3, height, width)
 
 
+@pytest.mark.parametrize("extra", [0, 2])
 @pytest.mark.parametrize("guided", [True, False])
 @pytest.mark.parametrize(("batch", "height", "width"), SIZES)
 def test_planes_are_folded(
-    monkeypatch: pytest.MonkeyPatch, batch: int, height: int, width: int, guided: bool
+    monkeypatch: pytest.MonkeyPatch, batch: int, height: int, width: int, guided: bool, extra: int
 ) -> None:
     frame = scene(batch, height, width)
-    compare(monkeypatch, lambda past: planes.entered(frame, past, guided=guided), frame.roll(2, 3))
+    extras = torch.rand(batch, extra, height, width) if extra else None
+
+    def run(past: Tensor) -> Tensor:
+        return planes.entered(frame, past, extras, guided=guided)
+
+    compare(monkeypatch, run, frame.roll(2, 3))
 
 
+@pytest.mark.parametrize("anchored", [True, False])
 @pytest.mark.parametrize("with_past", [True, False])
 @pytest.mark.parametrize("with_maps", [True, False])
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
@@ -89,6 +97,7 @@ def test_the_picture_is_composed(
     kind: torch.dtype,
     with_maps: bool,
     with_past: bool,
+    anchored: bool,
 ) -> None:
     frame = scene(batch, height, width)
     streaks = torch.randn(batch, 80 if with_past else 64, height // 4, width // 4)
@@ -101,7 +110,12 @@ def test_the_picture_is_composed(
         maps_or_none = left.pop(0) if with_maps else None
         past_or_none = left.pop(0) if with_past else None
         return planes.composed(
-            frame, streaks, maps_or_none, past_or_none, known if with_past else None
+            frame,
+            streaks,
+            maps_or_none,
+            past_or_none,
+            known if with_past else None,
+            anchored=anchored,
         )
 
     given = [streaks.to(kind)] + [maps] * with_maps + [past] * with_past
@@ -123,10 +137,13 @@ def test_similarity(monkeypatch: pytest.MonkeyPatch, height: int, width: int) ->
     compare(monkeypatch, lambda image: losses.ssim(image, reference), derained, off=2e-4)
 
 
-def test_a_step_of_a_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("anchored", [True, False])
+def test_a_step_of_a_clip(monkeypatch: pytest.MonkeyPatch, anchored: bool) -> None:
     """All losses, and the gradients of all weights, of a network that carries its state."""
     create = networks.module("rainstream")
-    network = create.Network(create.Config(channels=8, blocks=1))
+    network = create.Network(
+        create.Config(channels=8, blocks=1, anchored=anchored, evidence=anchored)
+    )
     for parameter in network.parameters():  # so that its gates and masks say something
         torch.nn.init.normal_(parameter, std=0.05)
     objective = create.Objective(network)

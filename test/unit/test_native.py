@@ -96,11 +96,18 @@ def test_planes_are_folded(
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("anchored", [True, False])
 @pytest.mark.parametrize("with_past", [True, False])
 @pytest.mark.parametrize("with_maps", [True, False])
 @pytest.mark.parametrize(("batch", "height", "width"), SIZES)
 def test_the_picture_is_composed(
-    batch: int, height: int, width: int, with_maps: bool, with_past: bool, precision: torch.dtype
+    batch: int,
+    height: int,
+    width: int,
+    with_maps: bool,
+    with_past: bool,
+    precision: torch.dtype,
+    anchored: bool,
 ) -> None:
     frame = scene(batch, height, width)
     past = frame.roll(2, 3) if with_past else None
@@ -108,7 +115,7 @@ def test_the_picture_is_composed(
     streaks = torch.randn(batch, 80 if with_past else 64, height // 4, width // 4) * 3
     maps = torch.rand(batch, 6, height // 8, width // 8) * 0.4 + 0.8 if with_maps else None
     said = streaks.to(precision)
-    compare(lambda: planes.composed(frame, said, maps, past, known), off=1e-5)
+    compare(lambda: planes.composed(frame, said, maps, past, known, anchored=anchored), off=1e-5)
 
 
 FEATURES = [(1, 24, 6, 10), (2, 40, 4, 2), (1, 3, 2, 34)]
@@ -203,7 +210,7 @@ def test_what_is_not_a_number_shows() -> None:
     frame[0, 1, 8, 8] = torch.nan
     streaks = torch.zeros(1, 64, 8, 8)
     with torch.inference_mode():
-        clean, _ = planes.composed(frame, streaks, None, None, None)
+        clean, _, _ = planes.composed(frame, streaks, None, None, None)
     assert clean.isnan().sum() == 1
 
 
