@@ -42,7 +42,7 @@ from rain_removal_ros.stream import Step, Stream, step_together
 T = TypeVar("T")
 
 
-class Output(Enum):
+class OutputKind(Enum):
     """What can be made of a frame, each for a topic of its own."""
 
     IMAGE = "image"
@@ -52,7 +52,7 @@ class Output(Enum):
     RAIN_LEVEL = "rain level"
 
 
-Demand: TypeAlias = frozenset[Output]
+Demand: TypeAlias = frozenset[OutputKind]
 """The outputs that somebody wants."""
 
 
@@ -102,9 +102,9 @@ class Result:
     step: Step | None = None
     """What the network made of it."""
     rain_level: float | None = None
-    _messages: Iterator[tuple[Output, Any]] = field(default_factory=lambda: iter(()))
+    _messages: Iterator[tuple[OutputKind, Any]] = field(default_factory=lambda: iter(()))
 
-    def messages(self) -> Iterator[tuple[Output, Any]]:
+    def messages(self) -> Iterator[tuple[OutputKind, Any]]:
         """What goes out, the image first; each is made when it is asked for, and once.
 
         They are filled anew for the camera's next frame: send or copy them before.
@@ -369,13 +369,13 @@ class Cameras:
         job.camera.interrupt(why.reason)
         if why.is_fault and self._settings.safety.on_fault == "drop":
             return job.result(Outcome.DROPPED, why.reason)
-        same, other = (Output.IMAGE, Output.COMPRESSED)[:: 1 if job.is_raw else -1]
-        needs_pixels = {other, Output.RAIN_LEVEL}
+        same, other = (OutputKind.IMAGE, OutputKind.COMPRESSED)[:: 1 if job.is_raw else -1]
+        needs_pixels = {other, OutputKind.RAIN_LEVEL}
         if job.demand & needs_pixels and not self._decode(job):
             if other in job.demand and same not in job.demand:
                 return job.result(Outcome.DROPPED, "unreadable")
             job.demand -= needs_pixels
-        level = job.gauge() if Output.RAIN_LEVEL in job.demand else job.gauged
+        level = job.gauge() if OutputKind.RAIN_LEVEL in job.demand else job.gauged
         job.target = None  # a network that failed may have written to it
         result = job.result(Outcome.PASSED, why.reason)
         return self._filled(result, job, level, same=same)
@@ -417,7 +417,7 @@ class Cameras:
             stream = job.camera.stream or Stream(engine, self._settings.stream)
             stream.use(engine)
             job.camera.stream = stream
-            if Output.IMAGE in job.demand and job.encoding == "rgb8":
+            if OutputKind.IMAGE in job.demand and job.encoding == "rgb8":
                 job.target = codec.into(
                     job.camera.image,
                     height=job.frame.height * engine.scale,
@@ -430,7 +430,7 @@ class Cameras:
         return step_together(
             streams,
             frames,
-            attention=any(Output.ATTENTION in job.demand for job in jobs),
+            attention=any(OutputKind.ATTENTION in job.demand for job in jobs),
             into=[job.target for job in jobs],
         )
 
@@ -447,13 +447,13 @@ class Cameras:
         """The result of a frame that was derained."""
         level = step.rain_level
         if level is None:
-            level = job.gauge() if Output.RAIN_LEVEL in job.demand else job.gauged
+            level = job.gauge() if OutputKind.RAIN_LEVEL in job.demand else job.gauged
         result = job.result(Outcome.DERAINED)
         result.step = step
         return self._filled(result, job, level, scale=scale)
 
     def _filled(
-        self, result: Result, job: _Job, level: float | None, *, same: Output | None = None,
+        self, result: Result, job: _Job, level: float | None, *, same: OutputKind | None = None,
         scale: int = 1,
     ) -> Result:  # fmt: skip
         """The result with its rain level and messages; ``same`` goes out as it came in."""
@@ -467,28 +467,31 @@ class Cameras:
         return result
 
     def _messages(
-        self, job: _Job, result: Result, same: Output | None, scale: int
-    ) -> Iterator[tuple[Output, Any]]:
+        self, job: _Job, result: Result, same: OutputKind | None, scale: int
+    ) -> Iterator[tuple[OutputKind, Any]]:
         camera, header, step = job.camera, job.message.header, result.step
-        if Output.IMAGE in job.demand:
-            if same is not Output.IMAGE and job.target is None:
+        if OutputKind.IMAGE in job.demand:
+            if same is not OutputKind.IMAGE and job.target is None:
                 image = job.image if step is None else step.frame.image
                 codec.write_image(camera.image, image, encoding=job.encoding, header=header)
-            yield Output.IMAGE, job.message if same is Output.IMAGE else camera.image
-        if Output.CALIBRATION in job.demand:
+            yield OutputKind.IMAGE, job.message if same is OutputKind.IMAGE else camera.image
+        if OutputKind.CALIBRATION in job.demand:
             calibration = camera.calibrations.of(header, scale)
             if calibration is not None:
-                yield Output.CALIBRATION, calibration
-        if Output.COMPRESSED in job.demand:
-            if same is not Output.COMPRESSED:
+                yield OutputKind.CALIBRATION, calibration
+        if OutputKind.COMPRESSED in job.demand:
+            if same is not OutputKind.COMPRESSED:
                 image = job.image if step is None else step.frame.image
                 self._compress(job, image)
-            yield Output.COMPRESSED, job.message if same is Output.COMPRESSED else camera.compressed
-        if Output.ATTENTION in job.demand and step is not None and step.attention is not None:
+            yield (
+                OutputKind.COMPRESSED,
+                job.message if same is OutputKind.COMPRESSED else camera.compressed,
+            )
+        if OutputKind.ATTENTION in job.demand and step is not None and step.attention is not None:
             self._draw_attention(job, step.attention)
-            yield Output.ATTENTION, camera.attention
-        if Output.RAIN_LEVEL in job.demand and result.rain_level is not None:
-            yield Output.RAIN_LEVEL, camera.types.rain_level(result.rain_level)
+            yield OutputKind.ATTENTION, camera.attention
+        if OutputKind.RAIN_LEVEL in job.demand and result.rain_level is not None:
+            yield OutputKind.RAIN_LEVEL, camera.types.rain_level(result.rain_level)
 
     def _compress(self, job: _Job, image: Image) -> None:
         """In the format that the camera sends, so that PNG stays free of loss; else as JPEG."""

@@ -25,6 +25,9 @@ class Calibrations:
             kept.popitem(last=False)
         self._by_stamp = kept
 
+    def __contains__(self, stamp_ns: int) -> bool:
+        return stamp_ns in self._by_stamp
+
     def of(self, header: Any, scale: int) -> Any | None:
         """The calibration of the image with this header; None where the camera sends none.
 

@@ -19,7 +19,7 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32
 
-from rain_removal_ros.camera import Demand, Output
+from rain_removal_ros.camera import Demand, OutputKind
 from rain_removal_ros.camera_info import Calibrations
 from rain_removal_ros.settings import Settings
 
@@ -68,22 +68,22 @@ class Topics:
         self.transport = ""
         """What is listened to: "raw", "compressed" or nothing."""
         self._publishers = {
-            Output.IMAGE: self._publisher(Image, "image_derained"),
-            Output.CALIBRATION: self._publisher(CameraInfo, "camera_info_derained"),
-            Output.ATTENTION: self._publisher(Image, "attention"),
-            Output.RAIN_LEVEL: self._publisher(Float32, "rain_level"),
+            OutputKind.IMAGE: self._publisher(Image, "image_derained"),
+            OutputKind.CALIBRATION: self._publisher(CameraInfo, "camera_info_derained"),
+            OutputKind.ATTENTION: self._publisher(Image, "attention"),
+            OutputKind.RAIN_LEVEL: self._publisher(Float32, "rain_level"),
         }
         if settings.output.compressed:
             out = node.resolve_topic_name(f"{self._prefix}image_derained")
             compressed = self._publisher(CompressedImage, f"{out}/compressed")
-            self._publishers[Output.COMPRESSED] = compressed
+            self._publishers[OutputKind.COMPRESSED] = compressed
 
     def demand(self) -> Demand:
         """What somebody listens to now."""
         publishers = self._publishers.items()
         return frozenset(each for each, publisher in publishers if _wanted(publisher))
 
-    def publish(self, output: Output, message: Any) -> None:
+    def publish(self, output: OutputKind, message: Any) -> None:
         """Send out what was made of a frame."""
         self._publishers[output].publish(message)
 
