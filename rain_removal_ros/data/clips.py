@@ -6,6 +6,7 @@ once and kept as 8 bit within a memory limit, because decoding costs more than a
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +23,9 @@ from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
+
+_MEDIAN_FRAMES = 99
+"""Enough to be dry, and not more than memory should hold at once."""
 
 Views = tuple[Image, ...]
 """One moment as seen with and without rain (rainy, clean), or in the one way there is."""
@@ -177,6 +181,31 @@ def pair_clips(found: Iterable[Pair]) -> list[Clip]:
     ]
 
 
+def find_still_cameras(path: Path) -> list[Clip]:
+    """Every folder of frames as a clip of pairs: each frame, and the median of all of them.
+
+    Rain is in a place for a frame only, so that the median of a camera that stands still is dry.
+    """
+    folders = [clip for clip in find_clips(path) if isinstance(clip, FrameFolder)]
+    if not folders:
+        raise DataError(f"{path} holds no folder with frames of a still camera")
+    return [_still_camera(folder) for folder in folders]
+
+
+def _still_camera(folder: FrameFolder) -> FrameFolder:
+    @functools.cache
+    def dry() -> Image:
+        frames = [load()[0] for load in folder.loads[:_MEDIAN_FRAMES]]
+        if len({frame.shape for frame in frames}) > 1:
+            raise DataError(f"{folder.name} holds frames of several sizes")
+        return np.asarray(np.median(np.stack(frames), axis=0).round(), np.uint8)
+
+    def paired(load: Callable[[], Views]) -> Callable[[], Views]:
+        return lambda: (load()[0], dry())
+
+    return FrameFolder(f"still camera {folder.name}", tuple(map(paired, folder.loads)))
+
+
 def _files(path: Path) -> list[Path]:
     if not path.exists():
         raise DataError(f"{path} does not exist")
@@ -201,13 +230,22 @@ class Window:
     frames: int
 
 
-def cut(clip: Clip, window: Window, cache: Cache, rng: np.random.Generator) -> Views:
+def cut(
+    clip: Clip,
+    window: Window,
+    cache: Cache,
+    rng: np.random.Generator,
+    retouch: Callable[[Image], Image] | None = None,
+) -> Views:
     """A random part of a clip, each view as T x H x W x 3.
 
-    Of a clip with too few frames one moment is taken and panned over, as of a still.
+    Of a clip with too few frames one moment is taken and panned over, as of a still. ``retouch``
+    changes such a moment before the camera moves, and single frames; nothing in frames that
+    follow each other, where it would not move with the scene.
     """
     if clip.frames < window.frames:
-        return _pan(clip.frame(int(rng.integers(clip.frames)), cache), window, rng)
+        moment = clip.frame(int(rng.integers(clip.frames)), cache)
+        return _pan(tuple(map(retouch, moment)) if retouch else moment, window, rng)
     start = int(rng.integers(clip.frames - window.frames + 1))
     moments = [clip.frame(start + offset, cache) for offset in range(window.frames)]
     check_size(moments[0][0], window, clip.name)
@@ -215,9 +253,10 @@ def cut(clip: Clip, window: Window, cache: Cache, rng: np.random.Generator) -> V
     top = int(rng.integers(height - window.height + 1))
     left = int(rng.integers(width - window.width + 1))
     rows, columns = slice(top, top + window.height), slice(left, left + window.width)
-    return tuple(
-        np.stack([view[rows, columns] for view in track]) for track in zip(*moments, strict=True)
-    )
+    parts = [[view[rows, columns] for view in track] for track in zip(*moments, strict=True)]
+    if retouch and window.frames == 1:
+        parts = [[retouch(track[0])] for track in parts]
+    return tuple(map(np.stack, parts))
 
 
 def turn(parts: Views, rng: np.random.Generator, how: str) -> Views:
@@ -250,10 +289,12 @@ def check_size(view: Image, window: Window, name: str) -> None:
 
 _FASTEST_PIXELS = 6.0
 _ZOOM_RATE = 0.006
+_STILL_SHARE = 0.2
+"""How often the camera does not move at all."""
 
 
 def _pan(moment: Views, window: Window, rng: np.random.Generator) -> Views:
-    """A clip of a camera that moves smoothly over a still: its path, its swaying, its zoom.
+    """A clip of a camera that moves smoothly over a still, or not at all: path, sway and zoom.
 
     Up to six pixels a frame is what a car's camera sees beside its vanishing point at 30 Hz.
     """
@@ -262,6 +303,8 @@ def _pan(moment: Views, window: Window, rng: np.random.Generator) -> Views:
     room = (width - window.width, height - window.height)
     path = np.stack([_drift(time, pixels, rng) for pixels in room])
     zoom = np.exp(rng.normal(0, _ZOOM_RATE) * (time - time.mean()))
+    if rng.random() < _STILL_SHARE:
+        path, zoom = np.repeat(path[:, :1], window.frames, 1), np.ones_like(time)
     centre = np.array([(window.width - 1) / 2, (window.height - 1) / 2])
     tracks = []
     for view in moment:

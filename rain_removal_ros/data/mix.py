@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from rain_removal_ros.data import clips, pairs, rain
+from rain_removal_ros.data import clips, pairs, rain, scenery
 from rain_removal_ros.data.clips import Cache, Clip, Video, Window
 from rain_removal_ros.errors import DataError, SettingsError
 from rain_removal_ros.settings import setting
@@ -41,8 +42,9 @@ class SourceSettings:
     )
     kind: str = setting(
         "pairs",
-        "pairs; clean scenes that rain is drawn over; or unlabelled, real rain",
-        choices=("pairs", "clean", "unlabelled"),
+        "pairs; clean scenes that rain is drawn over; real rain before a still camera, in folders "
+        "of frames whose median over time is the reference; or unlabelled, real rain",
+        choices=("pairs", "clean", "still_camera", "unlabelled"),
     )
     clips: bool = setting(False, "the pictures of a folder are the frames of a clip")
     weight: float = setting(1.0, "how often it is drawn from, against others", low=0.0)
@@ -74,15 +76,28 @@ class DataSettings:
         "mirror left and right; all adds upside down and, for squares, quarter turns",
         choices=("none", "mirror", "all"),
     )
-    frames: int = setting(1, "frames of a clip; gradients flow back in time over no more", low=1)
+    frames: int = setting(1, "frames of a clip", low=1)
+    clip_crop: int = setting(
+        0, "crop of clips, where it is not that of single pictures", unit="px", low=0
+    )
+    clip_crop_width: int = setting(0, "its width, if it is no square", unit="px", low=0)
+    dropped_share: float = setting(
+        0.0,
+        "share of the frames of a drawn clip that are left out, as a busy camera leaves them out",
+        low=0.0,
+        high=0.5,
+    )
     batch: int = setting(16, "samples a step and process", low=1)
     still_share: float = setting(
         0.0,
-        "with frames over 1: share of steps that see single pictures of all sources, as many as a "
-        "clip has frames; the other steps then see clips of clean sources only, because in a "
-        "picture of a pair the rain stands still",
+        "with frames over 1: share of steps that see single pictures of all sources, still_batch "
+        "of them; the other steps then see clips of all sources but pairs, because in a picture "
+        "of a pair the rain stands still",
         low=0.0,
         high=1.0,
+    )
+    still_batch: int = setting(
+        0, "single pictures in a step that sees them; 0 for as many as frames of a batch", low=0
     )
     unlabelled_batch: int = setting(
         0,
@@ -128,7 +143,23 @@ class RainMaker:
     def fall(
         self, clean: Pixels, rng: np.random.Generator, *, severity: float | None = None
     ) -> Pixels:
-        drawn = rain.sample(rng, severity=severity, textures=len(self.textures))
+        """The clip in rain, of a stated severity if wanted."""
+        return self._render(clean, self._sample(rng, severity))
+
+    def pair(self, clean: Pixels, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+        """The clip in rain or none, and its reference, which may be the clip in paler light."""
+        drawn = self._sample(rng, None)
+        # What is both pale and veiled could not be told from what is pale.
+        if drawn.veil.thickness == 0 and rng.random() < scenery.PALE_SHARE:
+            clean = scenery.paled(clean, rng)
+        return self._render(clean, drawn), clean
+
+    def _sample(self, rng: np.random.Generator, severity: float | None) -> rain.Rain:
+        return rain.sample(
+            rng, severity=severity, textures=len(self.textures), styles=rain.TRAINING_STYLES
+        )
+
+    def _render(self, clean: Pixels, drawn: rain.Rain) -> Pixels:
         return rain.render_frames(clean, drawn, textures=self.textures)
 
 
@@ -169,10 +200,12 @@ class Source:
 
     def draw(self, window: Window, cache: Cache, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
         """A clip with and without rain, T x H x W x 3; the same twice where there is one only."""
+        with_lines = self.settings.kind == "clean" and rng.random() < scenery.STRUCTURE_SHARE
+        retouch = partial(scenery.with_structures, rng=rng) if with_lines else None
         for _ in range(_DRAWS):
             clip = self.clips[int(rng.integers(len(self.clips)))]
             try:
-                parts = clips.cut(clip, window, cache, rng)
+                parts = clips.cut(clip, window, cache, rng, retouch)
             except DataError as error:
                 # Only what did not fit into memory can still surprise.
                 print(f"left out: {error}", file=sys.stderr)
@@ -186,6 +219,8 @@ def _find(settings: SourceSettings, root: Path) -> list[Clip]:
     if settings.kind == "pairs":
         found = pairs.find_pairs(*pairs.split_layout(str(path)))
         return clips.pair_clips(found) if settings.clips else clips.pair_stills(found)
+    if settings.kind == "still_camera":
+        return clips.find_still_cameras(path)
     return clips.find_clips(path) if settings.clips else clips.find_stills(path)
 
 
@@ -221,11 +256,13 @@ class Mix(Dataset[Samples]):
         sources = [Source(source, settings.folder) for source in settings.sources]
         self.labelled = [source for source in sources if source.settings.kind != "unlabelled"]
         self.unlabelled = [source for source in sources if source.settings.kind == "unlabelled"]
-        self.clean = [source for source in self.labelled if source.settings.kind == "clean"]
-        if settings.still_share and not self.clean:
+        self.moving = [source for source in self.labelled if source.settings.kind != "pairs"]
+        if settings.still_share and not self.moving:
             raise SettingsError("data.still_share needs a source of kind clean, to make clips of")
         if not self.labelled:
-            raise SettingsError("data.sources has nothing of kind pairs or clean to train on")
+            raise SettingsError(
+                "data.sources has nothing of kind pairs, clean or still_camera to train on"
+            )
         if wants_unlabelled and not self.unlabelled:
             raise SettingsError("this network is trained with a source of kind unlabelled as well")
         if not wants_unlabelled:
@@ -261,12 +298,17 @@ class Mix(Dataset[Samples]):
 
     def _plan(self, step: int) -> tuple[Window, list[Source], int]:
         """What samples of a step look like, where they come from, and how many there are."""
-        share, count = self.settings.still_share, self.settings.batch
-        if share == 0 or self.window.frames == 1:
-            return self.window, self.labelled, count
-        if np.random.default_rng((self.seed, _PLAN, step)).random() < share:
-            return replace(self.window, frames=1), self.labelled, count * self.window.frames
-        return self.window, self.clean, count
+        settings, window = self.settings, self.window
+        if settings.still_share == 0 or window.frames == 1:
+            return window, self.labelled, settings.batch
+        if np.random.default_rng((self.seed, _PLAN, step)).random() < settings.still_share:
+            count = settings.still_batch or settings.batch * window.frames
+            return replace(window, frames=1), self.labelled, count
+        if settings.clip_crop:
+            height = settings.clip_crop * self.scale
+            width = settings.clip_crop_width * self.scale or height
+            window = replace(window, height=height, width=width)
+        return window, self.moving, settings.batch
 
     def _stack(
         self, sources: Sequence[Source], window: Window, step: int, count: int, *, stream: int
@@ -277,10 +319,20 @@ class Mix(Dataset[Samples]):
             number = (step * self.processes + self.rank) * count + place
             rng = np.random.default_rng((self.seed, stream, number))
             source = sources[int(rng.choice(len(sources), p=weights / weights.sum()))]
-            first, last = self._sample(source, window, rng)
-            rainy.append(clips.shrink(first, self.scale))
-            clean.append(last)
+            longer, kept = self._with_drops(window, rng)
+            first, last = self._sample(source, longer, rng)
+            rainy.append(clips.shrink(first[kept], self.scale))
+            clean.append(last[kept])
         return np.stack(rainy), np.stack(clean)
+
+    def _with_drops(self, window: Window, rng: np.random.Generator) -> tuple[Window, list[int]]:
+        """A window of more frames, and which of them are kept; in every other clip all are."""
+        share = self.settings.dropped_share
+        if window.frames == 1 or share == 0 or rng.random() < 0.5:
+            return window, list(range(window.frames))
+        frames = round(window.frames / (1 - share))
+        kept = rng.choice(frames, window.frames, replace=False)
+        return replace(window, frames=frames), sorted(kept.tolist())
 
     def _sample(
         self, source: Source, window: Window, rng: np.random.Generator
@@ -290,7 +342,7 @@ class Mix(Dataset[Samples]):
             # Rain falls down and the sky is above, so such scenes are mirrored at most.
             how = "none" if self.settings.augment == "none" else "mirror"
             (last,) = clips.turn((last,), rng, how)
-            return self.rain.fall(last, rng), last
+            return self.rain.pair(last, rng)
         first, last = clips.turn((first, last), rng, self.settings.augment)
         return first, last
 

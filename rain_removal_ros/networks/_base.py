@@ -106,6 +106,8 @@ class Objective(nn.Module):
     """
 
     wants_unlabelled: ClassVar[bool] = False
+    truncate: int = 0
+    """Frames that gradients flow back over; 0 for all of a clip."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -125,6 +127,8 @@ class Objective(nn.Module):
                 losses["taught"] = 0.5 * unlike
             frames.append(losses)
             state = output.state
+            if self.truncate and (place + 1) % self.truncate == 0:
+                state = tuple(each.detach() for each in state)
         return {name: torch.stack([frame[name] for frame in frames]).mean() for name in frames[0]}
 
     def frame_losses(self, output: Output, rainy: Tensor, clean: Tensor) -> dict[str, Tensor]:

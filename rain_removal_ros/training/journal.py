@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,9 +57,17 @@ class Journal:
         """Drop lines of steps that were lost when the run was killed and will be done again."""
         if not self.file.is_file():
             return
-        lines = self.file.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        text = self.file.read_text(encoding="utf-8", errors="replace")
+        kept = [line for line in text.splitlines(keepends=True) if _step_of(line) <= step]
         self.file.write_text("".join(kept), encoding="utf-8")
+
+
+def _step_of(line: str) -> float:
+    """The step that a line of the log is of; infinite if a killed run left the line unfinished."""
+    try:
+        return int(json.loads(line)["step"]) if line.endswith("\n") else math.inf
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def _tensorboard(folder: Path, step: int) -> Any:

@@ -85,6 +85,9 @@ class Recipe:
         "number format of the forward pass; float16 is for CUDA",
         choices=("float32", "bfloat16", "float16"),
     )
+    truncate: int = setting(
+        0, "frames of a clip that gradients flow back over; 0 for all", unit="frames", low=0
+    )
     clip_norm: float = setting(0.0, "longest gradient let through; 0 for any", low=0.0)
     ema: float = setting(
         0.0,

@@ -69,6 +69,7 @@ class Run:
         self._warm_start()
         self.objective: Objective = networks.module(self.name).Objective(self.network)
         self.objective.to(self.device)
+        self.objective.truncate = recipe.truncate
         self.teacher = self._teacher()
         self.mean: Network | None = None
         if recipe.ema:
@@ -284,7 +285,8 @@ class Run:
 
     def _check_crop(self) -> None:
         data, stride = self.recipe.data, self.network.facts.stride
-        for name, side in (("crop", data.crop), ("crop_width", data.crop_width)):
+        for name in ("crop", "crop_width", "clip_crop", "clip_crop_width"):
+            side = getattr(data, name)
             if side % stride:
                 near = (side // stride * stride or stride, (side // stride + 1) * stride)
                 raise SettingsError(

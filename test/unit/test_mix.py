@@ -273,3 +273,45 @@ def test_steps_are_clips_of_clean_scenes_or_single_pictures_of_everything(
 def test_clips_beside_pictures_need_a_clean_scene_to_be_made_of(data: DataSettings) -> None:
     with pytest.raises(SettingsError, match="still_share"):
         Mix(replace(only(data, "pairs", "pairs"), frames=3, still_share=0.5), seed=0)
+
+
+def test_the_median_of_a_still_camera_is_the_reference_of_its_frames(data: DataSettings) -> None:
+    folder = data.folder / "camera"
+    folder.mkdir()
+    for number in range(7):
+        frame = scene(4)
+        frame[:, 10 * number : 10 * number + 6] = 255
+        cv2.imwrite(str(folder / f"{number}.png"), frame)
+    source = SourceSettings("camera", "still_camera", clips=True)
+    mix = Mix(replace(data, sources=(source,), frames=3, still_share=0.5), seed=0)
+    dry = set(map(tuple, scene(4)[..., ::-1].reshape(-1, 3).tolist()))
+    for step in range(4):
+        batch = mix[step]
+        assert set(map(tuple, batch.clean.movedim(2, -1).reshape(-1, 3).tolist())) <= dry
+        assert torch.all(batch.clean == batch.clean[:, :1])
+        assert (batch.rainy != batch.clean).float().mean() > 0.02
+    with pytest.raises(DataError, match="no folder with frames"):
+        Mix(only(data, "drive.mp4", "still_camera"), seed=0)
+
+
+def test_clips_may_be_cut_smaller_than_stills_and_have_gaps(data: DataSettings) -> None:
+    mix = Mix(
+        replace(
+            only(data, "clean"),
+            crop=32,
+            clip_crop=16,
+            clip_crop_width=24,
+            frames=6,
+            batch=1,
+            still_share=0.5,
+            still_batch=3,
+            dropped_share=0.5,
+            workers=0,
+        ),
+        seed=0,
+    )
+    shapes = {tuple(mix[step].rainy.shape) for step in range(12)}
+    assert shapes == {(3, 1, 3, 32, 32), (1, 6, 3, 16, 24)}
+    windows = [mix._with_drops(Window(16, 24, 6), np.random.default_rng(n)) for n in range(20)]
+    assert {window.frames for window, _ in windows} == {6, 12}
+    assert all(len(set(kept)) == 6 and kept == sorted(kept) for _, kept in windows)

@@ -24,6 +24,7 @@ from torch import nn
 from rain_removal_ros import checkpoints, networks
 from rain_removal_ros.data.mix import DataSettings, SourceSettings
 from rain_removal_ros.errors import CheckpointError, SettingsError, TrainingError
+from rain_removal_ros.networks._base import Batch
 from rain_removal_ros.settings import reference
 from rain_removal_ros.training import Recipe, load_recipe, train
 from rain_removal_ros.training.optimisation import create_optimiser, schedule_factor
@@ -551,3 +552,21 @@ def start(arguments: list[str], **options: Any) -> subprocess.CompletedProcess[s
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
         **options,
     )
+
+
+def test_gradients_flow_back_over_no_more_frames_than_asked(recipe: Recipe) -> None:
+    def slopes(truncate: int) -> torch.Tensor:
+        torch.manual_seed(0)
+        network = networks.create("rainstream", channels=8, blocks=1)
+        for parameter in network.parameters():
+            nn.init.normal_(parameter, std=0.05)
+        objective = networks.module("rainstream").Objective(network)
+        objective.truncate = truncate
+        clip = torch.rand(1, 4, 3, 32, 32)
+        losses = objective(Batch(clip, clip.flip(1)))
+        torch.stack(list(losses.values())).sum().backward()
+        return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+
+    whole = slopes(0)
+    torch.testing.assert_close(slopes(4), whole)
+    assert not torch.allclose(slopes(2), whole)

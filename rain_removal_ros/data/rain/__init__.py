@@ -10,23 +10,28 @@ way. So the description covers them all: ``sample`` draws a ``Rain``, ``render``
 from __future__ import annotations
 
 from rain_removal_ros.data.rain.description import (
-    STYLES,
     Camera,
     Layer,
+    Profile,
     Rain,
+    Region,
     TextureLayer,
     Veil,
     Wind,
-    sample,
 )
 from rain_removal_ros.data.rain.rendering import Rendered, render, render_frames
+from rain_removal_ros.data.rain.sampling import sample
+from rain_removal_ros.data.rain.styles import STYLES, TRAINING_STYLES
 from rain_removal_ros.data.rain.textures import Texture, load_textures
 
 __all__ = [
     "STYLES",
+    "TRAINING_STYLES",
     "Camera",
     "Layer",
+    "Profile",
     "Rain",
+    "Region",
     "Rendered",
     "Texture",
     "TextureLayer",

@@ -1,27 +1,29 @@
 """Draws the drops of one layer as streaks.
 
-Each streak is a row of points, added up and blurred to its width. That costs what is drawn and not
-what the picture measures, gives every drop its own direction, length and speed, and moves drops
-by fractions of a pixel.
+Blurred streaks are rows of points, added up and blurred to their width. That costs what is drawn
+and not what the picture measures, gives every drop its own direction, length and speed, and moves
+drops by fractions of a pixel. Flat ones and discs are polygons.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
+import cv2
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from numpy.typing import NDArray
 
 from rain_removal_ros.data.rain.description import Layer, Wind
+
+Plane: TypeAlias = NDArray[np.float32]
 
 _SHORTEST, _LONGEST = 0.5, 1.5
 """Streaks of a layer, relative to its length."""
 _SLOWEST, _FASTEST = 0.8, 1.2
 """Drops of a layer, relative to its speed."""
-_FAINTEST = 0.35
+_FAINTEST, _FAINTEST_COUNTED = 0.35, 0.6
+"""Streaks of a layer, relative to its opacity; few that are counted differ less."""
 _DARKER = 0.35
 """How strongly the darkening drops of a layer darken, relative to how the others lighten."""
 _TAPER = 0.6
@@ -29,128 +31,251 @@ _TAPER = 0.6
 _GOLDEN = 0.6180339887
 _SPLAT_VARIANCE = 0.17
 """Of the footprint with which a point is drawn, in square pixels."""
+_SPACING = 2.0
+"""Between points, in standard deviations of the streak: 1.5 % of ripple."""
 _MOST_POINTS = 1_000_000
 """Drawn at once, so that large pictures do not need memory without limit."""
+_FINER = 4
+"""How many times as fine as the picture polygons are drawn."""
+_SHELLS = 4
+"""Polygons, one within the other, that make a disc's profile."""
 
 
 class _Drops(NamedTuple):
     """N drops: what stays with each of them from frame to frame."""
 
-    x: Tensor
-    y: Tensor
+    x: Plane
+    y: Plane
     """Where in the first frame, as shares of the canvas."""
-    angle: Tensor
-    length: Tensor
-    speed: Tensor
-    strength: Tensor
-    beads: Tensor
+    angle: Plane
+    length: Plane
+    speed: Plane
+    strength: Plane
+    beads: Plane
     """Where in its swing each drop is, from 0 to 1."""
+    rank: Plane
+    """How wet it must be for this drop to be there, from 0 to 1."""
 
 
 class _Streaks(NamedTuple):
-    """N drops in T frames; the first three are T x N, the others N."""
+    """All streaks that are seen, whatever their frame."""
 
-    x: Tensor
-    y: Tensor
+    frame: NDArray[np.intp]
+    x: Plane
+    y: Plane
     """Middles, in pixels of the picture."""
-    heading: Tensor
-    length: Tensor
-    strength: Tensor
-    beads: Tensor
+    sin: Plane
+    cos: Plane
+    length: Plane
+    strength: Plane
+    beads: Plane
 
-    def between(self, low: int, high: int) -> _Streaks:
-        return _Streaks(*(values[..., low:high] for values in self))
+    def part(self, which: slice | NDArray[Any]) -> _Streaks:
+        return _Streaks._make(values[which] for values in self)
 
 
 def draw_layer(
-    canvas: Tensor, layer: Layer, wind: Wind, seed: tuple[int, ...], first: int
-) -> Tensor:
-    """Like ``canvas``, T x 1 x H x W: the layer's streaks, negative where drops darken."""
-    frames, _, height, width = canvas.shape
+    shape: tuple[int, int, int],
+    layer: Layer,
+    wind: Wind,
+    seed: tuple[int, ...],
+    first: int,
+    wet: Plane | None = None,
+) -> Plane:
+    """T x H x W: the layer's streaks, negative where drops darken.
+
+    ``wet``, H x W, is the share of the drops that fall in each place.
+    """
+    frames, height, width = shape
     # Half the longest streak, so that drops enter and leave unseen.
     margin = math.ceil(0.5 * _LONGEST * layer.length + 3 * layer.width) + 2
-    tall, broad = height + 2 * margin, width + 2 * margin
-    drops = _drops(layer, round(layer.density * tall * broad / 1000), seed, canvas)
+    drops, size = _drops(layer, (height, width), margin, seed)
     turns = [wind.turn(frame) for frame in range(first + frames)]
-    streaks = _fall(drops, turns, first, (tall, broad), margin)
-    kernel = _gaussian(layer.width, canvas)
+    reach = 3 * layer.width + 2
+    streaks = _fall(drops, turns, first, size, margin, (height, width), reach, wet)
+    if layer.profile != "gaussian":
+        return _polygons(shape, streaks, layer)
+    kernel = _gaussian(layer.width)
     border = len(kernel) // 2 + 1
-    drawn = canvas.new_zeros((frames, height + 2 * border, width + 2 * border))
-    points = max(2, math.ceil(_LONGEST * layer.length))
-    block = max(1, _MOST_POINTS // (points * frames))
-    for low in range(0, len(drops.x), block):
-        _splat(drawn, streaks.between(low, low + block), border, points, layer.beads)
+    drawn = np.zeros((frames, height + 2 * border, width + 2 * border), np.float32)
+    # A point stands for so many pixels of its streak.
+    spacing = _SPACING * math.sqrt(layer.width**2 + _SPLAT_VARIANCE)
+    points = np.maximum(2, np.ceil(streaks.length / spacing)).astype(np.intp)
+    block = max(1, _MOST_POINTS // max(2, math.ceil(_LONGEST * layer.length / spacing)))
+    for low in range(0, len(points), block):
+        which = slice(low, low + block)
+        _splat(drawn, streaks.part(which), points[which], border, layer.beads)
     # Brought back to ``opacity`` in the middle of a streak, whatever its width.
     peak = math.sqrt(2 * math.pi * (layer.width**2 + _SPLAT_VARIANCE))
-    blurred = F.conv2d(drawn[:, None, 1:-1, 1:-1], kernel.view(1, 1, 1, -1) * peak)
-    return F.conv2d(blurred, kernel.view(1, 1, -1, 1))
+    inner = slice(border, -border)
+    return np.stack(
+        [cv2.sepFilter2D(frame, -1, kernel * peak, kernel)[inner, inner] for frame in drawn]
+    )
 
 
-def _drops(layer: Layer, count: int, seed: tuple[int, ...], like: Tensor) -> _Drops:
+def _drops(
+    layer: Layer, picture: tuple[int, int], margin: int, seed: tuple[int, ...]
+) -> tuple[_Drops, tuple[int, int]]:
+    """The drops, and the size of the canvas on which they go round."""
+    tall, broad = picture[0] + 2 * margin, picture[1] + 2 * margin
+    own = np.random.default_rng((*seed, 1))
+    if layer.drops is None:
+        count = round(layer.density * tall * broad / 1000)
+    else:
+        mean = layer.drops * tall * broad / (picture[0] * picture[1])
+        count = math.floor(mean + own.random())
     # Drop by drop, so that a denser layer of the same rain has the same drops and some more.
     numbers = np.random.default_rng(seed).random((count, 9), dtype=np.float32)
-    x, y, radius, turn, length, speed, strength, beads, sign = (
-        torch.from_numpy(numbers).to(like).unbind(1)
-    )
-    normal = (-2 * (1 - radius).log()).sqrt() * (2 * math.pi * turn).cos()
-    strength = layer.opacity * (_FAINTEST + (1 - _FAINTEST) * strength)
-    return _Drops(
+    x, y, radius, turn, length, speed, strength, beads, sign = numbers.T
+    normal = np.sqrt(-2 * np.log(1 - radius)) * np.cos(np.float32(2 * math.pi) * turn)
+    faintest = np.float32(_FAINTEST if layer.drops is None else _FAINTEST_COUNTED)
+    strength = layer.opacity * (faintest + (1 - faintest) * strength)
+    drops = _Drops(
         x=x,
         y=y,
         angle=layer.direction + layer.spread * normal,
         length=layer.length * (_SHORTEST + (_LONGEST - _SHORTEST) * length),
         speed=layer.speed * (_SLOWEST + (_FASTEST - _SLOWEST) * speed),
-        strength=torch.where(sign < layer.dark, -_DARKER * strength, strength),
+        strength=np.where(sign < layer.dark, -_DARKER * strength, strength),
         beads=beads,
+        rank=own.random(count, dtype=np.float32),
     )
+    return drops, (tall, broad)
 
 
 def _fall(
-    drops: _Drops, turns: list[float], first: int, size: tuple[int, int], margin: int
+    drops: _Drops,
+    turns: list[float],
+    first: int,
+    canvas: tuple[int, int],
+    margin: int,
+    picture: tuple[int, int],
+    reach: float,
+    wet: Plane | None,
 ) -> _Streaks:
     """Where the drops are in the frames from ``first`` on, given how the wind turned them."""
-    tall, broad = size
+    tall, broad = canvas
     # How far a drop of speed 1 has come before each frame, along its direction and aside.
     steps = np.cumsum([(0.0, 0.0), *((math.cos(t), math.sin(t)) for t in turns[:-1])], axis=0)
-    along, aside = drops.x.new_tensor(steps[first:])[:, None].unbind(2)
-    sin, cos = drops.angle.sin(), drops.angle.cos()
+    along, aside = steps[first:, :, None].swapaxes(0, 1)
+    sin, cos = np.sin(drops.angle), np.cos(drops.angle)
     x = drops.x * broad + drops.speed * (sin * along + cos * aside)
     y = drops.y * tall + drops.speed * (cos * along - sin * aside)
     # A drop that has left at the bottom is the next one at the top, somewhere else along it.
-    x = (x + (y / tall).floor() * (_GOLDEN * broad)) % broad
-    heading = drops.angle + drops.angle.new_tensor(turns[first:])[:, None]
-    return _Streaks(
-        x - margin, y % tall - margin, heading, drops.length, drops.strength, drops.beads
+    x = (x + np.floor(y / tall) * (_GOLDEN * broad)) % broad - margin
+    y = y % tall - margin
+    turned = np.array(turns[first:])[:, None]
+    sin, cos = (
+        sin * np.cos(turned) + cos * np.sin(turned),
+        cos * np.cos(turned) - sin * np.sin(turned),
     )
+    height, width = picture
+    half_x = 0.5 * drops.length * np.abs(sin) + reach
+    half_y = 0.5 * drops.length * np.abs(cos) + reach
+    seen = (x > -half_x) & (x < width + half_x) & (y > -half_y) & (y < height + half_y)
+    if wet is not None:
+        rows = np.clip(y, 0, height - 1).astype(np.intp)
+        columns = np.clip(x, 0, width - 1).astype(np.intp)
+        seen &= wet[rows, columns] > drops.rank
+    frame, drop = np.nonzero(seen)
+    where = [values[seen].astype(np.float32) for values in (x, y, sin, cos)]
+    kept = [values[drop] for values in (drops.length, drops.strength, drops.beads)]
+    return _Streaks._make([frame, *where, *kept])
 
 
-def _splat(canvas: Tensor, streaks: _Streaks, border: int, points: int, beads: float) -> None:
+def _splat(
+    canvas: Plane, streaks: _Streaks, points: NDArray[np.intp], border: int, beads: float
+) -> None:
     """Add streaks, each as so many points, to T x H x W with a border around the picture."""
     _, tall, broad = canvas.shape
-    step = (torch.arange(points, device=canvas.device) + 0.5) / points
-    taper = (4 * step * (1 - step)) ** _TAPER
-    own = streaks.beads[:, None]
-    swing = 1 - beads * (0.5 + 0.5 * (2 * math.pi * ((1 + 3 * own) * step + own)).sin())
-    # A point stands for ``length / points`` pixels of its streak.
-    weight = (streaks.strength * streaks.length / points)[:, None] * taper * swing
-    back = (step - 0.5) * streaks.length[:, None]
-    x = streaks.x[..., None] - streaks.heading.sin()[..., None] * back + border
-    y = streaks.y[..., None] - streaks.heading.cos()[..., None] * back + border
+    of = np.repeat(np.arange(len(points)), points)
+    starts = np.cumsum(points) - points
+    step = ((np.arange(len(of)) - starts[of] + 0.5) / points[of]).astype(np.float32)
+    weight = (streaks.strength * streaks.length / points).astype(np.float32)[of]
+    weight *= (4 * step * (1 - step)) ** np.float32(_TAPER)
+    if beads:
+        own = streaks.beads[of]
+        weight *= 1 - beads * (
+            0.5 + 0.5 * np.sin(np.float32(2 * math.pi) * ((1 + 3 * own) * step + own))
+        )
+    back = step - np.float32(0.5)
+    x = (streaks.x + border)[of] - (streaks.sin * streaks.length)[of] * back
+    y = (streaks.y + border)[of] - (streaks.cos * streaks.length)[of] * back
     inside = (x > 0) & (x < broad - 1) & (y > 0) & (y < tall - 1)
-    frame, drop, point = inside.nonzero(as_tuple=True)
-    x, y, weight = x[inside], y[inside], weight[drop, point]
-    left, top = x.floor(), y.floor()
-    corner = (frame * tall + top.long()) * broad + left.long()
-    flat = canvas.view(-1)
-    right, lower = weight * (x - left), y - top
-    flat.index_add_(0, corner, (weight - right) * (1 - lower))
-    flat.index_add_(0, corner + 1, right * (1 - lower))
-    flat.index_add_(0, corner + broad, (weight - right) * lower)
-    flat.index_add_(0, corner + broad + 1, right * lower)
+    x, y, weight, of = x[inside], y[inside], weight[inside], of[inside]
+    left, top = x.astype(np.intp), y.astype(np.intp)
+    corner = (streaks.frame[of] * tall + top) * broad + left
+    aside, lower = x - left, y - top
+    right, bottom = weight * aside, weight * lower
+    both = right * lower
+    flat = canvas.reshape(-1)
+    for offset, share in (
+        (0, weight - right - bottom + both),
+        (1, right - both),
+        (broad, bottom - both),
+        (broad + 1, both),
+    ):
+        flat += np.bincount(corner + offset, share, minlength=flat.size).astype(np.float32)
 
 
-def _gaussian(sigma: float, like: Tensor) -> Tensor:
+def _polygons(shape: tuple[int, int, int], streaks: _Streaks, layer: Layer) -> Plane:
+    """Streaks with sharp edges, or discs; where two cross, the stronger one is seen."""
+    drawn = np.zeros(shape, np.float32)
+    order = np.argsort(np.abs(streaks.strength), kind="stable")
+    for sign in (1, -1):
+        chosen = streaks.part(order[sign * streaks.strength[order] > 0])
+        for frame in np.unique(chosen.frame):
+            part = chosen.part(chosen.frame == frame)
+            drawn[frame] += np.float32(sign) * _filled(shape[1:], part, layer)
+    return drawn
+
+
+def _filled(size: tuple[int, int], streaks: _Streaks, layer: Layer) -> Plane:
+    """One frame's streaks, as opacity from 0 to 1."""
+    height, width = size
+    fine = np.zeros((height * _FINER, width * _FINER), np.uint8)
+    shells = [(1.0, 1.0)]
+    if layer.profile == "disc":
+        levels = np.arange(_SHELLS) / _SHELLS
+        shells = [(math.sqrt(1 - level**2), level + 1 / _SHELLS) for level in levels.tolist()]
+    for share, level in shells:
+        corners = _outlines(streaks, layer.width * share, rounded=layer.profile == "disc")
+        values = np.rint(255 * level * np.abs(streaks.strength)).clip(0, 255)
+        for outline, value in zip(corners, values.tolist(), strict=True):
+            cv2.fillConvexPoly(fine, outline, value, cv2.LINE_8, _SHIFT)
+    coarse = cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA)
+    plane: Plane = coarse.astype(np.float32) / np.float32(255)
+    if layer.profile == "disc":
+        # Hides the steps between the shells.
+        plane = np.asarray(cv2.GaussianBlur(plane, (0, 0), max(0.4, 0.12 * layer.width)))
+    return plane
+
+
+_SHIFT = 4
+"""Binary digits after the point with which OpenCV takes corners."""
+_ROUND = np.linspace(0, np.pi, 7, dtype=np.float32)
+
+
+def _outlines(streaks: _Streaks, half_width: float, *, rounded: bool) -> NDArray[np.int32]:
+    """N x corners x 2, in the fine picture's fixed point."""
+    # OpenCV fills the pixels that an outline touches, which is half a fine pixel more all round.
+    half = np.float32(max(half_width - 0.5 / _FINER, 0.5 / _FINER))
+    if rounded:
+        ahead, aside = half * np.sin(_ROUND), half * np.cos(_ROUND)
+    else:
+        ahead, aside = np.zeros(2, np.float32), half * np.array([1, -1], np.float32)
+    ahead, aside = np.concatenate([ahead, -ahead]), np.concatenate([aside, -aside])
+    ends = np.repeat(np.array([1, -1], np.float32), len(ahead) // 2)
+    along = ends * 0.5 * np.maximum(streaks.length - 2 * half * rounded, 0)[:, None] + ahead
+    sin, cos = streaks.sin[:, None], streaks.cos[:, None]
+    x = streaks.x[:, None] + sin * along + cos * aside
+    y = streaks.y[:, None] + cos * along - sin * aside
+    fixed = (np.stack([x, y], -1) * _FINER + (_FINER - 1) / 2) * (1 << _SHIFT)
+    return np.rint(fixed).astype(np.int32)
+
+
+def _gaussian(sigma: float) -> Plane:
     radius = max(1, math.ceil(2.5 * sigma))
-    offset = torch.arange(-radius, radius + 1, device=like.device, dtype=like.dtype)
-    kernel = (-(offset**2) / (2 * sigma**2)).exp()
-    return kernel / kernel.sum()
+    offset = np.arange(-radius, radius + 1, dtype=np.float32)
+    kernel = np.exp(-(offset**2) / np.float32(2 * sigma**2))
+    return np.asarray(kernel / kernel.sum(), np.float32)

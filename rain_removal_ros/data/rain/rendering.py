@@ -1,8 +1,8 @@
 """From a description of rain and a clean clip to the rainy clip.
 
 The model is the heavy-rain model, ``I = T * (J + sum S) + (1 - T) * A``, and then the camera.
-Everything is a torch operation on the clip's own device but the noise's and the drops' random
-numbers, which are numpy's, so that a seed means the same rain everywhere.
+Streaks and noise are drawn with numpy and OpenCV, so that a seed means the same rain everywhere;
+the rest are torch operations on the clip's own device.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rain_removal_ros.data.rain.description import Rain, Veil
+from rain_removal_ros.data.rain.description import Rain, Region, Veil
 from rain_removal_ros.data.rain.drops import draw_layer
 from rain_removal_ros.data.rain.textures import Texture, draw_texture
 from rain_removal_ros.errors import DataError
@@ -93,19 +93,39 @@ def _opacity(
     clean: Tensor, rain: Rain, depth: Tensor | None, textures: Sequence[Texture], first: int
 ) -> Tensor:
     """T x 1 x H x W of all streaks together, in [-1, 1]; negative where drops darken."""
-    total = clean.new_zeros((clean.shape[0], 1, *clean.shape[2:]))
+    frames, _, height, width = clean.shape
+    wet = None if rain.region is None else _wetness(rain.region, (height, width), rain.seed)
+    total = clean.new_zeros((frames, 1, height, width))
     for index, layer in enumerate(rain.layers):
-        drawn = draw_layer(total, layer, rain.wind, (rain.seed, index), first)
+        seed = (rain.seed, index)
+        drawn = torch.from_numpy(
+            draw_layer((frames, height, width), layer, rain.wind, seed, first, wet)
+        ).to(clean)[:, None]
         if depth is not None:
             # Drops behind an object are hidden by it. Soft, as drops lie at all distances.
             drawn = drawn * ((depth - layer.distance) * 8 + 1).clamp(0, 1)
-        total = total + drawn
+        total += drawn
+    smooth = clean.new_full((1, 1, 1, 1), rain.accumulation)
     for patch in rain.textures:
         if not textures:
             raise DataError("this rain has streaks from textures; hand them to the renderer")
         chosen = textures[min(int(patch.choice * len(textures)), len(textures) - 1)]
-        total = total + draw_texture(total, patch, chosen, first)
-    return total.clamp(-1, 1)
+        smooth = smooth + draw_texture(total, patch, chosen, first)
+    if wet is not None:
+        smooth = smooth * torch.from_numpy(wet).to(clean)
+    return (total + smooth).clamp(-1, 1)
+
+
+def _wetness(region: Region, size: tuple[int, int], seed: int) -> NDArray[np.float32]:
+    """H x W: the share of the drops that fall in each place."""
+    height, width = size
+    coarse = np.random.default_rng((seed, 4_000)).normal(size=(5, 5)).clip(-2, 2)
+    patches = cv2.resize(coarse.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    across = np.linspace(-0.5, 0.5, width, dtype=np.float32) * np.float32(math.cos(region.facing))
+    down = np.linspace(-0.5, 0.5, height, dtype=np.float32) * np.float32(math.sin(region.facing))
+    inside = across + down[:, None] - region.border + region.patches * patches
+    wet: NDArray[np.float32] = np.clip(0.5 + inside / region.softness, 0, 1).astype(np.float32)
+    return wet
 
 
 def _transmission(clean: Tensor, veil: Veil, depth: Tensor | None, seed: int) -> Tensor:

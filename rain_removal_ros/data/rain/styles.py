@@ -1,0 +1,154 @@
+"""Kinds of rain, each as ranges to draw from.
+
+``STYLES`` draw as published sets do, and are what networks are compared on. ``TRAINING_STYLES`` are
+what networks learn from: the same with wider ranges, and the rain that no set holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+Range: TypeAlias = tuple[float, float]
+
+LARGEST_SLANT = 1.22
+"""70 degrees."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strokes:
+    """Ranges of a layer whose drops are counted, all drawn evenly in the logarithm."""
+
+    count: Range
+    """In a picture; of the most severe rain."""
+    length: Range
+    width: Range
+    """Whole widths, as they are seen."""
+    opacity: Range
+    sharp_share: float
+    """How often they are flat with sharp edges."""
+    blurred_share: float
+    """How often they are discs out of focus; the rest are Gaussian."""
+    share: float = 1.0
+    """How often there are any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """Ranges that ``sample`` draws from. What grows with severity is given for severity 1."""
+
+    weight: float
+    """How often it is drawn, against the others."""
+    layers: tuple[int, int]
+    slant: float
+    """Largest mean direction."""
+    fan: float
+    """How far the layers' directions differ."""
+    spread: Range
+    length: Range
+    """Of the farthest and the nearest drops, as are width and opacity."""
+    width: Range
+    opacity: Range
+    density: Range
+    """Of all layers together."""
+    absorption: Range = (0.0, 0.0)
+    brightness: Range = (0.85, 1.0)
+    dark: Range = (0.0, 0.0)
+    texture_share: float = 0.0
+    """How often the streaks come from textures, where there are any."""
+    veil: Range = (0.0, 0.0)
+    dim: Range = (0.0, 0.0)
+    """Loss of exposure and contrast."""
+    strokes: tuple[Strokes, ...] = ()
+    """Beside the layers."""
+    steep_share: float = 1.0
+    """How often the slant is that of most rain, and not anything up to ``LARGEST_SLANT``."""
+    scales: Range = (0.65, 1.7)
+    """How much larger or smaller than elsewhere all drops may be."""
+    tint: float = 0.0
+    """Standard deviation of the colour of the light, beside ``Rain.colour``'s own."""
+    region_share: float = 0.0
+    """How often it rains in a part of the picture only."""
+    accumulation: Range = (0.0, 0.0)
+
+
+STYLES: dict[str, Style] = {
+    # Thin, sparse, one direction, light added and nothing else: Rain100L, Rain200L.
+    "sparse": Style(
+        weight=0.2, layers=(1, 2), slant=0.6, fan=0.05, spread=(0.0, 0.06), length=(10, 70),
+        width=(0.3, 0.9), opacity=(0.3, 1.0), density=(1.5, 10), texture_share=0.6,
+    ),
+    # Several directions at once, long and bright: Rain100H, Rain200H, Rain1400.
+    "crossed": Style(
+        weight=0.16, layers=(2, 5), slant=0.8, fan=0.35, spread=(0.0, 0.08), length=(12, 90),
+        width=(0.35, 1.5), opacity=(0.4, 1.0), density=(5, 35), absorption=(0.0, 0.9),
+        texture_share=0.25,
+    ),
+    # Noise that was motion-blurred and blended: Rain800.
+    "grain": Style(
+        weight=0.2, layers=(1, 2), slant=0.9, fan=0.05, spread=(0.0, 0.1), length=(6, 40),
+        width=(0.3, 0.9), opacity=(0.25, 0.9), density=(12, 90), absorption=(0.0, 1.0),
+        brightness=(0.7, 1.0), dark=(-0.6, 0.5),
+    ),
+    # Grey streaks pasted over road scenes, with some haze.
+    "pasted": Style(
+        weight=0.14, layers=(1, 3), slant=0.8, fan=0.1, spread=(0.02, 0.12), length=(8, 35),
+        width=(0.3, 0.8), opacity=(0.25, 0.8), density=(15, 100), absorption=(0.8, 1.0),
+        brightness=(0.6, 0.95), veil=(0.0, 0.5), dim=(0.0, 0.05),
+    ),
+    # Near, middle and far drops in mist: heavy rain as it is seen, and as Outdoor-Rain draws it.
+    "heavy": Style(
+        weight=0.3, layers=(3, 5), slant=0.6, fan=0.08, spread=(0.01, 0.1), length=(6, 80),
+        width=(0.3, 2.0), opacity=(0.25, 0.8), density=(20, 130), absorption=(0.3, 1.0),
+        brightness=(0.7, 1.0), texture_share=0.25, veil=(0.3, 1.6), dim=(0.0, 0.15),
+    ),
+    # The same without much mist: what a short shutter catches of ordinary rain.
+    "shower": Style(
+        weight=0.1, layers=(3, 4), slant=0.5, fan=0.06, spread=(0.02, 0.15), length=(4, 40),
+        width=(0.3, 2.0), opacity=(0.2, 0.9), density=(15, 130), absorption=(0.2, 1.0),
+        brightness=(0.7, 1.0), texture_share=0.2, veil=(0.0, 0.3), dim=(0.0, 0.05),
+    ),
+}  # fmt: skip
+
+
+_SINGLE = Strokes(
+    count=(1, 900), length=(4, 140), width=(0.8, 5), opacity=(0.2, 1.0),
+    sharp_share=0.45, blurred_share=0.1,
+)  # fmt: skip
+_NEAR = Strokes(
+    count=(1, 50), length=(8, 140), width=(4, 14), opacity=(0.2, 1.0),
+    sharp_share=0.5, blurred_share=0.3,
+)  # fmt: skip
+
+
+def _widened(style: Style) -> Style:
+    """A published set's rain as other cameras may see it."""
+    return replace(
+        style, weight=0.5 * style.weight, strokes=(replace(_NEAR, share=0.15),), steep_share=0.6,
+        scales=(0.45, 2.8), tint=0.05, region_share=0.25,
+    )  # fmt: skip
+
+
+TRAINING_STYLES: dict[str, Style] = {
+    **{name: _widened(style) for name, style in STYLES.items()},
+    # Light rain: from a single streak on.
+    "single": Style(
+        weight=0.3, layers=(0, 0), slant=LARGEST_SLANT, fan=0.0, spread=(0.0, 0.12), length=(1, 1),
+        width=(1, 1), opacity=(1, 1), density=(1, 1), absorption=(0.0, 1.0), brightness=(0.75, 1.0),
+        strokes=(_SINGLE,), steep_share=0.6, scales=(0.6, 1.7), tint=0.03, region_share=0.25,
+    ),
+    # Drops close to the camera: broad, opaque or out of focus, mostly before others.
+    "near": Style(
+        weight=0.1, layers=(0, 2), slant=LARGEST_SLANT, fan=0.05, spread=(0.0, 0.12),
+        length=(6, 60), width=(0.3, 1.2), opacity=(0.25, 0.9), density=(1, 20),
+        absorption=(0.3, 1.0), brightness=(0.7, 1.0), strokes=(_NEAR,), steep_share=0.6,
+        scales=(0.6, 1.7), tint=0.04, region_share=0.2, veil=(0.0, 0.2),
+    ),
+    # So dense that it lifts the brightness of the whole picture.
+    "dense": Style(
+        weight=0.1, layers=(2, 4), slant=0.8, fan=0.3, spread=(0.0, 0.12), length=(8, 90),
+        width=(0.3, 1.3), opacity=(0.3, 0.7), density=(15, 60), absorption=(0.0, 1.0),
+        brightness=(0.75, 1.0), steep_share=0.6, scales=(0.6, 2.5), tint=0.05, region_share=0.15,
+        accumulation=(0.03, 0.3),
+    ),
+}  # fmt: skip

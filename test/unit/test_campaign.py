@@ -1,0 +1,146 @@
+"""A campaign goes on after whatever happened to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from rain_removal_ros.errors import SettingsError
+from rain_removal_ros.training import campaign as campaigns
+from rain_removal_ros.training.campaign import at_work, last_line, load_campaign, progress
+
+RECIPE = """
+network: {name: prenet, channels: 4, blocks: 1, stages: 1}
+steps: STEPS
+log_every: 1
+save_every: 1
+device: cpu
+data: {crop: 16, batch: 2, workers: 0, sources: [{path: train}]}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Pairs to train on, a recipe that ends soon and one that does not, and their campaign."""
+    for kind, brightness in (("target", 100), ("input", 140)):
+        path = tmp_path / "data/train" / kind / "0.png"
+        path.parent.mkdir(parents=True)
+        cv2.imwrite(str(path), np.full((40, 48, 3), brightness, np.uint8))
+    (tmp_path / "short.yaml").write_text(RECIPE.replace("STEPS", "2"))
+    (tmp_path / "long.yaml").write_text(RECIPE.replace("STEPS", "1000000"))
+    (tmp_path / "campaign.yaml").write_text(
+        f"data_root: {tmp_path}/data\n"
+        "lanes:\n"
+        "  - - {recipe: short.yaml}\n"
+        "    - {recipe: long.yaml, begin_with: [short], hours: 1000}\n"
+    )
+    return tmp_path
+
+
+def command(folder: Path, action: str, *more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "rain_removal_ros", "campaign", action,
+         str(folder / "campaign.yaml"), "--runs", str(folder / "runs"), *more],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+
+def wait_for(condition: object, seconds: float = 60) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.1)
+
+
+def steps(folder: Path) -> int:
+    return progress(folder / "runs/long").step
+
+
+def test_it_starts_shows_refuses_a_second_stops_and_goes_on(folder: Path) -> None:
+    started = command(folder, "start")
+    assert started.returncode == 0, started.stderr
+    try:
+        wait_for(lambda: steps(folder) > 2)
+        assert (folder / "runs/short/done").exists()
+        shown = command(folder, "show").stdout
+        assert "at work, process" in shown
+        assert "long" in shown
+        second = command(folder, "start")
+        assert second.returncode == 2
+        assert "a campaign is at work" in second.stderr
+        assert second.stderr.count("\n") == 1
+    finally:
+        stopped = command(folder, "stop")
+    assert stopped.stdout == "stopped\n"
+    assert at_work(folder / "runs") is None
+    before = steps(folder)
+    assert (folder / "runs/long/state.pt").exists()
+    again = command(folder, "run", "--max-minutes", "0.3")
+    assert "not done" in again.stdout
+    assert steps(folder) > before
+    assert command(folder, "stop").stdout == "there was none at work\n"
+
+
+def test_a_killed_one_leaves_no_lock_and_a_damaged_state_is_put_aside(folder: Path) -> None:
+    command(folder, "start")
+    wait_for(lambda: steps(folder) > 2)
+    supervisor = at_work(folder / "runs")
+    assert supervisor is not None
+    children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+    for process in (supervisor, *map(int, children)):
+        os.kill(process, signal.SIGKILL)
+    wait_for(lambda: at_work(folder / "runs") is None)
+    (folder / "runs/long/state.pt").write_bytes(b"nonsense")
+    with (folder / "runs/long/log.jsonl").open("a") as log:
+        log.write('{"step": 12, "sec')
+
+    campaign = load_campaign(folder / "campaign.yaml", folder / "runs")
+    lane = campaigns._Lane(campaign.lanes[0], campaign.data_root)
+    assert lane.advance(start=True)
+    wait_for(lambda: lane._process is not None and lane._process.poll() is not None)
+    assert lane.advance(start=True)  # takes note, and waits before the next try
+    assert not (folder / "runs/long/state.pt").exists()
+    assert (folder / "runs/long/state.damaged.pt").exists()
+    assert "damaged" in last_line(folder / "runs/long/output.log")
+
+
+@pytest.mark.parametrize(
+    ("lanes", "said"),
+    [
+        ("[[{recipe: missing.yaml}]]", "there is no recipe"),
+        ("[[{recipe: short.yaml}], [{recipe: short.yaml}]]", "would share the run short"),
+        ("[{recipe: short.yaml}]", "list of lists"),
+        ("[[{recipes: short.yaml}]]", "unknown setting 'recipes'"),
+        ("[[short.yaml]]", "must be settings of a leg"),
+    ],
+)
+def test_what_is_wrong_with_a_campaign_is_said_before_it_starts(
+    folder: Path, lanes: str, said: str
+) -> None:
+    (folder / "campaign.yaml").write_text(f"lanes: {lanes}\n")
+    with pytest.raises(SettingsError, match=said):
+        load_campaign(folder / "campaign.yaml", folder / "runs")
+
+
+def test_a_leg_begins_with_the_first_weights_that_there_are(folder: Path) -> None:
+    legs = "[[{recipe: short.yaml, begin_with: [before, rainstream_s, prenet]}]]"
+    (folder / "campaign.yaml").write_text(f"lanes: {legs}\n")
+
+    def start_from() -> str | None:
+        (leg,) = load_campaign(folder / "campaign.yaml", folder / "runs").legs
+        return leg.start_from()
+
+    assert start_from() == "rainstream_s"  # the run is lost, so it goes on from what ships
+    weights = folder / "runs/before/last.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    assert start_from() == str(weights)

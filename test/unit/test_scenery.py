@@ -1,0 +1,107 @@
+"""Lines and pale light belong to the scene: they stand in the reference as in the rainy picture."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from rain_removal_ros.data import scenery
+from rain_removal_ros.data.mix import DataSettings, Mix, RainMaker, SourceSettings
+from rain_removal_ros.data.rain import Rain
+
+_GREY = np.full((120, 160, 3), 120, np.uint8)
+
+
+@pytest.fixture
+def dry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No rain falls."""
+    clear = Rain(seed=0, severity=0.0, style="own")
+    monkeypatch.setattr(RainMaker, "_sample", lambda *_: clear)
+
+
+def _mix(folder: Path, **changes: object) -> Mix:
+    cv2.imwrite(str(folder / "grey.png"), _GREY)
+    data = DataSettings(
+        sources=(SourceSettings(".", "clean"),), root=str(folder), crop=64, batch=4, workers=0
+    )
+    return Mix(replace(data, **changes), seed=0)  # type: ignore[arg-type]
+
+
+def test_every_kind_of_structure_is_drawn_and_changes_little_else() -> None:
+    shares = []
+    for seed in range(40):
+        drawn = scenery.with_structures(_GREY, np.random.default_rng(seed))
+        shares.append(float((drawn != _GREY).any(2).mean()))
+    assert np.mean(np.array(shares) > 0) > 0.9
+    assert 0.01 < np.mean(shares) < 0.3
+    assert _GREY.min() == _GREY.max() == 120
+
+
+def test_structures_stand_in_the_reference_and_in_the_rainy_picture_alike(
+    tmp_path: Path, dry: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scenery, "PALE_SHARE", 0.0)
+    mix = _mix(tmp_path)
+    batches = [mix[step] for step in range(20)]
+    assert all(batch.rainy.equal(batch.clean) for batch in batches)
+    lined = [bool((sample != 120).any()) for batch in batches for sample in batch.clean]
+    assert 0.1 < np.mean(lined) < 0.4
+
+
+def test_structures_move_with_the_scene_of_a_clip(
+    tmp_path: Path, dry: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scenery, "PALE_SHARE", 0.0)
+    monkeypatch.setattr(scenery, "STRUCTURE_SHARE", 1.0)
+    moved = 0
+    mix = _mix(tmp_path, frames=4)
+    for step in range(4):
+        for clip in mix[step].clean.numpy():
+            first, last = (frame[0].astype(np.float32) for frame in clip[[0, -1]])
+            if first.std() < 3 or last.std() < 3:
+                continue
+            # A structure that was drawn anew in each frame would be nowhere in the next.
+            score = cv2.matchTemplate(first, last[20:-20, 20:-20], cv2.TM_CCOEFF_NORMED).max()
+            assert score > 0.8 or last[20:-20, 20:-20].std() < 3
+            moved += int(not np.array_equal(first, last))
+    assert moved > 4
+
+
+def test_pale_scenes_stand_in_the_reference_too(
+    tmp_path: Path, dry: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scenery, "STRUCTURE_SHARE", 0.0)
+    mix = _mix(tmp_path)
+    batches = [mix[step] for step in range(20)]
+    assert all(batch.rainy.equal(batch.clean) for batch in batches)
+    pale = [bool((sample > 130).all()) for batch in batches for sample in batch.clean]
+    assert 0.1 < np.mean(pale) < 0.45
+
+
+def test_pale_light_keeps_shadows_dark_and_frames_alike() -> None:
+    ramp = np.tile(np.arange(256, dtype=np.uint8)[None, None, :, None], (2, 8, 1, 3))
+    darkest, middle = [], []
+    for seed in range(50):
+        pale = scenery.paled(ramp, np.random.default_rng(seed))
+        assert np.array_equal(pale[0], pale[1])
+        darkest.append(float(pale[0, 0, 0].mean()))
+        middle.append(float(pale[0, 0, 100].mean()))
+    assert np.median(darkest) < 25
+    assert np.mean(middle) > 125
+
+
+def test_veiled_rain_keeps_the_colours_of_its_scene(tmp_path: Path) -> None:
+    """Else a network could not tell a veil, which it must lift, from a pale scene."""
+    maker = RainMaker(DataSettings())
+    clip = np.random.default_rng(0).integers(0, 255, (1, 32, 32, 3), dtype=np.uint8)
+    changed = []
+    for seed in range(60):
+        drawn = maker._sample(np.random.default_rng(seed), None)
+        _, reference = maker.pair(clip, np.random.default_rng(seed))
+        changed.append((drawn.veil.thickness > 0, not np.array_equal(reference, clip)))
+    assert not any(pale for veiled, pale in changed if veiled)
+    assert any(pale for veiled, pale in changed if not veiled)
