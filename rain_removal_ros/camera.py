@@ -166,6 +166,13 @@ class _Job:
     """The rain level by the gauge, where it was asked."""
     target: Image | None = None
     """The pixels of the outgoing message, where the engine is to write to them itself."""
+    step: Step | None = None
+    """What the network made of it; None for a frame that is passed on as it came."""
+    scale: int = 1
+
+    @property
+    def header(self) -> Any:
+        return self.message.header
 
     @property
     def is_raw(self) -> bool:
@@ -182,15 +189,26 @@ class _Job:
         assert self.frame is not None
         return self.frame.image
 
+    @property
+    def outgoing(self) -> Image:
+        """The pixels that go out."""
+        return self.image if self.step is None else self.step.frame.image
+
     def gauge(self) -> float:
         """The rain level by the gauge, which sees each frame once."""
         if self.gauged is None:
             self.gauged = self.camera.gauge.update(self.image)
         return self.gauged
 
-    def result(self, outcome: Outcome, reason: str = "") -> Result:
-        """A result without messages."""
-        return Result(self.index, outcome, reason, self.fault, self.frame)
+    def rain_level(self) -> float | None:
+        """By the network, else by the gauge where somebody wants to know."""
+        level = None if self.step is None else self.step.rain_level
+        if level is None:
+            level = self.gauge() if OutputKind.RAIN_LEVEL in self.demand else self.gauged
+        return level if level is not None and math.isfinite(level) else None
+
+    def dropped(self, reason: str) -> Result:
+        return Result(self.index, Outcome.DROPPED, reason, self.fault, self.frame, self.step)
 
 
 class Cameras:
@@ -314,7 +332,7 @@ class Cameras:
         except Exception as error:  # noqa: BLE001 - a robot keeps its camera
             job.fault = _defect(error)
             self._log(f"a frame was lost to {job.fault.text}")
-            return job.result(Outcome.DROPPED, "error")
+            return job.dropped("error")
 
     def _adapt(self, seconds: float) -> None:
         """Ask less of the network, or more, according to what the last frames took."""
@@ -330,7 +348,7 @@ class Cameras:
         """The result of a frame that does not go to the network; None for one that does."""
         if not job.demand and not self._settings.output.keep_warm:
             job.camera.interrupt("idle")
-            return job.result(Outcome.DROPPED, "nobody subscribes")
+            return job.dropped("nobody subscribes")
         if (why := self._why_not()) is not None:
             return self._pass(job, why)
         if not self._decode(job):
@@ -368,17 +386,15 @@ class Cameras:
         """Pass a frame on as it came, or drop it where that is what faults shall do."""
         job.camera.interrupt(why.reason)
         if why.is_fault and self._settings.safety.on_fault == "drop":
-            return job.result(Outcome.DROPPED, why.reason)
+            return job.dropped(why.reason)
         same, other = (OutputKind.IMAGE, OutputKind.COMPRESSED)[:: 1 if job.is_raw else -1]
         needs_pixels = {other, OutputKind.RAIN_LEVEL}
         if job.demand & needs_pixels and not self._decode(job):
             if other in job.demand and same not in job.demand:
-                return job.result(Outcome.DROPPED, "unreadable")
+                return job.dropped("unreadable")
             job.demand -= needs_pixels
-        level = job.gauge() if OutputKind.RAIN_LEVEL in job.demand else job.gauged
         job.target = None  # a network that failed may have written to it
-        result = job.result(Outcome.PASSED, why.reason)
-        return self._filled(result, job, level, same=same)
+        return self._finish(job, Outcome.PASSED, why.reason)
 
     # --- Second stage: the network, for all cameras together -----------------------------------
 
@@ -397,7 +413,8 @@ class Cameras:
         self.failures = 0
         self._backoff.reset()
         for job, step in zip(jobs, steps, strict=True):
-            yield self._guarded(job, partial(self._finish, job, step, engine.scale))
+            job.step, job.scale = step, engine.scale
+            yield self._guarded(job, partial(self._finish, job, Outcome.DERAINED))
 
     def _engine_at(self, level: Level) -> Engine:
         """The network, asked for no more than ``level`` allows."""
@@ -423,7 +440,7 @@ class Cameras:
                     height=job.frame.height * engine.scale,
                     width=job.frame.width * engine.scale,
                     encoding="rgb8",
-                    header=job.message.header,
+                    header=job.header,
                 )
             streams.append(stream)
             frames.append(job.frame)
@@ -443,74 +460,59 @@ class Cameras:
 
     # --- Third stage: what goes out -------------------------------------------------------------
 
-    def _finish(self, job: _Job, step: Step, scale: int) -> Result:
-        """The result of a frame that was derained."""
-        level = step.rain_level
-        if level is None:
-            level = job.gauge() if OutputKind.RAIN_LEVEL in job.demand else job.gauged
-        result = job.result(Outcome.DERAINED)
-        result.step = step
-        return self._filled(result, job, level, scale=scale)
-
-    def _filled(
-        self, result: Result, job: _Job, level: float | None, *, same: OutputKind | None = None,
-        scale: int = 1,
-    ) -> Result:  # fmt: skip
-        """The result with its rain level and messages; ``same`` goes out as it came in."""
+    def _finish(self, job: _Job, outcome: Outcome, reason: str = "") -> Result:
+        """The result of a frame that goes out."""
+        if not job.demand:
+            return job.dropped("nobody subscribes")
+        level = job.rain_level()
         if job.gauged is None:
             job.camera.gauge.reset()  # it compares with the frame before, and has not seen it
-        if not job.demand:
-            result.outcome, result.reason = Outcome.DROPPED, "nobody subscribes"
-        if level is not None and math.isfinite(level):
-            result.rain_level = level
-        result._messages = self._messages(job, result, same, scale)
-        return result
+        messages = self._messages(job, level)
+        return Result(job.index, outcome, reason, job.fault, job.frame, job.step, level, messages)
 
-    def _messages(
-        self, job: _Job, result: Result, same: OutputKind | None, scale: int
-    ) -> Iterator[tuple[OutputKind, Any]]:
-        camera, header, step = job.camera, job.message.header, result.step
-        if OutputKind.IMAGE in job.demand:
-            if same is not OutputKind.IMAGE and job.target is None:
-                image = job.image if step is None else step.frame.image
-                codec.write_image(camera.image, image, encoding=job.encoding, header=header)
-            yield OutputKind.IMAGE, job.message if same is OutputKind.IMAGE else camera.image
-        if OutputKind.CALIBRATION in job.demand:
-            calibration = camera.calibrations.of(header, scale)
-            if calibration is not None:
-                yield OutputKind.CALIBRATION, calibration
-        if OutputKind.COMPRESSED in job.demand:
-            if same is not OutputKind.COMPRESSED:
-                image = job.image if step is None else step.frame.image
-                self._compress(job, image)
-            yield (
-                OutputKind.COMPRESSED,
-                job.message if same is OutputKind.COMPRESSED else camera.compressed,
-            )
-        if OutputKind.ATTENTION in job.demand and step is not None and step.attention is not None:
-            self._draw_attention(job, step.attention)
-            yield OutputKind.ATTENTION, camera.attention
-        if OutputKind.RAIN_LEVEL in job.demand and result.rain_level is not None:
-            yield OutputKind.RAIN_LEVEL, camera.types.rain_level(result.rain_level)
+    def _messages(self, job: _Job, level: float | None) -> Iterator[tuple[OutputKind, Any]]:
+        wanted: dict[OutputKind, Callable[[_Job], Any]] = {
+            OutputKind.IMAGE: self._image,
+            OutputKind.CALIBRATION: lambda job: job.camera.calibrations.of(job.header, job.scale),
+            OutputKind.COMPRESSED: self._compressed,
+            OutputKind.ATTENTION: self._attention,
+            OutputKind.RAIN_LEVEL: lambda job: (
+                None if level is None else job.camera.types.rain_level(level)
+            ),
+        }
+        for kind, make in wanted.items():
+            if kind in job.demand and (message := make(job)) is not None:
+                yield kind, message
 
-    def _compress(self, job: _Job, image: Image) -> None:
+    def _image(self, job: _Job) -> Any:
+        message = job.camera.image
+        if job.step is None and job.is_raw:
+            return job.message
+        if job.target is None:
+            codec.write_image(message, job.outgoing, encoding=job.encoding, header=job.header)
+        return message
+
+    def _compressed(self, job: _Job) -> Any:
         """In the format that the camera sends, so that PNG stays free of loss; else as JPEG."""
+        if job.step is None and not job.is_raw:
+            return job.message
         codec.write_compressed(
             job.camera.compressed,
-            image,
+            job.outgoing,
             format="jpeg" if job.is_raw else codec.compression(job.message),
             quality=self._settings.output.jpeg_quality,
-            header=job.message.header,
+            header=job.header,
         )
+        return job.camera.compressed
 
-    def _draw_attention(self, job: _Job, attention: NDArray[np.uint8]) -> None:
+    def _attention(self, job: _Job) -> Any | None:
+        if job.step is None or (attention := job.step.attention) is None:
+            return None
         overlay = self._settings.output.attention == "overlay"
-        codec.write_image(
-            job.camera.attention,
-            _overlay(job.image, attention) if overlay else attention,
-            encoding="rgb8" if overlay else "mono8",
-            header=job.message.header,
-        )
+        shown = _overlay(job.image, attention) if overlay else attention
+        encoding = "rgb8" if overlay else "mono8"
+        codec.write_image(job.camera.attention, shown, encoding=encoding, header=job.header)
+        return job.camera.attention
 
 
 def _overlay(image: Image, attention: NDArray[np.uint8]) -> Image:
