@@ -54,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
 
     from rain_removal_ros.evaluation import board
     from rain_removal_ros.evaluation.board import rules, tables
-    from rain_removal_ros.manifest import manifest, write_json, write_whole
+    from rain_removal_ros.manifest import manifest
+    from rain_removal_ros.runtime.files import write_json, write_whole
 
     setup = _setup(args)
     rival = args.shipped or board.counterpart(args.candidate)
@@ -87,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _setup(args: argparse.Namespace) -> Setup:
     from rain_removal_ros.evaluation import board
+    from rain_removal_ros.runtime.files import cache_folder
     from rain_removal_ros.settings import EngineSettings, build
 
     # One thread: two that wait for each other are slower than one wherever the machine is shared.
@@ -98,5 +100,5 @@ def _setup(args: argparse.Namespace) -> Setup:
         extent=board.QUICK if args.quick else board.FULL,
         parts=tuple(filter(None, args.only.split(","))) or tuple(board.PARTS),
         engine=build(EngineSettings, engine),
-        cache=args.cache or board.default_cache(),
+        cache=args.cache or cache_folder("board"),
     )

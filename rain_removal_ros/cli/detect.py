@@ -118,7 +118,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from rain_removal_ros.detection import analysis, detectors, harness, report
     from rain_removal_ros.errors import DataError
-    from rain_removal_ros.manifest import manifest, write_json, write_whole
+    from rain_removal_ros.manifest import manifest
+    from rain_removal_ros.runtime.files import cache_folder, write_json, write_whole
 
     if args.rounds < 100:
         raise DataError(f"--rounds {args.rounds} is too few for an interval; give 100 or more")
@@ -126,7 +127,7 @@ def run(args: argparse.Namespace) -> None:
     _refuse_twins("detectors", [each.name for each in watching])
     source = _source(args)
     arms, models = _arms(args, source)
-    seen = harness.run(source, arms, watching, cache=args.cache or harness.default_cache())
+    seen = harness.run(source, arms, watching, cache=args.cache or cache_folder("detect"))
     classes = [name.strip() for name in args.classes.split(",") if name.strip()]
     results = [
         analysis.conclude(seen, each, models, classes=classes, rounds=args.rounds)

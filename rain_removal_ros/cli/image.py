@@ -150,7 +150,8 @@ def _summarise(done: list[DerainedFile], failures: list[FailedFile]) -> None:
 def _write_json(
     path: Path, derainer: FileDerainer, done: list[DerainedFile], failures: list[FailedFile]
 ) -> None:
-    from rain_removal_ros.manifest import manifest, write_json
+    from rain_removal_ros.manifest import manifest
+    from rain_removal_ros.runtime.files import write_json
 
     engine = derainer.engine
     how: dict[str, Any] = {

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,10 +26,10 @@ from rain_removal_ros.detection.detectors import Detector
 from rain_removal_ros.detection.sources import Condition, FrameSource
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
-from rain_removal_ros.manifest import write_json
 from rain_removal_ros.rain_level import RainGauge
+from rain_removal_ros.runtime.files import write_json
 
-__all__ = ["DetectionResults", "default_cache", "run"]
+__all__ = ["DetectionResults", "run"]
 
 _VERSION = 1
 """Of what is kept; another number forgets all of it."""
@@ -79,12 +78,6 @@ def run(
             for name, found in one.found.items():
                 done.found[(*place, name)] = found
     return done
-
-
-def default_cache() -> Path:
-    """The user's cache folder, as other programs have theirs."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "rain_removal_ros" / "detect"
 
 
 class _Pass:

@@ -358,7 +358,7 @@ def test_a_full_disk_leaves_nothing_half_written(weights: Path, tmp_path: Path, 
     )
     assert process.returncode == 1, process.stderr
     (line,) = process.stderr.splitlines()
-    assert f"out/{name} cannot be written" in line
+    assert f"cannot write out/{name}" in line
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["small.png"]
 
 

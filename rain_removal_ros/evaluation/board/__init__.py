@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,10 +25,10 @@ from rain_removal_ros.evaluation.board.extent import FULL, QUICK, Extent
 from rain_removal_ros.evaluation.board.marks import Mark
 from rain_removal_ros.evaluation.board.pictures import clean_part, pairs_part
 from rain_removal_ros.evaluation.board.strokes import strokes_part
-from rain_removal_ros.manifest import write_json
+from rain_removal_ros.runtime.files import write_json
 from rain_removal_ros.settings import EngineSettings
 
-__all__ = ["FULL", "PARTS", "QUICK", "Extent", "Measured", "Setup", "default_cache", "measure"]
+__all__ = ["FULL", "PARTS", "QUICK", "Extent", "Measured", "Setup", "measure"]
 
 Part: TypeAlias = Callable[[Runner, Path, Extent], Iterator[Mark]]
 
@@ -121,12 +120,6 @@ def counterpart(candidate: str) -> str:
 
 def _size(checkpoint: Checkpoint) -> Any:
     return getattr(checkpoint.network.config, "channels", None)
-
-
-def default_cache() -> Path:
-    """The user's cache folder, as other programs have theirs."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "rain_removal_ros" / "board"
 
 
 def _part(part: str, model: Runner, setup: Setup) -> tuple[Sequence[Mark], bool]:
