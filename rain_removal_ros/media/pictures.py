@@ -56,16 +56,16 @@ class Picture:
             pixels = np.repeat(pixels[..., None], 3, axis=2)
         return np.ascontiguousarray(pixels)
 
-    def with_image(self, clean: Image) -> Picture:
+    def with_image(self, derained: Image) -> Picture:
         """This picture as ``clean`` shows it, at its size."""
-        size = (clean.shape[1], clean.shape[0])
+        size = (derained.shape[1], derained.shape[0])
         alpha = self.alpha
         if alpha is not None and alpha.shape != size[::-1]:
             alpha = np.asarray(cv2.resize(alpha, size, interpolation=cv2.INTER_LINEAR))
         before: NDArray[Any] = self.image
-        after: NDArray[Any] = clean
+        after: NDArray[Any] = derained
         if self.pixels.ndim == 2:
-            before, after = before[..., 0], np.asarray(cv2.cvtColor(clean, cv2.COLOR_RGB2GRAY))
+            before, after = before[..., 0], np.asarray(cv2.cvtColor(derained, cv2.COLOR_RGB2GRAY))
         if self.pixels.dtype == np.uint16:
             if after.shape == before.shape:
                 change = (after.astype(np.int32) - before) * 257

@@ -77,24 +77,27 @@ class ComposeOutput(torch.autograd.Function):
         known: Tensor | None,
         anchored: bool,  # noqa: FBT001
     ) -> tuple[Tensor, ...]:
-        clean, mask, base = forward.compose_output(
+        derained, attention, base = forward.compose_output(
             frame, streaks, maps, past, known, anchored=anchored
         )
         ctx.save_for_backward(frame, streaks, maps, past, known, base if anchored else None)
         ctx.set_materialize_grads(False)
-        return (clean, mask, base) if anchored else (clean, mask)
+        return (derained, attention, base) if anchored else (derained, attention)
 
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any, of_clean: Tensor | None, of_mask: Tensor | None, of_base: Tensor | None = None
+        ctx: Any,
+        of_derained: Tensor | None,
+        of_attention: Tensor | None,
+        of_base: Tensor | None = None,
     ) -> tuple[Tensor | None, ...]:
         frame, streaks, maps, past, known, base = ctx.saved_tensors
         folded, narrow = _folded(streaks)
         of_streaks = torch.empty_like(folded)
         of_maps = None if maps is None else torch.empty(maps.shape)
         of_past = None if past is None else torch.empty(past.shape)
-        of_clean = torch.zeros(frame.shape) if of_clean is None else of_clean
+        of_derained = torch.zeros(frame.shape) if of_derained is None else of_derained
         given = [_plain(each) for each in (past, maps, known)]
         call(
             "compose_output_gradient",
@@ -104,9 +107,9 @@ class ComposeOutput(torch.autograd.Function):
             given[1],
             given[2],
             base,
-            _plain(of_clean),
+            _plain(of_derained),
             _plain(of_base),
-            _plain(of_mask),
+            _plain(of_attention),
             frame.shape[0],
             *frame.shape[-2:],
             narrow,

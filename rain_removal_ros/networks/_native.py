@@ -123,12 +123,22 @@ def compose_output(
     narrow = _is_narrow(streaks)
     streaks = streaks if narrow else streaks.float()
     streaks = streaks.contiguous(memory_format=torch.channels_last)
-    clean, mask = torch.empty(frame.shape), torch.empty(batch, 1, height, width)
+    derained, attention = torch.empty(frame.shape), torch.empty(batch, 1, height, width)
     base = torch.empty(frame.shape) if anchored else None
     said = streaks, _plain(maps), _plain(known)
     size = batch, height, width
-    call("compose_output", _plain(frame), _plain(past), *said, *size, narrow, clean, mask, base)
-    return clean, mask, clean if base is None else base
+    call(
+        "compose_output",
+        _plain(frame),
+        _plain(past),
+        *said,
+        *size,
+        narrow,
+        derained,
+        attention,
+        base,
+    )
+    return derained, attention, derained if base is None else base
 
 
 def serves_features(*maps: Tensor) -> bool:

@@ -189,7 +189,7 @@ class Run:
         with self._precision():
             for frame in rainy.unbind(1):
                 output = teacher(frame, state)
-                frames.append(output.clean.float())
+                frames.append(output.derained.float())
                 state = output.state
         return torch.stack(frames, 1)
 
@@ -364,7 +364,7 @@ def _on_device(samples: Samples, device: torch.device) -> Batch:
     unlabelled = samples.unlabelled
     return Batch(
         ready(samples.rainy),
-        ready(samples.clean),
+        ready(samples.reference),
         unlabelled=None if unlabelled is None else ready(unlabelled),
     )
 

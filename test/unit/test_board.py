@@ -28,7 +28,7 @@ class Model:
     def __init__(self, change: Change) -> None:
         self.change = change
 
-    def clean(self, image: Image, state: Any = None, *, attention: bool = False) -> Cleaned:
+    def derain(self, image: Image, state: Any = None, *, attention: bool = False) -> Cleaned:
         before = image if state is None else state
         return Cleaned(made := self.change(before), None, None, made)
 

@@ -59,7 +59,7 @@ def _watched(model: Runner, dry: Image, frames: int) -> dict[int, float]:
     """PSNR-Y to the dry picture of frames by their number, counted from 1."""
     state, found, truth = None, {}, luma(dry)
     for number in range(1, frames + 1):
-        result = model.clean(dry, state)
+        result = model.derain(dry, state)
         state = result.state
         if number == 1 or number % _EVERY == 0:
             found[number] = min(_MOST_DB, psnr(luma(result.image), truth))

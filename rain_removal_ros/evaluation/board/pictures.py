@@ -56,7 +56,7 @@ def clean_part(model: Runner, data: Path, extent: Extent) -> Iterator[Mark]:
 
 def _compared(model: Runner, rainy: Image, clean: Image) -> dict[str, float]:
     given, untouched, truth = reduced_for(model.scale, rainy, clean)
-    result = model.clean(given, attention=True)
+    result = model.derain(given, attention=True)
     made, reference, before = luma(result.image), luma(truth), luma(untouched)
     after = psnr(made, reference)
     gain = after - psnr(before, reference)
@@ -83,4 +83,4 @@ def _correlation(attention: Image, change: NDArray[np.float64]) -> float:
 
 def _kept(model: Runner, dry: Image) -> float:
     given, _, truth = reduced_for(model.scale, dry, dry)
-    return psnr(luma(model.clean(given).image), luma(truth))
+    return psnr(luma(model.derain(given).image), luma(truth))

@@ -96,11 +96,11 @@ def _left(model: Runner, dry: Image, strokes: Strokes, name: str) -> tuple[float
     """The light under the strokes in the output, and in the input."""
     rainy, mask = drawn(dry, strokes, name)
     before = luma(dry)
-    made = luma(model.clean(rainy).image)
+    made = luma(model.derain(rainy).image)
     return float((made - before)[mask].sum()), float((luma(rainy) - before)[mask].sum())
 
 
 def _invented(model: Runner, dry: Image) -> float:
     """Share of a dry picture's pixels that were changed to be seen."""
-    change = np.abs(luma(model.clean(dry).image) - luma(dry))
+    change = np.abs(luma(model.derain(dry).image) - luma(dry))
     return float((change > _INVENTED).mean())
