@@ -175,8 +175,12 @@ class OutputSettings:
         "the attention topic's picture: the map alone, or laid over the frame",
         choices=("mono8", "overlay"),
     )
-    compressed: bool = setting(False, "offer the clean image as JPEG too", live=False)
-    jpeg_quality: int = setting(90, "quality of that JPEG", low=1, high=100)
+    compressed: bool = setting(
+        False,
+        "offer derained images compressed too: in the format they came in, raw ones as JPEG",
+        live=False,
+    )
+    jpeg_quality: int = setting(90, "quality of JPEG images", low=1, high=100)
     keep_warm: bool = setting(
         False, "clean frames even while nobody subscribes, so that state is ready"
     )
@@ -306,6 +310,15 @@ def build(cls: type[T], values: Mapping[str, Any], *, where: str = "") -> T:
             raise SettingsError(f"{_at(where)}unknown setting {name!r}; near: {', '.join(near)}")
     checked = {name: _checked(known[name], value, where) for name, value in flat.items()}
     return _assemble(cls, checked, "")
+
+
+def refuse(settings: Any, unusable: Mapping[str, str], who: str) -> None:
+    """Raise where a setting was changed that ``who`` cannot honour; values say why."""
+    values, defaults = flatten(settings), flatten(type(settings)())
+    changed = [name for name in unusable if values[name] != defaults[name]]
+    if changed:
+        reasons = dict.fromkeys(unusable[name] for name in changed)
+        raise SettingsError(f"{who} cannot honour {', '.join(changed)}: {'; '.join(reasons)}")
 
 
 def load(cls: type[T], path: Path | str, overrides: Mapping[str, Any] | None = None) -> T:
