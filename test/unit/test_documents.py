@@ -89,7 +89,7 @@ def test_every_command_in_the_documents_is_understood(
 
 
 def test_the_check_of_commands_joins_lines_and_sees_unmarked_blocks() -> None:
-    text = "```console\n$ rain-removal eval \\\n --clean a\n```\n\n```\nls\nrain-removal --help\n```\n"
+    text = "```console\n$ rain-removal eval \\\n --clean a\n```\n\n```\nls\nrain-removal -h\n```\n"
     assert commands(text) == ["rain-removal eval   --clean a"]
 
 
