@@ -56,8 +56,7 @@ DERAIN = NodeInterface(
         Interface(
             "image_derained/compressed",
             _COMPRESSED,
-            "The same, compressed, if `output.compressed` is set: in the input's format; raw images "
-            "as JPEG.",
+            "Compressed, if `output.compressed` is set: in the input's format; raw images as JPEG.",
         ),
         Interface(
             "camera_info_derained",
