@@ -101,12 +101,18 @@ def read_depth(
     if path is None:
         raise DataError(f"{picture} has no depth map {stem}{{{','.join(_DEPTH_SUFFIXES)}}}")
     try:
-        raw = np.load(path) if path.suffix == ".npy" else cv2.imread(str(path), -1)
-    except (OSError, ValueError, cv2.error) as error:
+        if path.suffix == ".npy":
+            raw = np.load(path, mmap_mode="r")  # which makes room for no more than there is
+        else:
+            data = pictures.encoded(path)
+            raw = pictures.as_decoded(path, data, cv2.IMREAD_UNCHANGED)
+    except (OSError, ValueError, EOFError) as error:
         raise DataError(f"the depth map {path} cannot be read: {error}") from error
-    if raw is None or raw.ndim != 2 or raw.shape != shape[:2]:
-        found = "no picture" if raw is None else "x".join(map(str, raw.shape))
+    if not isinstance(raw, np.ndarray) or raw.ndim != 2 or raw.shape != shape[:2]:
+        found = "x".join(map(str, raw.shape)) if isinstance(raw, np.ndarray) else "no picture"
         raise DataError(f"the depth map {path} should be {shape[0]}x{shape[1]}, but is {found}")
+    if raw.dtype.kind not in "uif":
+        raise DataError(f"the depth map {path} holds {raw.dtype} values, which are no depth")
     depth = raw.astype(np.float32)
     seen = np.isfinite(depth) & (depth > 0)
     if not seen.any():

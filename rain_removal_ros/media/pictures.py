@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rain_removal_ros.data.pictures import SUFFIXES, encoded
+from rain_removal_ros.data.pictures import MOST_PIXELS, SUFFIXES, as_decoded, encoded
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
 from rain_removal_ros.runtime.files import write_whole
@@ -72,22 +72,17 @@ class Picture:
         return Picture(after, alpha)
 
 
-def load(path: Path) -> Picture:
+def load(path: Path, most_pixels: int = MOST_PIXELS) -> Picture:
     """One picture; what cannot be read, or is more than one picture, is one clear error."""
-    data = encoded(path)
+    data = encoded(path, most_pixels)
     # A JPEG knows no alpha, but may say that it lies on its side; only this way is that heeded.
     flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
     if not data.startswith(_JPEG_START):
         flags = cv2.IMREAD_UNCHANGED
-    try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-        count = cv2.imcount(str(path)) if decoded is not None else 0
-    except cv2.error as error:
-        raise DataError(f"{path} cannot be decoded: {' '.join(str(error.err).split())}") from error
+    decoded = as_decoded(path, data, flags)
     if decoded is None:
-        state = "is no picture that can be decoded" if data else "is empty"
-        raise DataError(f"{path} {state}")
-    if count > 1:
+        raise DataError(f"{path} is no picture that can be decoded")
+    if (count := cv2.imcount(str(path))) > 1:
         raise DataError(
             f"{path} holds {count} pictures; take them apart, or make a video of them, first"
         )
