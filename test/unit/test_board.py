@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from rain_removal_ros.engines import Cleaned
+from rain_removal_ros.engines import Derained
 from rain_removal_ros.evaluation._models import Runner
 from rain_removal_ros.evaluation.board import FULL, QUICK, camera, marks, rules, strokes
 from rain_removal_ros.evaluation.board.marks import Mark
@@ -28,9 +28,9 @@ class Model:
     def __init__(self, change: Change) -> None:
         self.change = change
 
-    def derain(self, image: Image, state: Any = None, *, attention: bool = False) -> Cleaned:
+    def derain(self, image: Image, state: Any = None, *, attention: bool = False) -> Derained:
         before = image if state is None else state
-        return Cleaned(made := self.change(before), None, None, made)
+        return Derained(made := self.change(before), None, None, made)
 
 
 def model(change: Change) -> Runner:
