@@ -23,16 +23,9 @@ from numpy.typing import NDArray
 
 from rain_removal_ros import codec
 from rain_removal_ros.camera_info import Calibrations
-from rain_removal_ros.degradation import (
-    Backoff,
-    Budget,
-    Bypass,
-    Level,
-    built_for_its_stages,
-    ladder,
-)
+from rain_removal_ros.degradation import DOWNSCALING, Backoff, Budget, Bypass, Level, ladder
 from rain_removal_ros.engines import Engine
-from rain_removal_ros.engines.downscaled import ReducedEngine
+from rain_removal_ros.engines.downscaled import DownscaledEngine
 from rain_removal_ros.errors import FrameError
 from rain_removal_ros.frames import Frame, Image
 from rain_removal_ros.rain_level import RainGauge
@@ -229,10 +222,8 @@ class Cameras:
         self._clock = clock
         self._guard = guard or nullcontext()
         self._log = log
-        self._engine: Engine | None = None
-        self._own_stages: int | None = None
-        """Passes over a frame unless told otherwise; None where they cannot be changed."""
-        self._downscaled: dict[int, Engine] = {}
+        self._engines: dict[int, Engine] = {}
+        """The network, by what the sides of its frames are divided by; none without a network."""
         self._without = _Why("loading", is_fault=True)
         self._enabled = True
         self._budget = Budget(ladder(1))
@@ -253,18 +244,15 @@ class Cameras:
 
     def use(self, engine: Engine) -> None:
         """Go on with another network."""
-        self._engine = engine
-        self._own_stages = None if built_for_its_stages(engine.name) else engine.stages
-        self._downscaled = {}
+        self._engines = {1: engine} | {n: DownscaledEngine(engine, n) for n in DOWNSCALING}
         self.failures = 0
         self._retry_at = -math.inf
         self._set_stages()
 
     def do_without(self, reason: str) -> None:
         """Go on without a network, until there is one."""
-        self._engine = None
+        self._engines = {}
         self._without = _Why(reason, is_fault=True)
-        self._downscaled = {}
         self.failures = 0
         for camera in self._cameras:
             camera.stream = None
@@ -294,12 +282,21 @@ class Cameras:
         return stream.state_since_ns if stream is not None and stream.state is not None else None
 
     @property
-    def _stages(self) -> int | None:
-        """Passes over a frame when all is well; None where they are as they were built."""
-        return self._own_stages and (self._settings.network.stages or self._own_stages)
+    def stages(self) -> int:
+        """Passes over a frame now; 0 without a network."""
+        return min(self._all_stages, self._budget.level.stages or self._all_stages)
+
+    @property
+    def _all_stages(self) -> int:
+        """Passes over a frame when all is well."""
+        if not self._engines:
+            return 0
+        info = self._engines[1].info
+        return (info.any_stages and self._settings.network.stages) or info.stages
 
     def _set_stages(self) -> None:
-        rungs = ladder(self._stages or 1)
+        variable = self._engines and self._engines[1].info.any_stages
+        rungs = ladder(self._all_stages if variable else 1)
         if rungs != self._budget.rungs:
             self._budget = Budget(rungs)
 
@@ -366,7 +363,7 @@ class Cameras:
             return _Why("disabled")
         if self._settings.bypass.mode == "always":
             return _Why("bypass")
-        if self._engine is None:
+        if not self._engines:
             return self._without
         if self._clock() < self._retry_at:
             return _Why("fault", is_fault=True)
@@ -401,7 +398,7 @@ class Cameras:
     def _derain(self, jobs: Sequence[_Job]) -> Iterator[Result]:
         try:
             with self._guard:
-                engine = self._engine_at(self._budget.level)
+                engine = self._engines[self._budget.level.shrink]
                 steps = self._step(jobs, engine)
         except Exception as error:  # noqa: BLE001 - whatever a network does, frames go on
             self._fail(error)
@@ -413,19 +410,8 @@ class Cameras:
         self.failures = 0
         self._backoff.reset()
         for job, step in zip(jobs, steps, strict=True):
-            job.step, job.scale = step, engine.scale
+            job.step, job.scale = step, engine.info.scale
             yield self._guarded(job, partial(self._finish, job, Outcome.DERAINED))
-
-    def _engine_at(self, level: Level) -> Engine:
-        """The network, asked for no more than ``level`` allows."""
-        assert self._engine is not None
-        if stages := self._stages:
-            self._engine.stages = min(stages, level.stages or stages)
-        if level.shrink == 1:
-            return self._engine
-        if level.shrink not in self._downscaled:
-            self._downscaled[level.shrink] = ReducedEngine(self._engine, level.shrink)
-        return self._downscaled[level.shrink]
 
     def _step(self, jobs: Sequence[_Job], engine: Engine) -> list[Step]:
         streams, frames = [], []
@@ -437,8 +423,8 @@ class Cameras:
             if OutputKind.IMAGE in job.demand and job.encoding == "rgb8":
                 job.target = codec.into(
                     job.camera.image,
-                    height=job.frame.height * engine.scale,
-                    width=job.frame.width * engine.scale,
+                    height=job.frame.height * engine.info.scale,
+                    width=job.frame.width * engine.info.scale,
                     encoding="rgb8",
                     header=job.header,
                 )
@@ -447,6 +433,7 @@ class Cameras:
         return step_together(
             streams,
             frames,
+            stages=self.stages,
             attention=any(OutputKind.ATTENTION in job.demand for job in jobs),
             into=[job.target for job in jobs],
         )

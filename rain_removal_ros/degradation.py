@@ -62,11 +62,7 @@ class Level:
 
 
 FULL = Level("full")
-
-
-def built_for_its_stages(engine: str) -> bool:
-    """Whether this engine would have to build another graph for another number of stages."""
-    return engine not in ("auto", "torch")
+DOWNSCALING = (2, 4)
 
 
 def ladder(stages: int) -> list[Level]:
@@ -76,8 +72,8 @@ def ladder(stages: int) -> list[Level]:
         stages = (stages + 1) // 2
         rungs.append(Level(f"{stages} stages" if stages > 1 else "1 stage", stages))
     last = None if len(rungs) == 1 else 1
-    rungs.append(Level("half size", last, shrink=2))
-    rungs.append(Level("quarter size", last, shrink=4))
+    for name, shrink in zip(("half size", "quarter size"), DOWNSCALING, strict=True):
+        rungs.append(Level(name, last, shrink=shrink))
     return [*rungs, Level("passthrough", clean=False)]
 
 

@@ -28,14 +28,7 @@ def payload(
 
     result: dict[str, Any] = {
         "manifest": manifest(),
-        "engine": {
-            "network": engine.network_name,
-            "engine": engine.name,
-            "device": engine.device,
-            "precision": engine.precision,
-            "stages": engine.stages,
-            "scale": engine.scale,
-        },
+        "engine": asdict(engine.info),
         "settings": flatten(settings),
         **asdict(done),
         "frames": done.frames,

@@ -298,7 +298,7 @@ def test_an_engine_that_builds_its_stages_builds_them_beside_the_frames(
     assert built == [("load", 2), ("load", 3)]
     summary = node.statistics[0].summary()
     assert not summary.faults
-    assert node.engine.stages == 3
+    assert node.engine.info.stages == 3
 
 
 def test_parameters_may_storm_while_frames_are_cleaned(desk: Desk, faulty: Faulty) -> None:
