@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from rain_removal_ros import codec
 from rain_removal_ros.camera_info import Calibrations
-from rain_removal_ros.degradation import DOWNSCALING, Backoff, Budget, Bypass, Level, ladder
+from rain_removal_ros.degradation import DOWNSCALING, Backoff, Budget, Bypass, Rung, ladder
 from rain_removal_ros.engines import Engine
 from rain_removal_ros.engines.downscaled import DownscaledEngine
 from rain_removal_ros.errors import FrameError
@@ -267,9 +267,9 @@ class Cameras:
         self._enabled = on
 
     @property
-    def level(self) -> Level:
+    def rung(self) -> Rung:
         """How much is asked of the network now."""
-        return self._budget.level
+        return self._budget.rung
 
     @property
     def retry_in_s(self) -> float:
@@ -284,7 +284,7 @@ class Cameras:
     @property
     def stages(self) -> int:
         """Passes over a frame now; 0 without a network."""
-        return min(self._all_stages, self._budget.level.stages or self._all_stages)
+        return min(self._all_stages, self._budget.rung.stages or self._all_stages)
 
     @property
     def _all_stages(self) -> int:
@@ -319,7 +319,7 @@ class Cameras:
                 yield result
         if jobs:
             yield from self._derain(jobs)
-        if jobs or not self._budget.level.clean:
+        if jobs or not self._budget.rung.derain:
             self._adapt(time.monotonic() - began)
 
     def _guarded(self, job: _Job, stage: Callable[[], T]) -> T | Result:
@@ -333,7 +333,7 @@ class Cameras:
 
     def _adapt(self, seconds: float) -> None:
         """Ask less of the network, or more, according to what the last frames took."""
-        before = self._budget.level
+        before = self._budget.rung
         budget_s = self._settings.safety.budget_ms / 1e3
         after = self._budget.update(seconds, self._clock(), budget_s)
         if after != before:
@@ -367,7 +367,7 @@ class Cameras:
             return self._without
         if self._clock() < self._retry_at:
             return _Why("fault", is_fault=True)
-        return None if self._budget.level.clean else _Why("over budget")
+        return None if self._budget.rung.derain else _Why("over budget")
 
     def _decode(self, job: _Job) -> bool:
         """Decode the frame, unless that was tried before; returns whether it can be read."""
@@ -398,7 +398,7 @@ class Cameras:
     def _derain(self, jobs: Sequence[_Job]) -> Iterator[Result]:
         try:
             with self._guard:
-                engine = self._engines[self._budget.level.shrink]
+                engine = self._engines[self._budget.rung.shrink]
                 steps = self._step(jobs, engine)
         except Exception as error:  # noqa: BLE001 - whatever a network does, frames go on
             self._fail(error)

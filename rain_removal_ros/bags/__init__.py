@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from rain_removal_ros.bags.messages import Channel, Message
 from rain_removal_ros.bags.reading import Recording, find_recordings, open_recording
-from rain_removal_ros.bags.writing import Output, create
+from rain_removal_ros.bags.writing import BagWriter, create
 
 __all__ = [
+    "BagWriter",
     "Channel",
     "Message",
-    "Output",
     "Recording",
     "create",
     "find_recordings",

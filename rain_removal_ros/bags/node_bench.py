@@ -98,13 +98,13 @@ def online(
                 + ", ".join(camera.image.topic for camera in cameras)
             )
         with tempfile.TemporaryDirectory(prefix="rain-removal-bench-") as folder:
-            run = _Run(source.absolute(), cameras[0], attempt, Path(folder), rate)
+            run = _NodeRun(source.absolute(), cameras[0], attempt, Path(folder), rate)
             seen = run.run()
             return measure(recording, cameras[0], attempt, seen)
 
 
 @dataclass
-class Seen:
+class NodeRecording:
     """What is left of a run."""
 
     stamps: dict[int, int]
@@ -115,7 +115,7 @@ class Seen:
     memory_mib: float
 
 
-class _Run:
+class _NodeRun:
     """The three processes."""
 
     def __init__(
@@ -129,7 +129,7 @@ class _Run:
         self._logs: dict[int, Path] = {}
         self._environment = {**os.environ, **_middleware(), "PYTHONUNBUFFERED": "1"}
 
-    def run(self) -> Seen:
+    def run(self) -> NodeRecording:
         recorded, schedule = self._folder / "recorded", self._folder / "schedule.json"
         topic = self._camera.image.topic
         with self._process(*self._node()) as node, self._process(
@@ -154,7 +154,7 @@ class _Run:
             _end(recorder)
         pairs = json.loads(schedule.read_text())["stamps"]
         stamps = {new: old for old, new in pairs}
-        return Seen(stamps, recorded, seconds, 100 * cpu / seconds, memory)
+        return NodeRecording(stamps, recorded, seconds, 100 * cpu / seconds, memory)
 
     def _node(self) -> list[str]:
         topic = self._camera.image.topic
@@ -218,7 +218,7 @@ class _Run:
 
 
 def measure(
-    recording: Recording, camera: CameraTopics, attempt: Attempt, seen: Seen
+    recording: Recording, camera: CameraTopics, attempt: Attempt, seen: NodeRecording
 ) -> dict[str, Any]:
     """The figures of a run: latency, drops by reason, rate, load, and quality."""
     latencies: list[float] = []

@@ -20,7 +20,7 @@ from rain_removal_ros.cli._options import add_json
 
 if TYPE_CHECKING:
     from rain_removal_ros.detection.analysis import Findings
-    from rain_removal_ros.detection.candidates import Arm
+    from rain_removal_ros.detection.candidates import Candidate
     from rain_removal_ros.detection.report import ReportFacts
     from rain_removal_ros.detection.sources import FrameSource
 
@@ -182,7 +182,7 @@ def _severities(text: str) -> tuple[float, ...]:
         raise DataError(f"--rain is severities from 0 to 1 as in 0.3,0.6,1, not {text!r}") from None
 
 
-def _arms(args: argparse.Namespace, source: FrameSource) -> tuple[list[Arm], list[str]]:
+def _arms(args: argparse.Namespace, source: FrameSource) -> tuple[list[Candidate], list[str]]:
     """The arms, and which of them are networks, in the order in which they were named."""
     from rain_removal_ros import checkpoints
     from rain_removal_ros.detection import candidates
@@ -195,9 +195,9 @@ def _arms(args: argparse.Namespace, source: FrameSource) -> tuple[list[Arm], lis
     derain = [candidates.Derain(name, engine, stages=args.stages) for name in names]
     models = [arm.name for arm in derain]
     _refuse_twins("models", models)
-    every: list[Arm] = [candidates.Input()]
+    every: list[Candidate] = [candidates.Input()]
     if source.has_reference:
-        every.append(candidates.Clean())
+        every.append(candidates.Reference())
     every.append(candidates.SpatialMedian())
     if source.frame_s is not None:
         every.append(candidates.TemporalMedian())

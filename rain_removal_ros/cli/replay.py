@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from rain_removal_ros.cli._options import add_json, add_settings, settings_from
 
 if TYPE_CHECKING:
-    from rain_removal_ros.bags.replaying import Replayed, Wishes
+    from rain_removal_ros.bags.replaying import Replayed, ReplayOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,7 +105,7 @@ def _run_one(args: argparse.Namespace, source: Path) -> None:
             bar.update(done - bar.n)
 
         done = replay(
-            source, args.output, engine, settings, _wishes(args), observer=judge, progress=progress
+            source, args.output, engine, settings, _options(args), observer=judge, progress=progress
         )
     _print(done)
     payload = replay_report.payload(done, engine, settings, judge)
@@ -121,8 +121,8 @@ def _run_many(args: argparse.Namespace, sources: list[Path]) -> int:
 
     from rain_removal_ros.bags import fleet
 
-    order = fleet.Order(
-        settings=settings_from(args), wishes=_wishes(args), judged=args.report is not None
+    order = fleet.FleetOptions(
+        settings=settings_from(args), options=_options(args), judged=args.report is not None
     )
     with tqdm(disable=None, unit="recording") as bar:
 
@@ -140,10 +140,10 @@ def _run_many(args: argparse.Namespace, sources: list[Path]) -> int:
     return 1 if done.failures else 0
 
 
-def _wishes(args: argparse.Namespace) -> Wishes:
-    from rain_removal_ros.bags.replaying import Wishes
+def _options(args: argparse.Namespace) -> ReplayOptions:
+    from rain_removal_ros.bags.replaying import ReplayOptions
 
-    return Wishes(
+    return ReplayOptions(
         topics=tuple(args.topics),
         in_place_of=tuple(args.in_place_of),
         ending=args.ending,

@@ -43,8 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from rain_removal_ros.data.synthesis import SynthesisOptions, synthesize
 
-    wishes = SynthesisOptions(
+    options = SynthesisOptions(
         directions=args.directions, severity=args.severity, style=args.style, seed=args.seed
     )
-    count = synthesize(args.source, args.out, wishes, depth=args.depth, textures=args.textures)
+    count = synthesize(args.source, args.out, options, depth=args.depth, textures=args.textures)
     print(f"{count} pairs are in {args.out}")

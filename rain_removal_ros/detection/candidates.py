@@ -24,11 +24,11 @@ from rain_removal_ros.stream import Stream
 __all__ = [
     "CLEAN",
     "INPUT",
-    "Arm",
-    "Clean",
+    "Candidate",
     "Derain",
     "Input",
     "Online",
+    "Reference",
     "SpatialMedian",
     "TemporalMedian",
 ]
@@ -36,7 +36,7 @@ __all__ = [
 INPUT, CLEAN = "input", "clean reference"
 
 
-class Arm(Protocol):
+class Candidate(Protocol):
     """Turns scenes into what detectors see."""
 
     name: str
@@ -60,7 +60,7 @@ class Input:
         return scene.rainy
 
 
-class Clean:
+class Reference:
     """The frame as it would be without rain: what there is to be won."""
 
     name = fingerprint = CLEAN

@@ -21,9 +21,9 @@ from rain_removal_ros.detection.boxes import Detections, as_boxes
 from rain_removal_ros.detection.candidates import (
     CLEAN,
     INPUT,
-    Clean,
     Input,
     Online,
+    Reference,
     SpatialMedian,
     TemporalMedian,
 )
@@ -69,7 +69,7 @@ class Darkening:
         return scene.rainy // 3
 
 
-class Oracle(Clean):
+class Oracle(Reference):
     """An arm that knows the answer, twice as large."""
 
     name = fingerprint = "oracle"
@@ -110,7 +110,7 @@ def photos(tmp_path: Path) -> Photos:
 
 
 def seen(source: sources.FrameSource, cache: Path, *arms: object) -> DetectionResults:
-    return run(source, [Input(), Clean(), *arms], [BrightSquares()], cache=cache)  # type: ignore[list-item]
+    return run(source, [Input(), Reference(), *arms], [BrightSquares()], cache=cache)  # type: ignore[list-item]
 
 
 def concluded(done: DetectionResults, models: Sequence[str]) -> Findings:
@@ -158,9 +158,9 @@ def test_the_gate_may_say_always_or_never(arm: str, advice: str, tmp_path: Path)
 def test_what_was_seen_is_not_looked_at_again(tmp_path: Path) -> None:
     source, cache = photos(tmp_path), tmp_path / "cache"
     first, again, more = BrightSquares(), BrightSquares(), BrightSquares()
-    done = run(source, [Input(), Clean()], [first], cache=cache)
-    repeated = run(source, [Input(), Clean()], [again], cache=cache)
-    run(source, [Input(), Clean(), SpatialMedian()], [more], cache=cache)
+    done = run(source, [Input(), Reference()], [first], cache=cache)
+    repeated = run(source, [Input(), Reference()], [again], cache=cache)
+    run(source, [Input(), Reference(), SpatialMedian()], [more], cache=cache)
     # Input twice, clear and rainy; what is clean is the same in any weather.
     assert (first.asked, again.asked, more.asked) == (3 * PICTURES, 0, 2 * PICTURES)
     assert repeated.levels == done.levels
@@ -338,7 +338,7 @@ def test_a_recording_brings_its_own_truth_clean_images_and_online_results(
     assert truth is not None
     assert set(truth.labels) <= {"car", "person"}
     assert len(truth.tracks) == len(truth.labels) > 0
-    arms = [Input(), Clean(), Online("/camera/image_derained")]
+    arms = [Input(), Reference(), Online("/camera/image_derained")]
     detector = BrightSquares()
     detector.labels = ("car", "person")
     rows = conclude(run(source, arms, [detector], cache=tmp_path), detector, [], rounds=100).rows

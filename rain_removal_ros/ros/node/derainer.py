@@ -22,15 +22,15 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool, Trigger
 
-from rain_removal_ros.degradation import FULL, Backoff, Level
+from rain_removal_ros.degradation import FULL, Backoff, Rung
 from rain_removal_ros.engines import builds_stages
 from rain_removal_ros.ros.node import diagnostics
-from rain_removal_ros.ros.node.loader import Job, Loader
+from rain_removal_ros.ros.node.loader import Loader, LoadRequest
 from rain_removal_ros.ros.node.mailbox import Mailbox
 from rain_removal_ros.ros.node.pipeline import Pipeline
 from rain_removal_ros.ros.node.statistics import Statistics
 from rain_removal_ros.ros.node.topics import Topics
-from rain_removal_ros.ros.node.watchdog import Watch
+from rain_removal_ros.ros.node.watchdog import Watchdog
 from rain_removal_ros.ros.node.worker import Worker
 from rain_removal_ros.ros.parameters import Parameters
 from rain_removal_ros.runtime.allocator import give_back_freed_memory
@@ -123,9 +123,9 @@ class Derainer(LifecycleNode):
         return self._trouble
 
     @property
-    def level(self) -> Level:
+    def rung(self) -> Rung:
         """How much is asked of the network now."""
-        return self._worker.pipeline.cameras.level if self._worker is not None else FULL
+        return self._worker.pipeline.cameras.rung if self._worker is not None else FULL
 
     # --- Life cycle --------------------------------------------------------------------------
 
@@ -208,7 +208,7 @@ class Derainer(LifecycleNode):
 
     def _work(self, why_not: str = "loading") -> None:
         """Start a worker, with the network if there is one."""
-        watch = Watch()
+        watch = Watchdog()
         pipeline = Pipeline(
             list(zip(self._cameras, self.statistics, strict=True)), self.settings, self, watch
         )
@@ -285,15 +285,15 @@ class Derainer(LifecycleNode):
         """For the loader, in its thread."""
         return sorted({size for statistics in self.statistics if (size := statistics.size)})
 
-    def loaded(self, job: Job, engine: LoadedEngine) -> None:
+    def loaded(self, job: LoadRequest, engine: LoadedEngine) -> None:
         """For the loader, in its thread."""
         self._later(self._take_over, job, engine)
 
-    def failed(self, job: Job, error: Exception, retry_in_s: float) -> None:
+    def failed(self, job: LoadRequest, error: Exception, retry_in_s: float) -> None:
         """For the loader, in its thread."""
         self._later(self._note_failure, job, error, retry_in_s)
 
-    def _take_over(self, job: Job, engine: LoadedEngine) -> None:
+    def _take_over(self, job: LoadRequest, engine: LoadedEngine) -> None:
         if job is not self._loader.job:
             return
         self._loader.finished()
@@ -308,7 +308,7 @@ class Derainer(LifecycleNode):
         if engine.note:
             self.get_logger().warning(engine.note)
 
-    def _note_failure(self, job: Job, error: Exception, retry_in_s: float) -> None:
+    def _note_failure(self, job: LoadRequest, error: Exception, retry_in_s: float) -> None:
         if job is not self._loader.job:
             return
         self._faults["not loaded"] += 1
@@ -401,7 +401,7 @@ class Derainer(LifecycleNode):
             engine=self._engine,
             loading=self._loader.job is not None,
             trouble=self._trouble,
-            level=self.level.name,
+            rung=self.rung.name,
             stages=self._worker.pipeline.cameras.stages if self._worker is not None else 0,
             faults=self._faults,
         )
