@@ -1,6 +1,6 @@
 """Recordings: read, written and replayed, with no need of ROS.
 
-``open_recording`` reads any of them, ``create`` writes one, ``replaying.replay`` cleans one, and
+``open_recording`` reads any of them, ``create`` writes one, ``replaying.replay`` derains one, and
 ``making.make`` makes one from pictures. Images go through the same ``Stream`` as in the node, every
 frame, in order, so that the result does not depend on time.
 """

@@ -26,7 +26,7 @@ def offline(
     jobs: int = 1,
     ray: str | None = None,
 ) -> dict[str, Any]:
-    """Clean and judge every frame of some recordings; the frames themselves are not kept."""
+    """Derain and judge every frame of some recordings; the frames themselves are not kept."""
     from rain_removal_ros.bags import fleet
     from rain_removal_ros.bags.frame_scores import combined
     from rain_removal_ros.bags.replaying import ReplayOptions

@@ -1,4 +1,4 @@
-"""Cleans many recordings: on processes of this machine, or on the machines of a Ray cluster.
+"""Derains many recordings: on processes of this machine, or on the machines of a Ray cluster.
 
 A recording is one piece of work. Each has a process of its own, so that one that fails, or takes
 its process down with it, is named, and the others are done. What is finished is noted beside the
@@ -85,7 +85,7 @@ class FleetResult:
     def summary(self) -> str:
         """In a line."""
         frames = sum(result["frames"] for result in self.results.values())
-        said = [f"{len(self.results)} recordings cleaned, {frames} frames"]
+        said = [f"{len(self.results)} recordings derained, {frames} frames"]
         said += [f"{len(self.before)} of them before"] if self.before else []
         said += [f"{len(self.failures)} failed"] if self.failures else []
         return ", ".join(said)

@@ -1,4 +1,4 @@
-"""How good, how steady and how fast the cleaning of a recording was, frame by frame.
+"""How good, how steady and how fast the deraining of a recording was, frame by frame.
 
 Where the same scene was recorded without rain, frames are compared with it. Where not, they are
 judged by what can be seen in them: how much it still rains, how sharp they are, how much of them

@@ -261,7 +261,7 @@ def measure(
 def _frames(
     recorded: Recording, stamps: Mapping[int, int], latencies: list[float], arrivals: list[int]
 ) -> Iterator[Frame]:
-    """The clean frames that came through, under the stamps of the recording."""
+    """The derained frames that came through, under the stamps of the recording."""
     wanted = [channel for channel in recorded.channels if channel.topic == _CLEAN]
     for message in recorded.messages(wanted):
         frame = codec.decode(decoded(message.channel, message.data))
@@ -273,11 +273,11 @@ def _frames(
 
 
 def _judge(
-    recording: Recording, camera: CameraTopics, clean: Iterator[Frame], judge: Judge
+    recording: Recording, camera: CameraTopics, derained: Iterator[Frame], judge: Judge
 ) -> None:
     """Bring together what came in, what came out, and what was true."""
     wanted = [camera.image, *([camera.reference] if camera.reference else [])]
-    waiting = next(clean, None)
+    waiting = next(derained, None)
     for message in recording.messages(wanted):
         frame = _decoded(message)
         if frame is None:
@@ -288,8 +288,8 @@ def _judge(
             judge.note(
                 camera.image.topic, frame, waiting.image, compared=camera.reference is not None
             )
-            waiting = next(clean, None)
-    for _ in clean:
+            waiting = next(derained, None)
+    for _ in derained:
         pass  # so that all are counted
 
 

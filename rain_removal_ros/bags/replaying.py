@@ -52,17 +52,17 @@ _UNUSABLE = {
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayOptions:
-    """What of a recording is cleaned, and how the result is written."""
+    """What of a recording is derained, and how the result is written."""
 
     topics: tuple[str, ...] = ()
     """Image topics; none for all that are found."""
     in_place_of: tuple[str, ...] = ()
-    """Image topics whose clean images take their place."""
+    """Image topics whose derained images take their place."""
     ending: str = "derained"
     start_s: float = 0.0
     duration_s: float | None = None
     every: int = 1
-    """Of each camera, only every so many-th frame is cleaned."""
+    """Of each camera, only every so many-th frame is derained."""
     reference: str = ""
     """The topic of the same scene without rain; empty for one of the usual name."""
     compression: str = "none"

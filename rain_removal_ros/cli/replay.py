@@ -1,4 +1,4 @@
-"""Cleans the cameras in a recording (rosbag2 or ROS 1) and writes another with the clean images.
+"""Derains the cameras in a recording (rosbag2 or ROS 1) and writes the result as another.
 
 The new recording is MCAP and holds everything of the old one, byte for byte, and beside each
 camera's image_raw: image_derained, attention, rain_level, and camera_info_derained. OUT is a
@@ -33,14 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="TOPIC",
-        help="image topics to clean (default: every camera's)",
+        help="image topics to derain (default: every camera's)",
     )
     parser.add_argument(
         "--in-place-of",
         nargs="+",
         default=[],
         metavar="TOPIC",
-        help="image topics whose clean images take their place and name",
+        help="image topics whose derained images take their place and name",
     )
     parser.add_argument(
         "--ending",
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", type=float, default=0.0, metavar="S", help="seconds to skip")
     parser.add_argument("--duration", type=float, metavar="S", help="seconds to process")
     parser.add_argument(
-        "--every", type=int, default=1, metavar="N", help="clean every N-th frame only"
+        "--every", type=int, default=1, metavar="N", help="derain every N-th frame only"
     )
     parser.add_argument(
         "--compression",

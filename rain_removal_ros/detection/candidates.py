@@ -22,8 +22,8 @@ from rain_removal_ros.settings import EngineSettings, NetworkSettings
 from rain_removal_ros.stream import Stream
 
 __all__ = [
-    "CLEAN",
     "INPUT",
+    "REFERENCE",
     "Candidate",
     "Derain",
     "Input",
@@ -33,7 +33,7 @@ __all__ = [
     "TemporalMedian",
 ]
 
-INPUT, CLEAN = "input", "clean reference"
+INPUT, REFERENCE = "input", "clean reference"
 
 
 class Candidate(Protocol):
@@ -63,7 +63,7 @@ class Input:
 class Reference:
     """The frame as it would be without rain: what there is to be won."""
 
-    name = fingerprint = CLEAN
+    name = fingerprint = REFERENCE
 
     def begin(self) -> None:
         pass

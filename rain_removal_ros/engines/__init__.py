@@ -1,8 +1,8 @@
 """What runs a network: one small interface, several ways.
 
-An engine takes RGB frames as they come out of the codec and gives clean ones back; padding, number
-formats, devices and copies are its affair alone. State goes in and out as an opaque value that only
-the engine that made it can read, so that it can stay on the device.
+An engine takes RGB frames as they come out of the codec and gives derained ones back; padding,
+number formats, devices and copies are its affair alone. State goes in and out as an opaque value
+that only the engine that made it can read, so that it can stay on the device.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Engine(Protocol):
         attention: bool = True,
         into: Sequence[Image | None] | None = None,
     ) -> list[Derained]:
-        """Clean one frame of each of several cameras, all of one size, in one batch.
+        """Derain one frame of each of several cameras, all of one size, in one batch.
 
         ``stages`` of 0 are the network's own. ``into`` gives arrays to write the derained images
         to, sparing a copy. Raises ``EngineError`` when the result is not finite or the device

@@ -183,11 +183,11 @@ def _derained(
     elif [_shape(part) for part in state] != facts.state_shapes(frame):
         raise EngineError(f"{facts.network} failed: the state is of another size or network")
     values, carried = runner.run(frame, state)
-    clean, attention, *level = values
-    if not np.isfinite(clean.sum()):
+    derained, attention, *level = values
+    if not np.isfinite(derained.sum()):
         raise EngineError(f"{facts.network} gave values that are not finite")
     return Derained(
-        as_picture(clean[0, :, : height * facts.scale, : width * facts.scale], target),
+        as_picture(derained[0, :, : height * facts.scale, : width * facts.scale], target),
         as_map(attention[0, 0, :height, :width]) if with_attention else None,
         float(level[0][0]) if level else None,
         carried or None,

@@ -1,4 +1,4 @@
-"""Cleans a smaller picture and applies what was found to the whole one: less quality, less time.
+"""Derains a smaller picture and applies what was found to the whole one: less quality, less time.
 
 What is enlarged is the correction, not the picture, so that detail stays sharp where it does not
 rain.

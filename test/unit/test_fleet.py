@@ -62,7 +62,7 @@ def test_a_bad_recording_is_named_and_the_others_are_done(
     assert list(done.failures) == ["bad"]
     assert "bad.mcap is no MCAP file" in done.failures["bad"]
     assert told == [(1, 3), (2, 3), (3, 3)]
-    assert done.summary() == "2 recordings cleaned, 6 frames, 1 failed"
+    assert done.summary() == "2 recordings derained, 6 frames, 1 failed"
 
 
 def test_the_same_call_continues_and_another_starts_over(

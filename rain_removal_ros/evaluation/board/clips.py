@@ -1,6 +1,6 @@
 """Clips of five seconds in drawn rain: what carried state is worth, and whether it lasts.
 
-Every frame is cleaned with the state carried; those early and late in the clip are also cleaned
+Every frame is derained with the state carried; those early and late in the clip are also derained
 afresh, and the difference is what the state is worth there.
 """
 
@@ -42,7 +42,7 @@ class Clip:
 
     name: str
     rainy: list[Image]
-    clean: list[Image]
+    reference: list[Image]
 
 
 def clips_part(model: Runner, setup: Setup) -> Iterator[Mark]:
@@ -71,7 +71,7 @@ def _trace(model: Runner, clip: Clip) -> dict[str, dict[str, float]]:
     values = defaultdict(lambda: defaultdict(list))
     state = None
     before: tuple[Plane, Plane] | None = None
-    for number, (rainy, clean) in enumerate(zip(clip.rainy, clip.clean, strict=True)):
+    for number, (rainy, reference) in enumerate(zip(clip.rainy, clip.reference, strict=True)):
         if number not in _EARLY and number not in _LATE:
             if model.recurrent:
                 state = model.derain(rainy, state).state
@@ -79,7 +79,7 @@ def _trace(model: Runner, clip: Clip) -> dict[str, dict[str, float]]:
             continue
         block = f"{clip.name} {number // _BLOCK * _BLOCK}"
         result = model.derain(rainy, state)
-        truth, made = luma(clean), luma(result.image)
+        truth, made = luma(reference), luma(result.image)
         score = psnr(made, truth)
         values["psnr_y"][block].append(score)
         values["gain"][block].append(score - psnr(luma(rainy), truth))
@@ -105,9 +105,9 @@ def _lost(worth: dict[str, float], clip: str) -> float:
 
 def _highway(setup: Setup, number: int) -> Clip:
     path, name = setup.data / _HIGHWAY, f"highway {number}"
-    clean = list(_frames(path, _STARTS[number]))
-    rainy = drawn(setup, f"{digest([path])} {_key(name)}", _FRAMES, _rain(name, clean))
-    return Clip(name, rainy, clean)
+    reference = list(_frames(path, _STARTS[number]))
+    rainy = drawn(setup, f"{digest([path])} {_key(name)}", _FRAMES, _rain(name, reference))
+    return Clip(name, rainy, reference)
 
 
 def _drive(setup: Setup, number: int) -> Clip:
@@ -133,11 +133,11 @@ def _drive(setup: Setup, number: int) -> Clip:
     )
 
 
-def _rain(name: str, clean: list[Image]) -> Callable[[], Iterator[Image]]:
+def _rain(name: str, reference: list[Image]) -> Callable[[], Iterator[Image]]:
     fallen = rains.rain(name)
 
     def fall() -> Iterator[Image]:
-        for index, image in enumerate(clean):
+        for index, image in enumerate(reference):
             yield render_frames(image[None], fallen, first=index)[0]
 
     return fall

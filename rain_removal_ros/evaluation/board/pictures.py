@@ -1,4 +1,5 @@
-"""Single pictures: pairs of rainy and clean ones, and dry ones that should stay as they are."""
+"""Single pictures: pairs of rainy pictures and references, and dry ones that should stay as they
+are."""
 
 from __future__ import annotations
 
@@ -33,12 +34,12 @@ DRY = {
 
 
 def pairs_part(model: Runner, setup: Setup) -> Iterator[Mark]:
-    """Likeness to the clean picture, gain and harm, and whether attention lies where it rained."""
+    """Likeness to the reference, gain and harm, and whether attention lies where it rained."""
     for name, folder in SETS.items():
         found: defaultdict[str, dict[str, float]] = defaultdict(dict)
         for pair in pairs.find_pairs(setup.data / folder)[:: setup.extent.every]:
-            rainy, clean = pair.load()
-            for figure, value in _compared(model, rainy, clean).items():
+            rainy, reference = pair.load()
+            for figure, value in _compared(model, rainy, reference).items():
                 found[figure][pair.name] = value
         for figure, by_item in found.items():
             yield marks.mean(f"{name}/{figure}", by_item)
@@ -53,15 +54,15 @@ def clean_part(model: Runner, setup: Setup) -> Iterator[Mark]:
         yield marks.least(f"{name}/worst", kept)
 
 
-def _compared(model: Runner, rainy: Image, clean: Image) -> dict[str, float]:
-    given, untouched, truth = reduced_for(model.scale, rainy, clean)
+def _compared(model: Runner, rainy: Image, reference: Image) -> dict[str, float]:
+    given, untouched, truth = reduced_for(model.scale, rainy, reference)
     result = model.derain(given, attention=True)
-    made, reference, before = luma(result.image), luma(truth), luma(untouched)
-    after = psnr(made, reference)
-    gain = after - psnr(before, reference)
+    made, wanted, before = luma(result.image), luma(truth), luma(untouched)
+    after = psnr(made, wanted)
+    gain = after - psnr(before, wanted)
     figures = {
         "psnr_y": after,
-        "ssim_y": ssim(made, reference),
+        "ssim_y": ssim(made, wanted),
         "gain": gain,
         "harmed": float(gain < 0),
     }

@@ -70,7 +70,7 @@ def _told(transition: _Transition) -> _Transition:
 
 
 class Derainer(LifecycleNode):
-    """Cleans the images of one or more cameras while it is active."""
+    """Derains the images of one or more cameras while it is active."""
 
     def __init__(self, name: str = "derain", **options: Any) -> None:
         super().__init__(name, automatically_declare_parameters_from_overrides=True, **options)

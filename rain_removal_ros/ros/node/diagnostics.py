@@ -103,11 +103,11 @@ def _judge_network(state: NetworkState) -> tuple[bytes, str]:
     if not state.active:
         return DiagnosticStatus.OK, "not active"
     if state.trouble and state.engine is None:
-        return DiagnosticStatus.ERROR, f"{state.trouble}; frames go on uncleaned"
+        return DiagnosticStatus.ERROR, f"{state.trouble}; frames pass through"
     if state.trouble:
         return DiagnosticStatus.WARN, f"{state.trouble}; the old one stays"
     if state.engine is None:
-        return DiagnosticStatus.WARN, "loading; frames go on uncleaned"
+        return DiagnosticStatus.WARN, "loading; frames pass through"
     if not state.enabled:
         return DiagnosticStatus.OK, "disabled: frames go through untouched"
     if state.rung != "full":
