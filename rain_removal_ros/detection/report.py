@@ -22,10 +22,10 @@ from rain_removal_ros.detection.analysis import (
 from rain_removal_ros.detection.bootstrap import Estimate
 from rain_removal_ros.detection.boxes import Detections, Truths, overlaps
 from rain_removal_ros.detection.candidates import CLEAN, INPUT
-from rain_removal_ros.detection.harness import Run
+from rain_removal_ros.detection.harness import DetectionResults
 from rain_removal_ros.frames import Image
 
-__all__ = ["Facts", "html", "markdown", "page"]
+__all__ = ["ReportFacts", "html", "markdown", "page"]
 
 _MARK = "<!-- tables -->"
 _WHITE, _GREEN, _RED = (255, 255, 255), (60, 220, 90), (255, 70, 60)
@@ -46,7 +46,7 @@ _HOW = f"{_VERDICTS} {_SCORES}"
 
 
 @dataclass(frozen=True)
-class Facts:
+class ReportFacts:
     """What a reader must know of the run."""
 
     rounds: int
@@ -56,7 +56,7 @@ class Facts:
     """Names and values: pictures, rain, machine."""
 
 
-def page(path: Path, all_findings: Sequence[Findings], facts: Facts) -> str:
+def page(path: Path, all_findings: Sequence[Findings], facts: ReportFacts) -> str:
     """One table of all detectors, below the text that the page has above its tables."""
     above = f"# Does it help?\n\n{_MARK}\n"
     if path.is_file():
@@ -68,7 +68,7 @@ def page(path: Path, all_findings: Sequence[Findings], facts: Facts) -> str:
     )
 
 
-def markdown(all_findings: Sequence[Findings], facts: Facts) -> str:
+def markdown(all_findings: Sequence[Findings], facts: ReportFacts) -> str:
     """Every table, for a terminal."""
     parts = _preamble(facts, _HOW)
     for findings in all_findings:
@@ -86,7 +86,7 @@ def markdown(all_findings: Sequence[Findings], facts: Facts) -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _preamble(facts: Facts, how: str) -> list[str]:
+def _preamble(facts: ReportFacts, how: str) -> list[str]:
     """What was compared, and how to read the tables."""
     settings = [f"- {name}: {value}" for name, value in facts.setting.items()]
     return [*settings, "", how.format(rounds=facts.rounds, groups=facts.groups), ""]
@@ -104,7 +104,9 @@ def _overview(all_findings: Sequence[Findings]) -> tuple[list[str], list[list[st
     return ["detector", *head], lines
 
 
-def html(all_findings: Sequence[Findings], run: Run, facts: Facts) -> report.Page:
+def html(
+    all_findings: Sequence[Findings], run: DetectionResults, facts: ReportFacts
+) -> report.Page:
     """The report, with curves and pictures."""
     made = report.Page(
         "Does taking the rain out help?",
@@ -287,7 +289,7 @@ def _plots(findings: Findings) -> Iterable[str]:
     )
 
 
-def _example(run: Run, findings: Findings, example: Example) -> str:
+def _example(run: DetectionResults, findings: Findings, example: Example) -> str:
     truth = findings.truths[example.index]
     shown = []
     size = run.picture(example.condition, INPUT, example.index).shape[1::-1]
