@@ -10,17 +10,22 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rain_removal_ros.engines import Derained, EngineInfo
+from rain_removal_ros.engines._base import Derained, EngineInfo
 from rain_removal_ros.engines._pixels import as_map, as_picture, as_planes
-from rain_removal_ros.errors import EngineError
+from rain_removal_ros.errors import DataError, EngineError
 from rain_removal_ros.frames import Image
 from rain_removal_ros.parsing import from_json
+from rain_removal_ros.runtime.files import cache_folder
+from rain_removal_ros.settings import EngineSettings
 
+FORMAT = 1
+"""Counts changes to what a graph is, so that cached ones of before are not taken."""
 METADATA_KEY = "rain_removal_ros"
 """Under which a graph carries its description."""
 
@@ -197,3 +202,11 @@ def _derained(
 def _shape(part: Any) -> tuple[int, ...]:
     """Of an array, or of a tensor that ONNX Runtime keeps on its device."""
     return tuple(part.shape() if callable(part.shape) else part.shape)
+
+
+def graph_folder(settings: EngineSettings) -> Path:
+    """Where graphs are kept for the next start."""
+    try:
+        return Path(settings.cache).expanduser() if settings.cache else cache_folder("engines")
+    except (RuntimeError, DataError) as error:
+        raise EngineError("there is no home folder to keep engines in; set engine.cache") from error

@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from rain_removal_ros.engines import Derained, Engine
+from rain_removal_ros.engines._base import Derained, Engine
 from rain_removal_ros.frames import Image
 
 

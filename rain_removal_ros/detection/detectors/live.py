@@ -10,7 +10,7 @@ import numpy as np
 
 from rain_removal_ros.detection import messages
 from rain_removal_ros.detection.boxes import Detections, as_boxes
-from rain_removal_ros.detection.detectors import COCO
+from rain_removal_ros.detection.detectors._coco import COCO
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
 
