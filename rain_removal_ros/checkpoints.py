@@ -26,6 +26,7 @@ from torch import Tensor
 from rain_removal_ros import networks
 from rain_removal_ros.errors import CheckpointError, SettingsError
 from rain_removal_ros.networks._base import Network
+from rain_removal_ros.networks._cautions import Cautions
 from rain_removal_ros.settings import NetworkSettings
 
 _FORMAT = "rain_removal_ros/1"
@@ -91,7 +92,17 @@ def load(path: Path | str) -> Checkpoint:
     except (SettingsError, RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path} does not fit this version's {name}: {reason}") from error
-    return Checkpoint(name, network.eval(), json.loads(header["facts"]), header["sha256"])
+    facts = json.loads(header["facts"])
+    network.cautions = Cautions.from_facts(facts)
+    return Checkpoint(name, network.eval(), facts, header["sha256"])
+
+
+def caution(path: Path, cautions: Cautions) -> None:
+    """Write into a weight file what was measured against its weights, which stay as they are."""
+    loaded = load(path)
+    facts = {name: value for name, value in loaded.facts.items() if name != "cautions"}
+    found = {name: text for name, text in dataclasses.asdict(cautions).items() if text}
+    save(path, loaded.network, {**facts, **({"cautions": found} if found else {})})
 
 
 def checksum(network: Network) -> str:
@@ -101,10 +112,12 @@ def checksum(network: Network) -> str:
 
 def name_of(path: Path | str) -> str:
     """The network a weight file belongs to, from its header alone."""
-    header, _ = _read(Path(path), weights=())
-    if header.get("format") != _FORMAT:
-        raise CheckpointError(f"{path} is not a weight file of this package")
-    return header["network"]
+    return _header(Path(path))["network"]
+
+
+def cautions_of(path: Path | str) -> Cautions:
+    """What was measured against the weights, from the header alone."""
+    return Cautions.from_facts(json.loads(_header(Path(path))["facts"]))
 
 
 def import_published(path: Path, name: str) -> Network:
@@ -203,6 +216,13 @@ def model_folders() -> list[Path]:
     prefixes += [Path(sys.prefix), *package.parents[2:5]]
     folders = [package.parent / "models", *(prefix / share for prefix in prefixes)]
     return list(dict.fromkeys(folder for folder in folders if folder.is_dir()))
+
+
+def _header(path: Path) -> dict[str, str]:
+    header, _ = _read(path, weights=())
+    if header.get("format") != _FORMAT:
+        raise CheckpointError(f"{path} is not a weight file of this package")
+    return header
 
 
 def _read(

@@ -94,7 +94,14 @@ class EngineSettings:
 class StreamSettings:
     """How one camera's frames follow each other."""
 
-    carry_state: bool = setting(True, "carry the network's state from frame to frame")
+    carry_state: bool = setting(
+        True, "carry the network's state from frame to frame, where its weights gain by it"
+    )
+    carry_state_always: bool = setting(
+        False,
+        "carry it also with weights that were measured to be worse for it, as 'rain-removal "
+        "networks' and the log say of them",
+    )
     max_gap_s: float = setting(
         0.5, "a longer pause between two frames starts afresh", unit="s", low=0.0, high=3600.0
     )

@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rain_removal_ros.cli._options import add_json
+from rain_removal_ros.cli._options import add_json, say_cautions
 
 if TYPE_CHECKING:
     from rain_removal_ros.media.cleaning import Cleaner, Done, Failure, Wishes
@@ -87,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
     wishes = _wishes(args)
     jobs, failures = cleaning.plan(args.inputs, args.output, wishes)
     cleaner = _cleaner(args, wishes)
+    say_cautions("image", cleaner.engine)
     for failure in failures:
         _say_failure(failure)
     done: list[Done] = []

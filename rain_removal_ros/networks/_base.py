@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rain_removal_ros.losses import ssim
+from rain_removal_ros.networks._cautions import Cautions
 
 State: TypeAlias = tuple[Tensor, ...]
 
@@ -58,6 +59,8 @@ class Network(nn.Module):
         super().__init__()
         self.config = config
         self.stages: int = getattr(config, "stages", self.facts.stages)
+        self.cautions = Cautions()
+        """Of the weights, from their file."""
 
     @property
     def scale(self) -> int:
