@@ -58,7 +58,7 @@ CLONES static void renew_row(const void *before, const void *gate, const void *c
 }
 
 /* `fine` and, twice enlarged, `coarse`, into `fine`. Rows are those of the whole batch. */
-EXPORT int raised(void *fine, const void *coarse, int rows, int width, int channels, int bfloat16,
+EXPORT int upsample_add(void *fine, const void *coarse, int rows, int width, int channels, int bfloat16,
                   int threads) {
     const size_t pixel = channels * (bfloat16 ? sizeof(uint16_t) : sizeof(float)), row = width * pixel;
     float *const scratch = floats((size_t)width * channels * threads);
@@ -77,7 +77,7 @@ EXPORT int raised(void *fine, const void *coarse, int rows, int width, int chann
 
 /* Of `joined`, inputs and hidden state, the latter made as small as the gate says that the second half
  * of `gates` holds. */
-EXPORT int recalled(void *joined, const void *gates, int rows, int width, int inputs, int hidden,
+EXPORT int apply_reset_gate(void *joined, const void *gates, int rows, int width, int inputs, int hidden,
                     int bfloat16, int threads) {
     const size_t size = bfloat16 ? sizeof(uint16_t) : sizeof(float), part = hidden * size;
     const size_t whole = (inputs + hidden) * size, count = (size_t)width * hidden;
@@ -98,7 +98,7 @@ EXPORT int recalled(void *joined, const void *gates, int rows, int width, int in
 
 /* The hidden state from what it was to the candidate, as far as the gate says that the first half of
  * `gates` holds. */
-EXPORT int renewed(const void *before, const void *gates, const void *candidate, int rows, int width,
+EXPORT int gru_update(const void *before, const void *gates, const void *candidate, int rows, int width,
                    int hidden, int bfloat16, void *out, int threads) {
     const size_t part = hidden * (bfloat16 ? sizeof(uint16_t) : sizeof(float)), row = width * part;
     const size_t count = (size_t)width * hidden;

@@ -32,7 +32,7 @@ CLONES static void unfold_row(const void *folded, int all, int first, int planes
 }
 
 /* The gradient of `planes` planes that begin as plane `first` of `all` folded ones. */
-EXPORT int unfold_gradient(const void *folded, int batch, int all, int first, int planes, int height,
+EXPORT int fold_inputs_gradient(const void *folded, int batch, int all, int first, int planes, int height,
                            int width, int bfloat16, float *out, int threads) {
     const size_t area = (size_t)height * width, kind = bfloat16 ? 2 : 4;
 #pragma omp parallel for schedule(static) num_threads(threads)
@@ -174,7 +174,7 @@ CLONES static void gather_row(const float *restrict of_kept, const uint8_t *rest
 
 /* Row `y` of the gradients of what the network said. `columns` are its maps' gradients, gathered along
  * the row, 6 planes of `height` rows; `scratch` has room for 8 rows. */
-CLONES static void said_gradient_row(Composed a, Workspace w, const float *of_mask, int y,
+CLONES static void prediction_gradient_row(Composition a, Workspace w, const float *of_mask, int y,
                                      float *restrict scratch, void *restrict of_streaks,
                                      float *restrict columns) {
     const int width = a.width, height = a.height, planes = a.past ? 5 : 4;
@@ -237,7 +237,7 @@ CLONES static void map_gradient_row(const float *restrict columns, int height, i
 }
 
 /* The carried picture's gradient, given that of the clean one: `of_base`, 3 planes, in place of it. */
-static void lift_gradient_of(Composed a, const float *of_clean, const float *of_carried, float *scratch,
+static void lift_gradient_of(Composition a, const float *of_clean, const float *of_carried, float *scratch,
                              size_t room, float *columns, float *of_base) {
     const int width = a.width, height = a.height, cells = width / COARSE;
     const size_t area = (size_t)height * width, coarse = area / (COARSE * COARSE);
@@ -257,13 +257,13 @@ static void lift_gradient_of(Composed a, const float *of_clean, const float *of_
 }
 
 /* One picture's, by the threads of the team that calls it. `room` floats of `scratch` are a thread's. */
-static void compose_gradient_of(Composed given, Workspace w, const float *of_clean,
+static void compose_gradient_of(Composition given, Workspace w, const float *of_clean,
                                 const float *of_carried, const float *of_mask, float *scratch,
                                 size_t room, float *columns, void *of_streaks, float *of_maps,
                                 float *of_past) {
     const int width = given.width, height = given.height, cells = width / COARSE;
     const size_t area = (size_t)height * width;
-    Composed a = given;
+    Composition a = given;
     if (a.base) {
         lift_gradient_of(a, of_clean, of_carried, scratch, room, columns, w.of_base);
         of_clean = w.of_base;
@@ -299,7 +299,7 @@ static void compose_gradient_of(Composed given, Workspace w, const float *of_cle
     }
 #pragma omp for schedule(static)
     for (int y = 0; y < height; y++)
-        said_gradient_row(a, w, of_mask, y, own(scratch, room), of_streaks, columns);
+        prediction_gradient_row(a, w, of_mask, y, own(scratch, room), of_streaks, columns);
     if (!given.maps) return;
 #pragma omp for schedule(static)
     for (int row = 0; row < 6 * (height / COARSE); row++) {
@@ -309,10 +309,10 @@ static void compose_gradient_of(Composed given, Workspace w, const float *of_cle
     }
 }
 
-/* The gradients of `composed`: of what the network said and of the past, given those of the clean
+/* The gradients of `compose_output`: of what the network said and of the past, given those of the clean
  * pictures, of what is carried and of the masks, which may be NULL as well. `maps`, `pasts` and `bases`
  * may be NULL as there, and then so are their gradients. */
-EXPORT int compose_gradient(const float *frames, const float *pasts, const void *streaks,
+EXPORT int compose_output_gradient(const float *frames, const float *pasts, const void *streaks,
                             const float *maps, const float *known, const float *bases,
                             const float *of_clean, const float *of_bases, const float *of_masks, int batch, int height, int width, int bfloat16,
                             void *of_streaks, float *of_maps, float *of_pasts, int threads) {
@@ -338,7 +338,7 @@ EXPORT int compose_gradient(const float *frames, const float *pasts, const void 
     float *const gathered_columns = memory + 14 * area, *const scratch = gathered_columns + columns;
 #pragma omp parallel num_threads(threads)
     for (int one = 0; one < batch; one++) {
-        const Composed a = {
+        const Composition a = {
             .frame = frames + one * 3 * area,
             .past = pasts ? pasts + one * 3 * area : NULL,
             .maps = maps ? maps + one * 6 * coarse : NULL,
@@ -377,8 +377,8 @@ static void hand_back(const float *restrict of_out, const int32_t *restrict from
     }
 }
 
-/* The gradient of `moved` in its planes; the flow has none. */
-EXPORT int moved_gradient(const float *of_out, int batch, int channels, int height, int width,
+/* The gradient of `warp` in its planes; the flow has none. */
+EXPORT int warp_gradient(const float *of_out, int batch, int channels, int height, int width,
                           const float *flow, int cells_y, int cells_x, int finer, float *of_planes,
                           int threads) {
     const size_t area = (size_t)height * width, room = 6 * (size_t)width;

@@ -84,13 +84,13 @@ CLONES static void cheapest(const float *restrict costs, size_t cells, float *re
 /* The past of a level moved by the flow, with an edge of one repeated pixel around it; gives the sum of
  * what is missing to the present. That of each row is noted in `sums` and added in order, so that the
  * same comes out however many threads there are. */
-static double moved_level(Level at, const float *flow, int cells_y, int cells_x, int cell,
+static double warp_level(Level at, const float *flow, int cells_y, int cells_x, int cell,
                           float *scratches, float *sums, float *edged, int threads) {
     const size_t wide = at.width + 2;
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int y = 0; y < at.height; y++) {
         float *row = edged + (y + 1) * wide + 1;
-        moved_row(at.past, 1, at.height, at.width, flow, cells_y, cells_x, cell, y,
+        warp_row(at.past, 1, at.height, at.width, flow, cells_y, cells_x, cell, y,
                   own(scratches, 6 * (size_t)at.width), row, 0);
         row[-1] = row[0];
         row[at.width] = row[at.width - 1];
@@ -166,7 +166,7 @@ static void smooth(float *flow, int height, int width, float *scratch) {
     }
 }
 
-EXPORT int displacement(const float *pasts, const float *nows, int batch, int channels, int height,
+EXPORT int estimate_flow(const float *pasts, const float *nows, int batch, int channels, int height,
                         int width, float *flows, int threads) {
     const int cells_y = height / 8, cells_x = width / 8;
     const size_t cells = (size_t)cells_y * cells_x, picture = (size_t)channels * height * width;
@@ -198,7 +198,7 @@ EXPORT int displacement(const float *pasts, const float *nows, int batch, int ch
 #pragma omp parallel for schedule(static) num_threads(threads)
         for (int row = 0; row < 2 * half_y; row++) {
             const int y = row % half_y;
-            opened_row(row < half_y ? past : now, channels, height, width, y,
+            opening_row(row < half_y ? past : now, channels, height, width, y,
                        own(scratch, 2 * (size_t)half_x + 4),
                        (row < half_y ? levels[0].past : levels[0].now) + (size_t)y * half_x);
         }
@@ -227,7 +227,7 @@ EXPORT int displacement(const float *pasts, const float *nows, int batch, int ch
             for (int step = 0; step < (cell <= 2 ? 2 : 1); step++) {
                 /* The moments come after it, and have room for more than a number a row. */
                 const double sum =
-                    moved_level(at, flow, cells_y, cells_x, cell, scratch, moments, edged, threads);
+                    warp_level(at, flow, cells_y, cells_x, cell, scratch, moments, edged, threads);
                 const float veil = (float)(sum / ((double)at.height * at.width));
 #pragma omp parallel for schedule(static) num_threads(threads)
                 for (int cy = 0; cy < cells_y; cy++)
@@ -289,7 +289,7 @@ static double limited(double value, double most_of_it) {
 
 /* How far `motions` went on this time, and how all of the view was shifted beside it. `pasts` and
  * `nows` are grey, at a quarter of the size. */
-EXPORT int resumed(const float *motions, const float *pasts, const float *nows, int batch, int height,
+EXPORT int propagate_flow(const float *motions, const float *pasts, const float *nows, int batch, int height,
                    int width, float *flows, int threads) {
     const int cells_y = height / 2, cells_x = width / 2;
     const size_t cells = (size_t)cells_y * cells_x, plane = (size_t)height * width;
@@ -324,7 +324,7 @@ EXPORT int resumed(const float *motions, const float *pasts, const float *nows, 
             }
             for (int step = 0; step < 3; step++) {
                 const double pixels = (double)at.height * at.width;
-                const double missing = moved_level(at, flow, cells_y, cells_x, cell, scratch,
+                const double missing = warp_level(at, flow, cells_y, cells_x, cell, scratch,
                                                    (float *)sums, edged, threads);
                 const float veil = (float)(missing / pixels);
 #pragma omp parallel for schedule(static) num_threads(threads)

@@ -103,7 +103,7 @@ CLONES static void enter_row(const float *restrict frame, const float *past, con
 
 /* Frames, their local contrast, their difference to the past and `extra` more planes, folded. Without a
  * guide `guided` is 0; without a past `pasts` is NULL. */
-EXPORT int entered(const float *frames, const float *pasts, const float *extras, int extra, int batch,
+EXPORT int fold_inputs(const float *frames, const float *pasts, const float *extras, int extra, int batch,
                    int height, int width, int guided, float epsilon, void *out, int bfloat16,
                    int threads) {
     const int rows = height / FOLD, cells = width / FOLD;
@@ -147,7 +147,7 @@ EXPORT int entered(const float *frames, const float *pasts, const float *extras,
     return 0;
 }
 
-CLONES void candidate_row(Composed a, int y, float *restrict scratch, float *restrict clean, size_t plane,
+CLONES void candidate_row(Composition a, int y, float *restrict scratch, float *restrict clean, size_t plane,
                           float *restrict mask_out, float *restrict trust) {
     const int width = a.width, height = a.height, planes = a.past ? 5 : 4;
     const size_t area = (size_t)height * width, coarse = area / (COARSE * COARSE);
@@ -211,13 +211,13 @@ CLONES static void clip_row(const float *restrict row, int width, float *restric
 }
 
 /* STRIP rows of the clean picture, from `top` on; `scratch` has room for 4 * STRIP + 10 rows. */
-static void compose_strip(Composed a, int top, float *scratch) {
+static void compose_strip(Composition a, int top, float *scratch) {
     const int width = a.width, end = least(top + STRIP, a.height);
     const int first = most(top - 1, 0), last = least(end + 1, a.height);
     const size_t area = (size_t)a.height * width, plane = (size_t)(STRIP + 2) * width;
     const size_t coarse = area / (COARSE * COARSE);
     /* What is carried is never lifted: a gain that was handed on would be applied again and again. */
-    Composed unlifted = a;
+    Composition unlifted = a;
     if (a.base) unlifted.maps = NULL;
     float *const target = a.base ? a.base : a.clean;
     float *candidates = scratch, *trusts = candidates + 3 * plane, *rows = trusts + STRIP * width;
@@ -249,7 +249,7 @@ static void compose_strip(Composed a, int top, float *scratch) {
 /* Clean pictures and masks from what the network said about their frames. `maps`, gains and offsets at
  * an eighth, may be NULL; so may `pasts`, and then `known`, whether there is one, is not looked at.
  * With `bases`, which get what is carried, gains and offsets come after the past; with NULL before. */
-EXPORT int composed(const float *frames, const float *pasts, const void *streaks, const float *maps,
+EXPORT int compose_output(const float *frames, const float *pasts, const void *streaks, const float *maps,
                     const float *known, int batch, int height, int width, int bfloat16, float *clean,
                     float *masks, float *bases, int threads) {
     const size_t area = (size_t)height * width, coarse = area / (COARSE * COARSE);
@@ -261,7 +261,7 @@ EXPORT int composed(const float *frames, const float *pasts, const void *streaks
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int strip = 0; strip < batch * strips; strip++) {
         const size_t one = strip / strips;
-        const Composed a = {
+        const Composition a = {
             .frame = frames + one * 3 * area,
             .past = pasts ? pasts + one * 3 * area : NULL,
             .maps = maps ? maps + one * 6 * coarse : NULL,

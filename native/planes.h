@@ -8,7 +8,7 @@
 
 /* To be raised with every change to what an exported function takes: `native.py` calls no library of
  * another revision, such as one that was built before the package was updated. */
-#define REVISION 4
+#define REVISION 5
 
 #include <stddef.h>
 #include <stdint.h>
@@ -81,14 +81,14 @@ INLINE void enlarged_row(const float *restrict map, int height, int width, int f
     else spread(scratch, width, factor, out);
 }
 
-/* One row of `channels` planes looked up where the flow says it was; see moved.c. `scratch` has room
+/* One row of `channels` planes looked up where the flow says it was; see warp.c. `scratch` has room
  * for 6 rows. */
-void moved_row(const float *planes, int channels, int height, int width, const float *flow, int cells_y,
+void warp_row(const float *planes, int channels, int height, int width, const float *flow, int cells_y,
                int cells_x, int finer, int y, float *scratch, float *out, size_t out_plane);
 
 /* The mean of a picture's channels, halved, and free of what is bright and less than three pixels
  * wide: row `y` of that. `scratch` has room for two rows of half the width, and two. */
-void opened_row(const float *picture, int channels, int height, int width, int y, float *scratch,
+void opening_row(const float *picture, int channels, int height, int width, int y, float *scratch,
                 float *out);
 
 /* Two rows of a plane as one of half the `width`, which is that of the result. */
@@ -108,11 +108,11 @@ typedef struct {
     const void *streaks;
     float *clean, *mask, *base;
     int height, width, bfloat16;
-} Composed;
+} Composition;
 
 /* Row `y` of what the frame alone allows, into three rows `plane` apart; and of the mask and the trust
  * in the past, where they are wanted. `scratch` has room for four rows. */
-void candidate_row(Composed a, int y, float *scratch, float *clean, size_t plane, float *mask_out,
+void candidate_row(Composition a, int y, float *scratch, float *clean, size_t plane, float *mask_out,
                    float *trust);
 
 /* Where row `y` is looked up: the pixel above left, and how far beyond it. `scratch` has room for three

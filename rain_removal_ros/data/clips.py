@@ -6,7 +6,6 @@ once and kept as 8 bit within a memory limit, because decoding costs more than a
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -17,15 +16,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rain_removal_ros.data import pictures
+from rain_removal_ros.data import pictures, still_camera
 from rain_removal_ros.data.pairs import Pair
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
-
-_MEDIAN_FRAMES = 99
-"""Enough to be dry, and not more than memory should hold at once."""
 
 Views = tuple[Image, ...]
 """One moment as seen with and without rain (rainy, clean), or in the one way there is."""
@@ -182,10 +178,7 @@ def pair_clips(found: Iterable[Pair]) -> list[Clip]:
 
 
 def find_still_cameras(path: Path) -> list[Clip]:
-    """Every folder of frames as a clip of pairs: each frame, and the median of all of them.
-
-    Rain is in a place for a frame only, so that the median of a camera that stands still is dry.
-    """
+    """Every folder of frames as a clip of pairs: each frame, and the same without its rain."""
     folders = [clip for clip in find_clips(path) if isinstance(clip, FrameFolder)]
     if not folders:
         raise DataError(f"{path} holds no folder with frames of a still camera")
@@ -193,17 +186,17 @@ def find_still_cameras(path: Path) -> list[Clip]:
 
 
 def _still_camera(folder: FrameFolder) -> FrameFolder:
-    @functools.cache
-    def dry() -> Image:
-        frames = [load()[0] for load in folder.loads[:_MEDIAN_FRAMES]]
-        if len({frame.shape for frame in frames}) > 1:
-            raise DataError(f"{folder.name} holds frames of several sizes")
-        return np.asarray(np.median(np.stack(frames), axis=0).round(), np.uint8)
+    def paired(index: int) -> Callable[[], Views]:
+        window = still_camera.window(index, folder.frames)
 
-    def paired(load: Callable[[], Views]) -> Callable[[], Views]:
-        return lambda: (load()[0], dry())
+        def load() -> Views:
+            frame = folder.loads[index]()[0]
+            others = [folder.loads[other]()[0] for other in window if other != index]
+            return frame, still_camera.reference(frame, others)
 
-    return FrameFolder(f"still camera {folder.name}", tuple(map(paired, folder.loads)))
+        return load
+
+    return FrameFolder(f"still camera {folder.name}", tuple(map(paired, range(folder.frames))))
 
 
 def _files(path: Path) -> list[Path]:

@@ -28,7 +28,7 @@ def fill(planes: NDArray[np.float32], image: Image) -> None:
         np.multiply(image, np.float32(1 / 255), out=canvas[:height, :width])
         extend_edges(canvas, height, width)
         return
-    if native.taken_apart(image, planes):
+    if native.unpack_rgb(image, planes):
         return
     # Split as bytes: that is a quarter of the memory traffic of splitting floats.
     for plane, channel in zip(planes, cv2.split(image), strict=True):
@@ -39,7 +39,7 @@ def fill(planes: NDArray[np.float32], image: Image) -> None:
 def as_picture(planes: NDArray[np.float32], into: Image | None) -> Image:
     """3 x H x W in [0, 1] as an RGB picture, rounded, in an array given or new."""
     target = np.empty((*planes.shape[1:], 3), np.uint8) if into is None else into
-    if native.put_together(planes, target):
+    if native.pack_rgb(planes, target):
         return target
     if _channels_last(planes):
         written = cv2.convertScaleAbs(planes.transpose(1, 2, 0), target, alpha=255)

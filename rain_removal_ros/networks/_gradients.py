@@ -1,7 +1,7 @@
 """Passes in C that learn: each with its gradient, for training on a CPU.
 
 When torch did them one operation after the other, they took three quarters of a training step of
-rainstream; now they take a fifth. What they compute is what ``_planes`` and ``_motion`` do.
+rainstream; now they take a fifth. What they compute is what ``_ops`` and ``_motion`` do.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def serves(*fixed: Tensor, least_side: int) -> bool:
     )
 
 
-class Entered(torch.autograd.Function):
-    """``_planes.entered``, whose only gradient is that of the past."""
+class FoldInputs(torch.autograd.Function):
+    """``_ops.fold_inputs``, whose only gradient is that of the past."""
 
     @staticmethod
     def forward(
@@ -48,7 +48,7 @@ class Entered(torch.autograd.Function):
         dtype: torch.dtype,
     ) -> Tensor:
         ctx.first = 3 + guided
-        return forward.entered(frame, past, extras, guided=guided, epsilon=epsilon, dtype=dtype)
+        return forward.fold_inputs(frame, past, extras, guided=guided, epsilon=epsilon, dtype=dtype)
 
     @staticmethod
     @once_differentiable
@@ -60,12 +60,12 @@ class Entered(torch.autograd.Function):
         of_past = torch.empty(batch, 3, height * FOLD, width * FOLD)
         planes = channels // FOLD**2
         size = *of_past.shape[-2:], narrow
-        call("unfold_gradient", folded, batch, planes, ctx.first, 3, *size, of_past)
+        call("fold_inputs_gradient", folded, batch, planes, ctx.first, 3, *size, of_past)
         return None, of_past, None, None, None, None
 
 
-class Composed(torch.autograd.Function):
-    """``_planes.composed``, for frames without gradients."""
+class ComposeOutput(torch.autograd.Function):
+    """``_ops.compose_output``, for frames without gradients."""
 
     @staticmethod
     def forward(
@@ -77,7 +77,9 @@ class Composed(torch.autograd.Function):
         known: Tensor | None,
         anchored: bool,  # noqa: FBT001
     ) -> tuple[Tensor, ...]:
-        clean, mask, base = forward.composed(frame, streaks, maps, past, known, anchored=anchored)
+        clean, mask, base = forward.compose_output(
+            frame, streaks, maps, past, known, anchored=anchored
+        )
         ctx.save_for_backward(frame, streaks, maps, past, known, base if anchored else None)
         ctx.set_materialize_grads(False)
         return (clean, mask, base) if anchored else (clean, mask)
@@ -95,7 +97,7 @@ class Composed(torch.autograd.Function):
         of_clean = torch.zeros(frame.shape) if of_clean is None else of_clean
         given = [_plain(each) for each in (past, maps, known)]
         call(
-            "compose_gradient",
+            "compose_output_gradient",
             frame.contiguous(),
             given[0],
             folded,
@@ -115,14 +117,14 @@ class Composed(torch.autograd.Function):
         return None, of_streaks, of_maps, of_past, None, None
 
 
-class Moved(torch.autograd.Function):
-    """``_motion.moved``, along a flow that has no gradient."""
+class Warp(torch.autograd.Function):
+    """``_motion.warp``, along a flow that has no gradient."""
 
     @staticmethod
     def forward(ctx: Any, image: Tensor, flow: Tensor, finer: int) -> Tensor:
         ctx.save_for_backward(flow)
         ctx.finer = finer
-        return forward.moved(image, flow, finer)
+        return forward.warp(image, flow, finer)
 
     @staticmethod
     @once_differentiable
@@ -132,7 +134,7 @@ class Moved(torch.autograd.Function):
         of_image = torch.empty(of_moved.shape)
         cells = flow.shape[-2:]
         plain = flow.contiguous()
-        call("moved_gradient", of_moved, *of_moved.shape, plain, *cells, ctx.finer, of_image)
+        call("warp_gradient", of_moved, *of_moved.shape, plain, *cells, ctx.finer, of_image)
         return of_image, None, None
 
 

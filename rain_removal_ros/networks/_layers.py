@@ -52,14 +52,14 @@ class ResidualBlock(nn.Module):
         return F.relu(self.second(inner) + self.shortcut(features))
 
 
-def activated(convolution: nn.Conv2d, x: Tensor) -> Tensor:
+def conv_relu(convolution: nn.Conv2d, x: Tensor) -> Tensor:
     """``relu(convolution(x))``."""
     if _fuses(convolution, x):
         return _fused()(x, *_parts(convolution), "relu", [], "")  # type: ignore[no-any-return]
     return F.relu(convolution(x), inplace=True)
 
 
-def added(convolution: nn.Conv2d, x: Tensor, other: Tensor) -> Tensor:
+def conv_add(convolution: nn.Conv2d, x: Tensor, other: Tensor) -> Tensor:
     """``convolution(x) + other``."""
     if _fuses(convolution, x):
         parts = _parts(convolution)

@@ -15,7 +15,7 @@ from rain_removal_ros.networks import _native as native
 
 
 @torch.no_grad()
-def displacement(past: Tensor, now: Tensor) -> Tensor:
+def estimate_flow(past: Tensor, now: Tensor) -> Tensor:
     """Where each eighth-resolution cell of ``now`` was in ``past``: B x 2 (x, y), in cells.
 
     Both are clean, B x C x H x W, sides multiples of 16, and looked at in grey. Block matching at a
@@ -24,10 +24,10 @@ def displacement(past: Tensor, now: Tensor) -> Tensor:
     first.
     """
     if native.serves(now, least_side=16):
-        return native.displacement(past, now)
+        return native.estimate_flow(past, now)
     with torch.autocast(now.device.type, enabled=False):
         pair = torch.cat([past, now]).float().mean(1, keepdim=True)
-        half = _opened(F.avg_pool2d(pair, 2))
+        half = _opening(F.avg_pool2d(pair, 2))
         quarter = F.avg_pool2d(half, 2)
         eighth = F.avg_pool2d(quarter, 2)
         flow = _search(F.avg_pool2d(eighth, 2), reach=3)
@@ -39,21 +39,22 @@ def displacement(past: Tensor, now: Tensor) -> Tensor:
         return flow
 
 
-def none(picture: Tensor) -> Tensor:
+def zero_flow(picture: Tensor) -> Tensor:
     """Flow where nothing moves, or nothing is known to."""
     batch, _, height, width = picture.shape
     return picture.new_zeros(batch, 2, height // 8, width // 8)
 
 
 @torch.no_grad()
-def resumed(motion: Tensor, past: Tensor, now: Tensor) -> Tensor:
+def propagate_flow(motion: Tensor, past: Tensor, now: Tensor) -> Tensor:
     """How far ``motion`` went on this time, and how all of the view was shifted beside it.
 
-    Of grey frames at a quarter, as ``small`` makes them. Three unknowns for a whole frame: rain has
-    little say in them, and no frame that was dropped, or came late, is in the way.
+    ``past`` and ``now`` are grey frames at a quarter, from ``downsample_grey``. Only three unknowns
+    are solved for a whole frame, so rain hardly moves them, and a frame that was dropped or came
+    late does no harm.
     """
     if native.serves(now, least_side=4):
-        return native.resumed(motion, past, now)
+        return native.propagate_flow(motion, past, now)
     with torch.autocast(now.device.type, enabled=False):
         quarter = torch.cat([past, now]).float()
         flow = motion
@@ -74,24 +75,24 @@ def resumed(motion: Tensor, past: Tensor, now: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def small(picture: Tensor) -> Tensor:
+def downsample_grey(picture: Tensor) -> Tensor:
     """In grey, a quarter of the size, and free of thin streaks."""
     if native.serves(picture, least_side=4):
-        return native.small(picture)
+        return native.downsample_grey(picture)
     grey = picture.mean(1, keepdim=True)
-    return F.avg_pool2d(_opened(F.avg_pool2d(grey, 2)), 2)
+    return F.avg_pool2d(_opening(F.avg_pool2d(grey, 2)), 2)
 
 
-def moved(image: Tensor, flow: Tensor, finer: int) -> Tensor:
+def warp(image: Tensor, flow: Tensor, finer: int) -> Tensor:
     """What was carried, seen from where the camera is now; ``finer`` times as fine as the flow."""
     if native.serves(image, least_side=2):
-        return native.moved(image, flow, finer)
+        return native.warp(image, flow, finer)
     if gradients.serves(flow, least_side=1) and min(image.shape[-2:]) >= 2:
-        return gradients.Moved.apply(image, flow, finer)  # type: ignore[no-any-return, no-untyped-call]
-    return _warp(image, _enlarged(flow * finer, finer))
+        return gradients.Warp.apply(image, flow, finer)  # type: ignore[no-any-return, no-untyped-call]
+    return _look_up(image, _enlarged(flow * finer, finer))
 
 
-def _opened(grey: Tensor) -> Tensor:
+def _opening(grey: Tensor) -> Tensor:
     """Without what is bright and less than three pixels wide."""
     edged = F.pad(grey, (1, 1, 0, 0), mode="replicate")
     low = torch.minimum(torch.minimum(edged[..., :-2], edged[..., 2:]), grey)
@@ -125,7 +126,7 @@ def _slopes(pair: Tensor, flow: Tensor, cell: int) -> tuple[Tensor, Tensor, Tens
     that. Cells are of ``cell`` pixels.
     """
     before, now = pair.chunk(2)
-    before = moved(before, flow, cell)
+    before = warp(before, flow, cell)
     edged = F.pad(before, (1, 1, 1, 1), mode="replicate")
     dx = (edged[..., 1:-1, 2:] - edged[..., 1:-1, :-2]) / 2
     dy = (edged[..., 2:, 1:-1] - edged[..., :-2, 1:-1]) / 2
@@ -158,7 +159,7 @@ def _mean(values: Tensor) -> Tensor:
     return values.mean((2, 3), keepdim=True)
 
 
-def _warp(image: Tensor, flow: Tensor) -> Tensor:
+def _look_up(image: Tensor, flow: Tensor) -> Tensor:
     """``image`` looked up at each pixel plus its flow, in float32, edges repeated."""
     height, width = image.shape[-2:]
     ys = torch.arange(height, device=image.device, dtype=torch.float32)

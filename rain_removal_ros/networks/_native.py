@@ -1,5 +1,6 @@
-"""Passes over whole planes and features in C: what ``_ops``, ``_features`` and ``_motion`` do
-in torch. For inference on a CPU; their functions ask ``serves`` or ``serves_features`` before.
+"""Passes over whole planes and features in C: what ``_ops`` and ``_motion`` do in torch.
+
+For inference on a CPU; their functions ask ``serves`` or ``serves_features`` before.
 """
 
 from __future__ import annotations
@@ -35,44 +36,44 @@ def serves(picture: Tensor, *, least_side: int) -> bool:
     )
 
 
-def small(pictures: Tensor) -> Tensor:
+def downsample_grey(pictures: Tensor) -> Tensor:
     batch, channels, height, width = pictures.shape
-    agree("small", pictures.shape, (batch, channels, height // 4 * 4, width // 4 * 4))
+    agree("downsample_grey", pictures.shape, (batch, channels, height // 4 * 4, width // 4 * 4))
     out = torch.empty(batch, 1, height // 4, width // 4)
-    call("small", _plain(pictures), batch, channels, height, width, out)
+    call("downsample_grey", _plain(pictures), batch, channels, height, width, out)
     return out
 
 
-def displacement(past: Tensor, now: Tensor) -> Tensor:
+def estimate_flow(past: Tensor, now: Tensor) -> Tensor:
     batch, channels, height, width = now.shape
-    agree("displacement", now.shape, (batch, channels, height // 16 * 16, width // 16 * 16))
-    agree("displacement", past.shape, now.shape)
+    agree("estimate_flow", now.shape, (batch, channels, height // 16 * 16, width // 16 * 16))
+    agree("estimate_flow", past.shape, now.shape)
     flow = torch.empty(batch, 2, height // 8, width // 8)
-    call("displacement", _plain(past), _plain(now), batch, channels, height, width, flow)
+    call("estimate_flow", _plain(past), _plain(now), batch, channels, height, width, flow)
     return flow
 
 
-def resumed(motion: Tensor, past: Tensor, now: Tensor) -> Tensor:
+def propagate_flow(motion: Tensor, past: Tensor, now: Tensor) -> Tensor:
     batch, _, cells_y, cells_x = motion.shape
-    agree("resumed", motion.shape, (batch, 2, cells_y, cells_x))
+    agree("propagate_flow", motion.shape, (batch, 2, cells_y, cells_x))
     for grey in (past, now):
-        agree("resumed", grey.shape, (batch, 1, 2 * cells_y, 2 * cells_x))
+        agree("propagate_flow", grey.shape, (batch, 1, 2 * cells_y, 2 * cells_x))
     flow = torch.empty(motion.shape)
     pictures = _plain(past), _plain(now)
-    call("resumed", _plain(motion), *pictures, batch, *now.shape[-2:], flow)
+    call("propagate_flow", _plain(motion), *pictures, batch, *now.shape[-2:], flow)
     return flow
 
 
-def moved(image: Tensor, flow: Tensor, finer: int) -> Tensor:
+def warp(image: Tensor, flow: Tensor, finer: int) -> Tensor:
     batch, _, height, width = image.shape
-    agree("moved", flow.shape, (batch, 2, height // finer, width // finer))
-    agree("moved", image.shape[-2:], (height // finer * finer, width // finer * finer))
+    agree("warp", flow.shape, (batch, 2, height // finer, width // finer))
+    agree("warp", image.shape[-2:], (height // finer * finer, width // finer * finer))
     out = torch.empty(image.shape)
-    call("moved", _plain(image), *image.shape, _plain(flow), *flow.shape[-2:], finer, out)
+    call("warp", _plain(image), *image.shape, _plain(flow), *flow.shape[-2:], finer, out)
     return out
 
 
-def entered(
+def fold_inputs(
     frame: Tensor,
     past: Tensor | None,
     extras: Tensor | None,
@@ -84,11 +85,11 @@ def entered(
     batch, _, height, width = frame.shape
     extra = 0 if extras is None else extras.shape[1]
     planes = 3 + guided + (0 if past is None else 3) + extra
-    agree("entered", frame.shape, (batch, 3, height // _FOLD * _FOLD, width // _FOLD * _FOLD))
+    agree("fold_inputs", frame.shape, (batch, 3, height // _FOLD * _FOLD, width // _FOLD * _FOLD))
     if past is not None:
-        agree("entered", past.shape, frame.shape)
+        agree("fold_inputs", past.shape, frame.shape)
     if extras is not None:
-        agree("entered", extras.shape, (batch, extra, height, width))
+        agree("fold_inputs", extras.shape, (batch, extra, height, width))
     folded = torch.empty(
         (batch, planes * _FOLD**2, height // _FOLD, width // _FOLD),
         dtype=torch.bfloat16 if dtype == torch.bfloat16 else torch.float32,
@@ -96,11 +97,11 @@ def entered(
     )
     narrow = _is_narrow(folded)
     pictures = _plain(frame), _plain(past), _plain(extras)
-    call("entered", *pictures, extra, batch, height, width, guided, epsilon, folded, narrow)
+    call("fold_inputs", *pictures, extra, batch, height, width, guided, epsilon, folded, narrow)
     return folded
 
 
-def composed(
+def compose_output(
     frame: Tensor,
     streaks: Tensor,
     maps: Tensor | None,
@@ -112,13 +113,13 @@ def composed(
     batch, _, height, width = frame.shape
     coarse = height // _COARSE, width // _COARSE
     folded = (3 + 1 + (past is not None)) * _FOLD**2, 2 * coarse[0], 2 * coarse[1]
-    agree("composed", frame.shape, (batch, 3, coarse[0] * _COARSE, coarse[1] * _COARSE))
-    agree("composed", streaks.shape, (batch, *folded))
+    agree("compose_output", frame.shape, (batch, 3, coarse[0] * _COARSE, coarse[1] * _COARSE))
+    agree("compose_output", streaks.shape, (batch, *folded))
     if maps is not None:
-        agree("composed", maps.shape, (batch, 6, *coarse))
+        agree("compose_output", maps.shape, (batch, 6, *coarse))
     if past is not None:
-        agree("composed", past.shape, frame.shape)
-        agree("composed", () if known is None else known.shape, (batch, 1, *coarse))
+        agree("compose_output", past.shape, frame.shape)
+        agree("compose_output", () if known is None else known.shape, (batch, 1, *coarse))
     narrow = _is_narrow(streaks)
     streaks = streaks if narrow else streaks.float()
     streaks = streaks.contiguous(memory_format=torch.channels_last)
@@ -126,7 +127,7 @@ def composed(
     base = torch.empty(frame.shape) if anchored else None
     said = streaks, _plain(maps), _plain(known)
     size = batch, height, width
-    call("composed", _plain(frame), _plain(past), *said, *size, narrow, clean, mask, base)
+    call("compose_output", _plain(frame), _plain(past), *said, *size, narrow, clean, mask, base)
     return clean, mask, clean if base is None else base
 
 
@@ -141,30 +142,32 @@ def serves_features(*maps: Tensor) -> bool:
     )
 
 
-def raised(fine: Tensor, coarse: Tensor) -> Tensor:
+def upsample_add(fine: Tensor, coarse: Tensor) -> Tensor:
     batch, channels, height, width = fine.shape
-    agree("raised", fine.shape, (batch, channels, height // 2 * 2, width // 2 * 2))
-    agree("raised", coarse.shape, (batch, channels, height // 2, width // 2))
-    call("raised", fine, coarse, batch * height, width, channels, _is_narrow(fine))
+    agree("upsample_add", fine.shape, (batch, channels, height // 2 * 2, width // 2 * 2))
+    agree("upsample_add", coarse.shape, (batch, channels, height // 2, width // 2))
+    call("upsample_add", fine, coarse, batch * height, width, channels, _is_narrow(fine))
     return fine
 
 
-def recalled(joined: Tensor, gates: Tensor) -> Tensor:
+def apply_reset_gate(joined: Tensor, gates: Tensor) -> Tensor:
     batch, hidden, height, width = gates.shape[0], gates.shape[1] // 2, *gates.shape[2:]
     inputs = joined.shape[1] - hidden
-    agree("recalled", gates.shape, (batch, 2 * hidden, height, width))
-    agree("recalled", joined.shape, (batch, max(inputs, 0) + hidden, height, width))
-    call("recalled", joined, gates, batch * height, width, inputs, hidden, _is_narrow(gates))
+    agree("apply_reset_gate", gates.shape, (batch, 2 * hidden, height, width))
+    agree("apply_reset_gate", joined.shape, (batch, max(inputs, 0) + hidden, height, width))
+    call(
+        "apply_reset_gate", joined, gates, batch * height, width, inputs, hidden, _is_narrow(gates)
+    )
     return joined
 
 
-def renewed(hidden: Tensor, gates: Tensor, candidate: Tensor) -> Tensor:
+def gru_update(hidden: Tensor, gates: Tensor, candidate: Tensor) -> Tensor:
     batch, channels, height, width = hidden.shape
-    agree("renewed", gates.shape, (batch, 2 * channels, height, width))
-    agree("renewed", candidate.shape, hidden.shape)
+    agree("gru_update", gates.shape, (batch, 2 * channels, height, width))
+    agree("gru_update", candidate.shape, hidden.shape)
     out = torch.empty_like(hidden)
     size = batch * height, width, channels
-    call("renewed", hidden, gates, candidate, *size, _is_narrow(hidden), out)
+    call("gru_update", hidden, gates, candidate, *size, _is_narrow(hidden), out)
     return out
 
 

@@ -1,4 +1,4 @@
-"""Passes over whole planes, before and after a network's convolutions, which work on folded ones.
+"""What rainstream computes around its convolutions, each in one pass over memory where C can do it.
 
 Folded, four by four pixels of a plane are a cell with sixteen channels.
 """
@@ -18,7 +18,7 @@ FOLD = 4
 _EPSILON = 0.02  # what the guide takes for noise, not contrast
 
 
-def entered(
+def fold_inputs(
     frame: Tensor,
     past: Tensor | None,
     extras: Tensor | None = None,
@@ -31,22 +31,22 @@ def entered(
     In ``dtype`` where that costs nothing more; else autocast sees to it.
     """
     if native.serves(frame, least_side=16):
-        return native.entered(frame, past, extras, guided=guided, epsilon=_EPSILON, dtype=dtype)
+        return native.fold_inputs(frame, past, extras, guided=guided, epsilon=_EPSILON, dtype=dtype)
     if past is not None and gradients.serves(frame, least_side=16):
         if torch.is_autocast_enabled("cpu"):
             dtype = torch.get_autocast_dtype("cpu")
-        return gradients.Entered.apply(frame, past, extras, guided, _EPSILON, dtype)  # type: ignore[no-any-return, no-untyped-call]
+        return gradients.FoldInputs.apply(frame, past, extras, guided, _EPSILON, dtype)  # type: ignore[no-any-return, no-untyped-call]
     planes = [frame]
     if guided:
-        planes.append(_guide(frame.mean(1, keepdim=True)))
+        planes.append(_local_contrast(frame.mean(1, keepdim=True)))
     if past is not None:
         planes.append(past - frame)
     if extras is not None:
         planes.append(extras)
-    return _folded(torch.cat(planes, 1))
+    return _fold(torch.cat(planes, 1))
 
 
-def composed(
+def compose_output(
     frame: Tensor,
     streaks: Tensor,
     maps: Tensor | None,
@@ -63,26 +63,55 @@ def composed(
     gain and offset, which come last; else it is the clean picture, and they come before the past.
     """
     if native.serves(frame, least_side=16):
-        return native.composed(frame, streaks, maps, past, known, anchored=anchored)
+        return native.compose_output(frame, streaks, maps, past, known, anchored=anchored)
     if gradients.serves(frame, least_side=16):
-        made = gradients.Composed.apply(frame, streaks, maps, past, known, anchored)  # type: ignore[no-untyped-call]
+        made = gradients.ComposeOutput.apply(frame, streaks, maps, past, known, anchored)  # type: ignore[no-untyped-call]
         return made if anchored else (*made, made[0])
     streaks = F.pixel_shuffle(streaks, FOLD)
     streaks = streaks.to(torch.float32, memory_format=torch.contiguous_format)
     rain, mask = streaks[:, :3], streaks[:, 3:4].sigmoid()
     clean = torch.addcmul(frame, mask, rain, value=-1)
     if not anchored:
-        clean = _lifted(clean, maps)
+        clean = _apply_affine(clean, maps)
     if past is not None and known is not None:
         trust = streaks[:, 4:].sigmoid() * F.interpolate(known, scale_factor=8.0)
-        clean = torch.lerp(clean, _plausible(past, clean), trust)
+        clean = torch.lerp(clean, _clamp_to_surroundings(past, clean), trust)
     base = clean.clamp(0, 1)
     if not anchored or maps is None:
         return base, mask, base
-    return _lifted(base, maps).clamp(0, 1), mask, base
+    return _apply_affine(base, maps).clamp(0, 1), mask, base
 
 
-def _lifted(picture: Tensor, maps: Tensor | None) -> Tensor:
+def upsample_add(fine: Tensor, coarse: Tensor) -> Tensor:
+    """``fine`` plus ``coarse`` at twice its size. ``fine`` may be overwritten."""
+    if native.serves_features(fine, coarse):
+        return native.upsample_add(fine, coarse)
+    return fine + F.interpolate(coarse, scale_factor=2.0)
+
+
+def apply_reset_gate(joined: Tensor, gates: Tensor) -> Tensor:
+    """``joined`` is inputs and hidden state; the state is multiplied by the reset gate.
+
+    ``gates`` are update and reset gate before their sigmoid. ``joined`` may be overwritten.
+    """
+    if native.serves_features(joined, gates):
+        return native.apply_reset_gate(joined, gates)
+    reset = gates.chunk(2, 1)[1].sigmoid()
+    inputs = joined.shape[1] - reset.shape[1]
+    return torch.cat([joined[:, :inputs], reset * joined[:, inputs:]], 1)
+
+
+def gru_update(hidden: Tensor, gates: Tensor, candidate: Tensor) -> Tensor:
+    """The new hidden state: between old one and candidate, as the update gate says.
+
+    ``hidden`` may be overwritten.
+    """
+    if native.serves_features(hidden, gates, candidate):
+        return native.gru_update(hidden, gates, candidate)
+    return torch.lerp(hidden, candidate.tanh(), gates.chunk(2, 1)[0].sigmoid())
+
+
+def _apply_affine(picture: Tensor, maps: Tensor | None) -> Tensor:
     if maps is None:
         return picture
     # Smooth by construction: what is interpolated eightfold can hold a veil, not a streak.
@@ -90,16 +119,16 @@ def _lifted(picture: Tensor, maps: Tensor | None) -> Tensor:
     return torch.addcmul(maps[:, 3:], picture, maps[:, :3])
 
 
-def _plausible(past: Tensor, clean: Tensor) -> Tensor:
+def _clamp_to_surroundings(past: Tensor, clean: Tensor) -> Tensor:
     """The past within the range of what is around each pixel now: no ghost of what has moved on.
 
     Most of what a streak left has something of the scene beside it, so it is still filled in.
     """
-    low, high = _around(clean, torch.minimum), _around(clean, torch.maximum)
+    low, high = _extreme_of_3x3(clean, torch.minimum), _extreme_of_3x3(clean, torch.maximum)
     return torch.minimum(torch.maximum(past, low), high)
 
 
-def _around(picture: Tensor, pick: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def _extreme_of_3x3(picture: Tensor, pick: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """The least or the greatest of 3 x 3 pixels, in a tenth of what a pooling layer takes."""
     edged = F.pad(picture, (1, 1, 0, 0), mode="replicate")
     wide = pick(pick(edged[..., :-2], edged[..., 2:]), picture)
@@ -107,7 +136,7 @@ def _around(picture: Tensor, pick: Callable[[Tensor, Tensor], Tensor]) -> Tensor
     return pick(pick(edged[..., :-2, :], edged[..., 2:, :]), wide)
 
 
-def _folded(planes: Tensor) -> Tensor:
+def _fold(planes: Tensor) -> Tensor:
     """``F.pixel_unshuffle``, straight into the channels-last order that convolutions work in."""
     batch, channels, height, width = planes.shape
     blocks = planes.reshape(batch, channels, height // FOLD, FOLD, width // FOLD, FOLD)
@@ -115,7 +144,7 @@ def _folded(planes: Tensor) -> Tensor:
     return blocks.flatten(3).permute(0, 3, 1, 2)
 
 
-def _guide(grey: Tensor) -> Tensor:
+def _local_contrast(grey: Tensor) -> Tensor:
     """Rectified local contrast of the frame: bright where a streak may be.
 
     Mean and deviation are taken over 20 x 20 pixels by way of 4 x 4 blocks, a fifteenth of the work

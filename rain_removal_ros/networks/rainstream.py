@@ -24,9 +24,15 @@ from rain_removal_ros.losses import ssim
 from rain_removal_ros.networks import _base
 from rain_removal_ros.networks import _motion as motion
 from rain_removal_ros.networks._base import Facts, Output, State
-from rain_removal_ros.networks._features import raised, recalled, renewed
-from rain_removal_ros.networks._layers import activated, added
-from rain_removal_ros.networks._ops import FOLD, composed, entered
+from rain_removal_ros.networks._layers import conv_add, conv_relu
+from rain_removal_ros.networks._ops import (
+    FOLD,
+    apply_reset_gate,
+    compose_output,
+    fold_inputs,
+    gru_update,
+    upsample_add,
+)
 
 _MOST_GAIN = 3.0  # as a logarithm: beyond it, an untrained network runs away
 _RAINY = 0.1  # weight of the error where it rains
@@ -66,7 +72,7 @@ class _Block(nn.Module):
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return added(self.second, activated(self.first, x), x)
+        return conv_add(self.second, conv_relu(self.first, x), x)
 
 
 def _blocks(channels: int, count: int) -> nn.Sequential:
@@ -84,7 +90,7 @@ class _Gate(nn.Module):
     def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
         joined = torch.cat([x, hidden], 1)
         gates = self.gates(joined)
-        return renewed(hidden, gates, self.candidate(recalled(joined, gates)))
+        return gru_update(hidden, gates, self.candidate(apply_reset_gate(joined, gates)))
 
 
 class Network(_base.Network):
@@ -140,34 +146,34 @@ class Network(_base.Network):
         known: Tensor | None = None
         evidence: Tensor | None = None
         if self.gate is not None:
-            small = motion.small(frame)
+            small = motion.downsample_grey(frame)
             past, hidden, greys = self._aligned(frame, small, state)
             known = hidden[:, -1:]
             evidence = None if greys is None else _evidence(greys)
         # The difference to the past is what tells streak from scene; a fresh start has none.
-        planes = entered(
+        planes = fold_inputs(
             frame, past, evidence, guided=self.config.guide, dtype=self.enter.weight.dtype
         )
-        fine = self.down_fine(activated(self.enter, planes))
-        middle = self.down_middle(activated(self.to_middle, fine))
-        coarse = self.coarse(activated(self.to_coarse, middle))
+        fine = self.down_fine(conv_relu(self.enter, planes))
+        middle = self.down_middle(conv_relu(self.to_middle, fine))
+        coarse = self.coarse(conv_relu(self.to_coarse, middle))
         summary = coarse.mean((2, 3))
         coarse = coarse + self.context(summary)[:, :, None, None]
-        middle = raised(middle, self.from_coarse(coarse))
+        middle = upsample_add(middle, self.from_coarse(coarse))
         carried: State = ()
         if self.gate is not None:
             hidden = hidden[:, :-1].to(middle.dtype, memory_format=torch.channels_last)
             hidden = self.gate(middle, hidden)
             middle = torch.cat([middle, hidden], 1)
-        middle = self.up_middle(activated(self.join_middle, middle))
-        fine = raised(fine, self.from_middle(middle))
+        middle = self.up_middle(conv_relu(self.join_middle, middle))
+        fine = upsample_add(fine, self.from_middle(middle))
         maps = None
         if self.affine is not None:
             gain, offset = self.affine(middle).float().chunk(2, 1)
             maps = torch.cat([gain.clamp(-_MOST_GAIN, _MOST_GAIN).exp(), offset], 1)
         streaks = self.leave(self.up_fine(fine))
         anchored = self.config.anchored
-        clean, mask, base = composed(frame, streaks, maps, past, known, anchored=anchored)
+        clean, mask, base = compose_output(frame, streaks, maps, past, known, anchored=anchored)
         if self.gate is not None:
             hidden = hidden.float()
             carried = (base, torch.cat([hidden, torch.ones_like(hidden[:, :1])], 1))
@@ -198,19 +204,19 @@ class Network(_base.Network):
         # clean ones it was told everywhere, a frame ago. Things go on as they went; what shakes is
         # the camera, and what varies is how long it takes to the next frame.
         # Nothing moves at a fresh start, also where it is told by zeros, as in an exported graph.
-        flow = motion.resumed(course, before, small) * hidden[:, -1:].detach()
-        past, hidden = motion.moved(past, flow, 8), motion.moved(hidden, flow, 1)
+        flow = motion.propagate_flow(course, before, small) * hidden[:, -1:].detach()
+        past, hidden = motion.warp(past, flow, 8), motion.warp(hidden, flow, 1)
         if grey is None:
             return past, hidden, None
-        earlier = motion.moved(state[4], flow, 8)
+        earlier = motion.warp(state[4], flow, 8)
         known = F.interpolate(hidden[:, -1:].detach(), scale_factor=8.0)
         return past, hidden, torch.cat([grey, torch.lerp(grey, earlier, known)], 1)
 
     def _motion(self, clean: Tensor, state: State) -> Tensor:
         """How things moved from the last clean frame to this one."""
         if not state:
-            return motion.none(clean)
-        flow = motion.displacement(state[0], clean)
+            return motion.zero_flow(clean)
+        flow = motion.estimate_flow(state[0], clean)
         return flow * state[1][:, -1:].detach()
 
 

@@ -161,7 +161,7 @@ class Network(_base.Network):
         self.tail = nn.Conv2d(widths[0], 3, 1)
 
     def forward(self, frame: Tensor, state: State = ()) -> Output:
-        grey = motion.small(frame) if self._aligns else None
+        grey = motion.downsample_grey(frame) if self._aligns else None
         background, memories = self._begin(frame, state, grey)
         constant, guides = self._guide(frame)
         seen: Tensor | None = None
@@ -240,24 +240,24 @@ class Network(_base.Network):
 def _motion(past: Tensor | None, clean: Tensor) -> Tensor:
     """How the scene moved between two clean frames; not at all where there was none before."""
     if past is None:
-        return motion.none(clean)
+        return motion.zero_flow(clean)
     height, width = clean.shape[-2:]
     # A displacement is measured down to a sixteenth, the network needs no more than eighths.
     before, now = (
         F.pad(picture, (0, -width % 16, 0, -height % 16), mode="replicate")
         for picture in (past, clean)
     )
-    return motion.displacement(before, now)[..., : height // 8, : width // 8]
+    return motion.estimate_flow(before, now)[..., : height // 8, : width // 8]
 
 
 def _aligned(state: State, grey: Tensor) -> State:
     """Memories and the last clean frame, seen from where the camera is now."""
     *maps, course, before = state
-    cells = motion.resumed(course, before, grey)
+    cells = motion.propagate_flow(course, before, grey)
     height = cells.shape[-2]
     moved = []
     for tensor in maps:
-        aligned = motion.moved(tensor, cells, tensor.shape[-2] // height)
+        aligned = motion.warp(tensor, cells, tensor.shape[-2] // height)
         moved.append(aligned.to(tensor.dtype, memory_format=torch.channels_last))
     return tuple(moved)
 

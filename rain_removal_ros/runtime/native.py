@@ -22,31 +22,31 @@ from numpy.typing import NDArray
 
 from rain_removal_ros.frames import Image
 
-_REVISION = 4  # as in planes.h
+_REVISION = 5  # as in planes.h
 
 
-def taken_apart(picture: Image, planes: NDArray[np.float32]) -> bool:
+def unpack_rgb(picture: Image, planes: NDArray[np.float32]) -> bool:
     """Bytes as planes of floats in [0, 1], which may be larger; False where C cannot do it."""
     height, width = picture.shape[:2]
     rows, columns = planes.shape[1:]
     if library is None or not _is_rgb(picture) or not _is_plain(planes):
         return False
-    agree("taken_apart", planes.shape, (3, max(rows, height), max(columns, width)))
+    agree("unpack_rgb", planes.shape, (3, max(rows, height), max(columns, width)))
     size = height, width
     stride = ctypes.c_size_t(picture.strides[0])
-    call("taken_apart", picture, stride, *size, planes, rows, columns)
+    call("unpack_rgb", picture, stride, *size, planes, rows, columns)
     return True
 
 
-def put_together(planes: NDArray[np.float32], picture: Image) -> bool:
+def pack_rgb(planes: NDArray[np.float32], picture: Image) -> bool:
     """Planes in [0, 1] as bytes, rounded; False where C cannot do it."""
     plane, line, step = (stride // planes.itemsize for stride in planes.strides)
     if library is None or not _is_rgb(picture) or step != 1 or planes.dtype != np.float32:
         return False
-    agree("put_together", planes.shape, (3, *picture.shape[:2]))
+    agree("pack_rgb", planes.shape, (3, *picture.shape[:2]))
     strides = [ctypes.c_size_t(stride) for stride in (plane, line, picture.strides[0])]
     size = planes.shape[1:]
-    call("put_together", planes, *strides[:2], *size, picture, strides[2])
+    call("pack_rgb", planes, *strides[:2], *size, picture, strides[2])
     return True
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from rain_removal_ros import losses, networks
 from rain_removal_ros.networks import _base
 from rain_removal_ros.networks import _motion as motion
-from rain_removal_ros.networks import _ops as planes
+from rain_removal_ros.networks import _ops as ops
 from rain_removal_ros.runtime import native
 
 SIZES = [(1, 96, 160), (2, 48, 32), (1, 16, 16)]
@@ -79,7 +79,7 @@ def test_planes_are_folded(
     extras = torch.rand(batch, extra, height, width) if extra else None
 
     def run(past: Tensor) -> Tensor:
-        return planes.entered(frame, past, extras, guided=guided)
+        return ops.fold_inputs(frame, past, extras, guided=guided)
 
     compare(monkeypatch, run, frame.roll(2, 3))
 
@@ -109,7 +109,7 @@ def test_the_picture_is_composed(
         left = list(others)
         maps_or_none = left.pop(0) if with_maps else None
         past_or_none = left.pop(0) if with_past else None
-        return planes.composed(
+        return ops.compose_output(
             frame,
             streaks,
             maps_or_none,
@@ -127,7 +127,7 @@ def test_the_picture_is_composed(
 def test_what_is_carried_moves(monkeypatch: pytest.MonkeyPatch, finer: int) -> None:
     flow = torch.randn(2, 2, 6, 9) * 4  # beyond the edges too
     carried = torch.rand(2, 5, 6 * finer, 9 * finer)
-    compare(monkeypatch, lambda image: motion.moved(image, flow, finer), carried, off=1e-4)
+    compare(monkeypatch, lambda image: motion.warp(image, flow, finer), carried, off=1e-4)
 
 
 @pytest.mark.parametrize(("height", "width"), [(11, 11), (24, 17), (64, 96)])

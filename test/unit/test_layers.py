@@ -15,9 +15,9 @@ from rain_removal_ros.networks import _layers
 from rain_removal_ros.networks._layers import (
     ConvLSTM,
     ResidualBlock,
-    activated,
-    added,
     box_mean,
+    conv_add,
+    conv_relu,
     guided_filter,
     in_range,
     rlcn,
@@ -181,8 +181,8 @@ def test_what_is_fused_is_what_follows_a_convolution(stride: int) -> None:
         other = torch.randn(plain.shape, dtype=torch.bfloat16)
         kept = other.clone()
         assert _layers._fuses(convolution, x)
-        rectified = activated(convolution, x).float()
-        summed = added(convolution, x, other).float()
+        rectified = conv_relu(convolution, x).float()
+        summed = conv_add(convolution, x, other).float()
     torch.testing.assert_close(rectified, plain.relu(), atol=0.01, rtol=2**-7)
     torch.testing.assert_close(summed, plain + other.float(), atol=0.02, rtol=2**-7)
     assert other.equal(kept)
@@ -194,7 +194,7 @@ from rain_removal_ros.networks import _layers
 convolution, x = torch.nn.Conv2d(3, 4, 3).bfloat16(), torch.rand(1, 3, 8, 8).bfloat16()
 with torch.inference_mode():
     assert not _layers._fuses(convolution, x)
-    assert _layers.activated(convolution, x).equal(convolution(x).relu())
+    assert _layers.conv_relu(convolution, x).equal(convolution(x).relu())
 """
 
 

@@ -12,10 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rain_removal_ros.engines import _pixels as pixels
-from rain_removal_ros.networks import _features as features
 from rain_removal_ros.networks import _motion as motion
 from rain_removal_ros.networks import _native as inference
-from rain_removal_ros.networks import _ops as planes
+from rain_removal_ros.networks import _ops as ops
 from rain_removal_ros.runtime import native
 
 # One camera and several, wide, high, and the least there is.
@@ -60,18 +59,18 @@ def compare(
 def test_motion(batch: int, height: int, width: int) -> None:
     before = scene(batch, height, width)
     now = 0.95 * before.roll((3, 5), (2, 3))
-    flow = motion.displacement(before, now)
-    small = motion.small(before), motion.small(now)
-    compare(lambda: motion.small(before))
-    compare(lambda: motion.displacement(before, now))
-    compare(lambda: motion.resumed(0.8 * flow, *small))
+    flow = motion.estimate_flow(before, now)
+    small = motion.downsample_grey(before), motion.downsample_grey(now)
+    compare(lambda: motion.downsample_grey(before))
+    compare(lambda: motion.estimate_flow(before, now))
+    compare(lambda: motion.propagate_flow(0.8 * flow, *small))
 
 
 @pytest.mark.parametrize("finer", [1, 2, 4, 8])
 def test_what_is_carried_moves(finer: int) -> None:
     carried = torch.rand(2, 5, 6 * finer, 9 * finer)
     flow = torch.randn(2, 2, 6, 9) * 4  # beyond the edges too
-    compare(lambda: motion.moved(carried, flow, finer))
+    compare(lambda: motion.warp(carried, flow, finer))
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
@@ -84,14 +83,14 @@ def test_planes_are_folded(
     frame = scene(batch, height, width)
     past = frame.roll(2, 3) if with_past else None
     reduced = precision != torch.float32
-    folded = planes.entered(frame, past, guided=guided)
+    folded = ops.fold_inputs(frame, past, guided=guided)
     # Where a value lies between two of bfloat16, the last bit of a float decides.
     compare(
-        lambda: planes.entered(frame, past, guided=guided, dtype=precision).to(precision),
+        lambda: ops.fold_inputs(frame, past, guided=guided, dtype=precision).to(precision),
         share=2**-7 if reduced else 0,
     )
     with torch.inference_mode():
-        assert planes.entered(frame, past, guided=guided, dtype=precision).dtype == precision
+        assert ops.fold_inputs(frame, past, guided=guided, dtype=precision).dtype == precision
     assert folded.shape == (batch, 48 + 16 * guided + 48 * with_past, height // 4, width // 4)
 
 
@@ -115,7 +114,7 @@ def test_the_picture_is_composed(
     streaks = torch.randn(batch, 80 if with_past else 64, height // 4, width // 4) * 3
     maps = torch.rand(batch, 6, height // 8, width // 8) * 0.4 + 0.8 if with_maps else None
     said = streaks.to(precision)
-    compare(lambda: planes.composed(frame, said, maps, past, known, anchored=anchored), off=1e-5)
+    compare(lambda: ops.compose_output(frame, said, maps, past, known, anchored=anchored), off=1e-5)
 
 
 FEATURES = [(1, 24, 6, 10), (2, 40, 4, 2), (1, 3, 2, 34)]
@@ -134,7 +133,7 @@ def test_coarse_features_join_fine_ones(
 ) -> None:
     fine = maps(batch, channels, height, width, precision)
     coarse = maps(batch, channels, height // 2, width // 2, precision)
-    compare(lambda: features.raised(fine.clone(), coarse), off=off, share=off)
+    compare(lambda: ops.upsample_add(fine.clone(), coarse), off=off, share=off)
 
 
 @pytest.mark.parametrize(("precision", "off"), PRECISIONS)
@@ -154,16 +153,16 @@ def test_hidden_state_is_recalled_and_renewed(
     before = maps(batch, hidden, height, width, precision)
     candidate = maps(batch, hidden, height, width, precision)
     candidate[:, :, 0, 0] = 1e-4  # where 1 less than almost 1 would be all noise
-    compare(lambda: features.recalled(joined.clone(), gates), off=off, share=off)
-    compare(lambda: features.renewed(before, gates, candidate), off=off, share=off)
+    compare(lambda: ops.apply_reset_gate(joined.clone(), gates), off=off, share=off)
+    compare(lambda: ops.gru_update(before, gates, candidate), off=off, share=off)
 
 
 def test_other_maps_are_left_to_torch() -> None:
     """Those that are not channels last, and of two kinds."""
     fine, coarse = torch.rand(1, 3, 4, 6), torch.rand(1, 3, 2, 3)
     with torch.inference_mode():
-        plain = features.raised(fine, coarse)
-        mixed = features.raised(fine.bfloat16(), coarse)
+        plain = ops.upsample_add(fine, coarse)
+        mixed = ops.upsample_add(fine.bfloat16(), coarse)
     assert plain.shape == mixed.shape == fine.shape
     assert mixed.dtype == torch.float32
 
@@ -200,9 +199,9 @@ def test_pixels_become_planes_and_come_back(
 def test_planes_without_room_for_the_picture_are_refused(shape: tuple[int, ...]) -> None:
     picture = np.zeros((8, 8, 3), np.uint8)
     with pytest.raises(RuntimeError, match="expected"):
-        native.taken_apart(picture, np.zeros(shape, np.float32))
+        native.unpack_rgb(picture, np.zeros(shape, np.float32))
     with pytest.raises(RuntimeError, match="expected"):
-        native.put_together(np.zeros(shape, np.float32), picture)
+        native.pack_rgb(np.zeros(shape, np.float32), picture)
 
 
 def test_what_is_not_a_number_shows() -> None:
@@ -210,28 +209,28 @@ def test_what_is_not_a_number_shows() -> None:
     frame[0, 1, 8, 8] = torch.nan
     streaks = torch.zeros(1, 64, 8, 8)
     with torch.inference_mode():
-        clean, _, _ = planes.composed(frame, streaks, None, None, None)
+        clean, _, _ = ops.compose_output(frame, streaks, None, None, None)
     assert clean.isnan().sum() == 1
 
 
 @pytest.mark.parametrize(
     "run",
     [
-        lambda picture, flow: motion.small(picture[..., :-1]),
-        lambda picture, flow: motion.displacement(picture, picture[..., :-16]),
-        lambda picture, flow: motion.displacement(picture[..., :-8], picture[..., :-8]),
-        lambda picture, flow: motion.resumed(flow, picture[:, :1], picture[:, :1]),
-        lambda picture, flow: motion.moved(picture, flow[..., :-1], 8),
-        lambda picture, flow: motion.moved(picture[..., :-1], flow, 8),
-        lambda picture, flow: planes.entered(picture, picture[..., :-16], guided=True),
-        lambda picture, flow: planes.composed(picture, picture, None, None, None),
-        lambda picture, flow: features.raised(wide(picture), wide(picture[..., :-2, :-2])),
-        lambda picture, flow: features.raised(wide(picture), wide(flow)),
-        lambda picture, flow: features.recalled(wide(flow), wide(flow.repeat(1, 4, 1, 1))),
-        lambda picture, flow: features.recalled(wide(flow), wide(flow[:, :1])),
-        lambda picture, flow: features.recalled(wide(picture), wide(flow)),
-        lambda picture, flow: features.renewed(wide(flow), wide(flow), wide(flow)),
-        lambda picture, flow: planes.composed(
+        lambda picture, flow: motion.downsample_grey(picture[..., :-1]),
+        lambda picture, flow: motion.estimate_flow(picture, picture[..., :-16]),
+        lambda picture, flow: motion.estimate_flow(picture[..., :-8], picture[..., :-8]),
+        lambda picture, flow: motion.propagate_flow(flow, picture[:, :1], picture[:, :1]),
+        lambda picture, flow: motion.warp(picture, flow[..., :-1], 8),
+        lambda picture, flow: motion.warp(picture[..., :-1], flow, 8),
+        lambda picture, flow: ops.fold_inputs(picture, picture[..., :-16], guided=True),
+        lambda picture, flow: ops.compose_output(picture, picture, None, None, None),
+        lambda picture, flow: ops.upsample_add(wide(picture), wide(picture[..., :-2, :-2])),
+        lambda picture, flow: ops.upsample_add(wide(picture), wide(flow)),
+        lambda picture, flow: ops.apply_reset_gate(wide(flow), wide(flow.repeat(1, 4, 1, 1))),
+        lambda picture, flow: ops.apply_reset_gate(wide(flow), wide(flow[:, :1])),
+        lambda picture, flow: ops.apply_reset_gate(wide(picture), wide(flow)),
+        lambda picture, flow: ops.gru_update(wide(flow), wide(flow), wide(flow)),
+        lambda picture, flow: ops.compose_output(
             picture, torch.zeros(1, 80, 16, 16), None, picture, flow[:, :1, :4]
         ),
     ],
@@ -250,13 +249,13 @@ def test_threads_make_no_difference() -> None:
     known = torch.ones(1, 1, 12, 52)
 
     def everything() -> list[Tensor]:
-        small = motion.small(before), motion.small(now)
+        small = motion.downsample_grey(before), motion.downsample_grey(now)
         return [
-            motion.displacement(before, now),
-            motion.resumed(course, *small),
-            motion.moved(before, course, 8),
-            planes.entered(now, before, guided=True),
-            *planes.composed(now, streaks, None, before, known),
+            motion.estimate_flow(before, now),
+            motion.propagate_flow(course, *small),
+            motion.warp(before, course, 8),
+            ops.fold_inputs(now, before, guided=True),
+            *ops.compose_output(now, streaks, None, before, known),
         ]
 
     threads = torch.get_num_threads()

@@ -156,3 +156,37 @@ def test_every_ros_package_in_use_is_declared_to_ros(repository: Path) -> None:
     }
     ours = {name for name in used if name == "rclpy" or name.endswith(("_msgs", "_srvs"))}
     assert ours <= declared
+
+
+def test_the_manifest_says_where_the_project_lives(repository: Path) -> None:
+    manifest = ElementTree.parse(repository / "package.xml")
+    assert {url.get("type") for url in manifest.findall("url")} == {
+        "website",
+        "repository",
+        "bugtracker",
+    }
+    exported = manifest.findtext("export/rosdoc2")
+    assert exported is not None
+    assert (repository / exported).is_file()
+
+
+def test_the_changelog_has_the_form_that_bloom_reads(repository: Path) -> None:
+    """A title, then sections that are ``Forthcoming`` or ``1.2.3 (2026-01-31)``, each a list."""
+    lines = (repository / "CHANGELOG.rst").read_text(encoding="utf-8").splitlines()
+    assert lines[1] == f"Changelog for package {NAME}"
+    sections = [
+        at
+        for at, line in enumerate(lines)
+        if re.fullmatch("-+", line) and len(line) == len(lines[at - 1])
+    ]
+    assert sections
+    for at in sections:
+        assert re.fullmatch(r"Forthcoming|\d+\.\d+\.\d+ \(\d{4}-\d\d-\d\d\)", lines[at - 1])
+        assert lines[at + 2].startswith("- ")
+    assert not (repository / "CHANGELOG.md").exists(), "there is one changelog: CHANGELOG.rst"
+
+
+def test_the_workflow_does_what_a_developer_does(repository: Path) -> None:
+    (workflow,) = (repository / ".github" / "workflows").iterdir()
+    steps = re.findall(r"^ *- (?:run|uses): (.*)$", workflow.read_text(), re.MULTILINE)
+    assert steps == ["actions/checkout@v4", "make test"]

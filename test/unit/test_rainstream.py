@@ -40,14 +40,14 @@ def in_rain(clean: Tensor) -> Tensor:
 
 
 def error(past: Tensor, now: Tensor, flow: Tensor) -> float:
-    moved = motion.moved(past, flow, 8)
+    moved = motion.warp(past, flow, 8)
     return float((moved - now)[..., 16:-16, 16:-16].abs().mean())
 
 
 @pytest.mark.parametrize("shift", [0.0, 1.5, 6.0])
 def test_motion_between_clean_frames_is_found(shift: float) -> None:
     clean = scene(2, shift=shift)
-    flow = motion.displacement(clean[:1], clean[1:])
+    flow = motion.estimate_flow(clean[:1], clean[1:])
     assert flow[0, 0].mean().item() * 8 == pytest.approx(shift, abs=0.3)
     assert flow[0, 1].abs().mean().item() * 8 < 0.3
 
@@ -57,13 +57,13 @@ def test_the_past_is_in_line_in_the_rain_too(bump: int) -> None:
     """Also when the camera is shaken: what is told in the rain is how all of the view moved."""
     clean = scene(3, shift=3.0, bump=bump)
     rainy = in_rain(clean)
-    course = motion.displacement(clean[:1], clean[1:2])
-    smalls = [motion.small(frame[None]) for frame in rainy]
-    flow = motion.resumed(course, smalls[1], smalls[2])
+    course = motion.estimate_flow(clean[:1], clean[1:2])
+    smalls = [motion.downsample_grey(frame[None]) for frame in rainy]
+    flow = motion.propagate_flow(course, smalls[1], smalls[2])
     aligned = error(clean[1:2], clean[2:], flow)
     assert aligned < 0.4 * error(clean[1:2], clean[2:], 0 * flow)
     # Motion told everywhere between rainy frames is that of the rain.
-    told_in_rain = motion.displacement(rainy[1:2], rainy[2:])
+    told_in_rain = motion.estimate_flow(rainy[1:2], rainy[2:])
     assert aligned < 0.7 * error(clean[1:2], clean[2:], told_in_rain)
 
 
@@ -71,16 +71,18 @@ def test_a_veil_that_comes_up_is_not_motion() -> None:
     clean = scene(1, shift=0.0)
     veiled = 0.4 * clean + 0.5
     still = torch.zeros(1, 2, 24, 24)
-    flow = motion.resumed(still, motion.small(clean), motion.small(veiled))
+    flow = motion.propagate_flow(
+        still, motion.downsample_grey(clean), motion.downsample_grey(veiled)
+    )
     assert flow.abs().max().item() * 8 < 0.5
 
 
 def test_each_camera_of_a_batch_moves_on_its_own() -> None:
     clean = torch.cat([scene(2, shift=0.0), scene(2, shift=5.0)])
-    small = motion.small(clean)
-    both = motion.resumed(torch.zeros(2, 2, 24, 24), small[::2], small[1::2])
+    small = motion.downsample_grey(clean)
+    both = motion.propagate_flow(torch.zeros(2, 2, 24, 24), small[::2], small[1::2])
     for index in range(2):
-        alone = motion.resumed(
+        alone = motion.propagate_flow(
             torch.zeros(1, 2, 24, 24), small[2 * index][None], small[2 * index + 1][None]
         )
         torch.testing.assert_close(both[index : index + 1], alone, atol=1e-4, rtol=1e-4)
@@ -96,9 +98,9 @@ def test_an_untrained_network_leaves_the_frame_as_it_is() -> None:
 def test_motion_is_taken_up_where_frames_were_dropped() -> None:
     """Twice as far as last time, as after a dropped frame."""
     clean = scene(4, shift=2.0)
-    course = motion.displacement(clean[:1], clean[1:2])
-    smalls = [motion.small(clean[index][None]) for index in (1, 3)]
-    flow = motion.resumed(course, *smalls)
+    course = motion.estimate_flow(clean[:1], clean[1:2])
+    smalls = [motion.downsample_grey(clean[index][None]) for index in (1, 3)]
+    flow = motion.propagate_flow(course, *smalls)
     assert flow[0, 0].mean().item() * 8 == pytest.approx(4.0, abs=0.4)
 
 
@@ -106,7 +108,7 @@ def test_what_has_moved_on_leaves_no_ghost() -> None:
     wall = torch.full((1, 3, 32, 32), 0.8)
     past = wall.clone()
     past[..., 10:14] = 0.1
-    assert _ops._plausible(past, wall).equal(wall)
+    assert _ops._clamp_to_surroundings(past, wall).equal(wall)
 
 
 def test_a_clip_in_bfloat16_is_as_in_float32() -> None:

@@ -26,8 +26,8 @@ def test_what_was_carried_moves_on_with_the_scene(scale: int) -> None:
     wide = scenery(136, 208)  # 17 eighths high: no whole number of sixteenths
     before, past, frame = (wide[..., 8 * step : 8 * step + 160] for step in range(3))
     memory = F.avg_pool2d(past, scale)
-    state = (memory, past, _motion(before, past), motion.small(past))
-    moved, _ = _aligned(state, motion.small(frame))
+    state = (memory, past, _motion(before, past), motion.downsample_grey(past))
+    moved, _ = _aligned(state, motion.downsample_grey(frame))
     now = F.avg_pool2d(frame, scale)
     inside = (..., slice(16 // scale, -16 // scale), slice(16 // scale, -16 // scale))
 
@@ -39,8 +39,8 @@ def test_what_was_carried_moves_on_with_the_scene(scale: int) -> None:
 def test_a_scene_that_stands_still_leaves_the_state_as_it_was() -> None:
     frame = scenery(64, 96)
     memory = F.avg_pool2d(frame, 4)
-    state = (memory, frame, _motion(frame, frame), motion.small(frame))
-    moved, picture = _aligned(state, motion.small(frame))
+    state = (memory, frame, _motion(frame, frame), motion.downsample_grey(frame))
+    moved, picture = _aligned(state, motion.downsample_grey(frame))
     torch.testing.assert_close(moved, memory, rtol=0, atol=2e-3)
     torch.testing.assert_close(picture, frame, rtol=0, atol=2e-3)
 

@@ -204,7 +204,7 @@ def _commands(plan: Plan, weights: Path) -> list[list[str]]:
         [sys.executable, "-m", f"rain_removal_ros.ros.{module}", "--ros-args"]
         + [word for name, value in given.items() for word in ("-p", f"{name}:={value}")]
         + ["--log-level", "warn"]
-        for module, given in (("sim_camera", camera), ("node", node))
+        for module, given in (("tools.sim_camera", camera), ("node", node))
     ]
 
 

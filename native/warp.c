@@ -34,7 +34,7 @@ static void look_up_row(const float *restrict plane, int width, const int32_t *r
     }
 }
 
-void moved_row(const float *planes, int channels, int height, int width, const float *flow, int cells_y,
+void warp_row(const float *planes, int channels, int height, int width, const float *flow, int cells_y,
                int cells_x, int finer, int y, float *scratch, float *out, size_t out_plane) {
     float *wx = scratch + 3 * width, *wy = scratch + 4 * width;
     int32_t *from = (int32_t *)(scratch + 5 * width);
@@ -44,7 +44,7 @@ void moved_row(const float *planes, int channels, int height, int width, const f
                     out + channel * out_plane);
 }
 
-EXPORT int moved(const float *planes, int batch, int channels, int height, int width,
+EXPORT int warp(const float *planes, int batch, int channels, int height, int width,
                  const float *flow, int cells_y, int cells_x, int finer, float *out, int threads) {
     const size_t room = 6 * (size_t)width, plane = (size_t)height * width;
     float *const scratch = floats(room * threads);
@@ -53,14 +53,14 @@ EXPORT int moved(const float *planes, int batch, int channels, int height, int w
     for (int row = 0; row < batch * height; row++) {
         const int one = row / height, y = row % height;
         const size_t picture = (size_t)one * channels * plane;
-        moved_row(planes + picture, channels, height, width, flow + (size_t)one * 2 * cells_y * cells_x,
+        warp_row(planes + picture, channels, height, width, flow + (size_t)one * 2 * cells_y * cells_x,
                   cells_y, cells_x, finer, y, own(scratch, room), out + picture + (size_t)y * width, plane);
     }
     free(scratch);
     return 0;
 }
 
-CLONES void opened_row(const float *restrict picture, int channels, int height, int width, int y,
+CLONES void opening_row(const float *restrict picture, int channels, int height, int width, int y,
                        float *restrict scratch, float *restrict out) {
     const int half = width / 2;
     const float share = 0.25f / channels;
@@ -87,7 +87,7 @@ CLONES void halved_row(const float *restrict first, const float *restrict second
 }
 
 /* A quarter of the size, without thin streaks. */
-EXPORT int small(const float *pictures, int batch, int channels, int height, int width, float *out,
+EXPORT int downsample_grey(const float *pictures, int batch, int channels, int height, int width, float *out,
                  int threads) {
     const int rows = height / 4, half = width / 2;
     const size_t room = 4 * (size_t)half + 4;
@@ -98,8 +98,8 @@ EXPORT int small(const float *pictures, int batch, int channels, int height, int
         const int one = row / rows, y = row % rows;
         const float *picture = pictures + (size_t)one * channels * height * width;
         float *mine = own(scratch, room), *first = mine + 2 * half + 4, *second = first + half;
-        opened_row(picture, channels, height, width, 2 * y, mine, first);
-        opened_row(picture, channels, height, width, 2 * y + 1, mine, second);
+        opening_row(picture, channels, height, width, 2 * y, mine, first);
+        opening_row(picture, channels, height, width, 2 * y + 1, mine, second);
         halved_row(first, second, width / 4, out + (size_t)row * (width / 4));
     }
     free(scratch);

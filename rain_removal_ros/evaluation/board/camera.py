@@ -1,0 +1,66 @@
+"""A camera that looks at one dry street for ten seconds: nothing should become of the picture.
+
+What a network carries from frame to frame feeds on itself, and a small error that is handed on
+grows. One picture is shown again and again, with the state carried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rain_removal_ros.data import pictures
+from rain_removal_ros.evaluation._models import Runner
+from rain_removal_ros.evaluation.board import marks
+from rain_removal_ros.evaluation.board.extent import Extent
+from rain_removal_ros.evaluation.board.marks import Mark
+from rain_removal_ros.frames import Image
+from rain_removal_ros.metrics import luma, psnr
+
+PALEST = "roadscene/test/target/001.jpg"
+"""Of all dry pictures at hand the one whose darkest channel is brightest: bright concrete in the
+sun, which is easily taken for a veil."""
+SCENES = (
+    "roadscene/test/target/004.jpg",
+    "roadscene/test/target/014.jpg",
+    "roadscene/test/target/032.jpg",
+    "detection/carla/images/Town05_001980.jpg",
+    "detection/carla/images/Town05_005160.jpg",
+    "detection/carla/images/Town05_008880.jpg",
+    "detection/carla/images/Town05_013560.jpg",
+    "detection/pennfudan/images/FudanPed00001.jpg",
+    "detection/pennfudan/images/FudanPed00037.jpg",
+    "detection/pennfudan/images/PennPed00035.jpg",
+)
+_COUNTED = (60, 300)
+"""Numbers of frames after which the picture is held against the dry one."""
+_EVERY = 10
+"""The worst frame is looked for among every tenth."""
+_MOST_DB = 60.0
+"""Nearer than a quarter of a grey level, nearer is no better."""
+
+
+def still_part(model: Runner, data: Path, extent: Extent) -> Iterator[Mark]:
+    scenes = {name: pictures.read(data / name) for name in SCENES[:: extent.every]}
+    traces = {name: _watched(model, scene, extent.still_frames) for name, scene in scenes.items()}
+    yield marks.mean("still/first", {name: trace[1] for name, trace in traces.items()})
+    palest = _watched(model, pictures.read(data / PALEST), extent.still_frames)
+    for count in _COUNTED:
+        if count <= extent.still_frames:
+            yield marks.mean(f"still/{count}", {n: trace[count] for n, trace in traces.items()})
+            yield marks.mean(f"still/palest_{count}", {PALEST: palest[count]})
+    yield marks.least(
+        f"still/lost_{extent.still_frames}",
+        {n: min(t.values()) - t[1] for n, t in {**traces, PALEST: palest}.items()},
+    )
+
+
+def _watched(model: Runner, dry: Image, frames: int) -> dict[int, float]:
+    """PSNR-Y to the dry picture of frames by their number, counted from 1."""
+    state, found, truth = None, {}, luma(dry)
+    for number in range(1, frames + 1):
+        result = model.clean(dry, state)
+        state = result.state
+        if number == 1 or number % _EVERY == 0:
+            found[number] = min(_MOST_DB, psnr(luma(result.image), truth))
+    return found

@@ -1,0 +1,86 @@
+"""Single pictures: pairs of rainy and clean ones, and dry ones that should stay as they are."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from rain_removal_ros.data import pairs, pictures
+from rain_removal_ros.evaluation._models import Runner
+from rain_removal_ros.evaluation._pictures import reduced_for
+from rain_removal_ros.evaluation.board import marks
+from rain_removal_ros.evaluation.board.extent import Extent
+from rain_removal_ros.evaluation.board.marks import Mark
+from rain_removal_ros.frames import Image
+from rain_removal_ros.metrics import luma, psnr, ssim
+
+SETS = {
+    "rain800": "rain800/test",
+    "rain100l": "rain100l/test",
+    "roadscene": "roadscene/test",
+}
+DRY = {
+    # What docs/results.md has always had; rain is drawn over these in training.
+    "clean": ("clean/bsds500", 15),
+    # Streets that nothing here was trained on.
+    "clean_streets": ("detection/pennfudan/images", 2),
+}
+"""Folders of dry pictures, and every how many of them is used."""
+
+
+def pairs_part(model: Runner, data: Path, extent: Extent) -> Iterator[Mark]:
+    """Likeness to the clean picture, gain and harm, and whether attention lies where it rained."""
+    for name, folder in SETS.items():
+        found: defaultdict[str, dict[str, float]] = defaultdict(dict)
+        for pair in pairs.find_pairs(data / folder)[:: extent.every]:
+            rainy, clean = pair.load()
+            for figure, value in _compared(model, rainy, clean).items():
+                found[figure][pair.name] = value
+        for figure, by_item in found.items():
+            yield marks.mean(f"{name}/{figure}", by_item)
+
+
+def clean_part(model: Runner, data: Path, extent: Extent) -> Iterator[Mark]:
+    """Likeness of the output to a dry input."""
+    for name, (folder, every) in DRY.items():
+        paths = pictures.find_pictures(data / folder)[::every][:: extent.every]
+        kept = {path.stem: _kept(model, pictures.read(path)) for path in paths}
+        yield marks.mean(f"{name}/psnr_y", kept)
+        yield marks.least(f"{name}/worst", kept)
+
+
+def _compared(model: Runner, rainy: Image, clean: Image) -> dict[str, float]:
+    given, untouched, truth = reduced_for(model.scale, rainy, clean)
+    result = model.clean(given, attention=True)
+    made, reference, before = luma(result.image), luma(truth), luma(untouched)
+    after = psnr(made, reference)
+    gain = after - psnr(before, reference)
+    figures = {
+        "psnr_y": after,
+        "ssim_y": ssim(made, reference),
+        "gain": gain,
+        "harmed": float(gain < 0),
+    }
+    if result.attention is not None:
+        change = np.abs(untouched.astype(np.float64) - truth).mean(2)
+        figures["attention"] = _correlation(result.attention, change)
+    return figures
+
+
+def _correlation(attention: Image, change: NDArray[np.float64]) -> float:
+    """Of attention with how much the rain changed each pixel; 0 for a map that is constant."""
+    size = (change.shape[1], change.shape[0])
+    shown = cv2.resize(attention, size, interpolation=cv2.INTER_AREA).astype(np.float64)
+    if not shown.std() or not change.std():
+        return 0.0
+    return float(np.corrcoef(shown.ravel(), change.ravel())[0, 1])
+
+
+def _kept(model: Runner, dry: Image) -> float:
+    given, _, truth = reduced_for(model.scale, dry, dry)
+    return psnr(luma(model.clean(given).image), luma(truth))

@@ -1,0 +1,182 @@
+"""What each mark is called, which way it should go, and what decides whether a model ships.
+
+A mark gets *surely* worse or better where the whole interval of its difference to the shipped
+model lies on one side. A candidate ships if no mark that counts gets surely worse, none lies
+surely below its floor, and at least one gets surely better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rain_removal_ros.detection.bootstrap import Estimate, estimate
+from rain_removal_ros.evaluation.board.marks import Mark, difference
+
+WORSE, BETTER, SAME = "worse", "better", ""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one mark is read."""
+
+    mark: str
+    title: str
+    unit: str = "dB"
+    less: bool = False
+    """Whether less is better."""
+    slack: float | None = 0.1
+    """What may be lost, in the mark's unit, before it counts; None where it never counts."""
+    goal: float | None = None
+    """What is aimed at for the default model."""
+    enough: bool = False
+    """Whether a loss is none as long as the goal is met."""
+    floor: float | None = None
+    """What a model must not surely miss, whatever the one before it did."""
+
+
+def _pairs(name: str, goal: float) -> tuple[Rule, ...]:
+    return (
+        Rule(f"{name}/psnr_y", f"{name} test, PSNR-Y", goal=goal),
+        Rule(f"{name}/ssim_y", f"{name} test, SSIM-Y", "", slack=0.002),
+        Rule(f"{name}/gain", f"{name} test, gain", slack=None, floor=0.0),
+        Rule(f"{name}/harmed", f"{name} test, pictures harmed", "%", less=True, slack=2.0),
+        Rule(f"{name}/attention", f"{name} test, attention", "", slack=0.05, goal=0.5),
+    )  # fmt: skip
+
+
+def _clean(name: str, title: str) -> tuple[Rule, ...]:
+    return (
+        Rule(f"{name}/psnr_y", f"{title}, PSNR-Y", slack=0.5, goal=50.0, enough=True),
+        Rule(f"{name}/worst", f"{title}, worst", slack=1.0, goal=38.0, enough=True),
+    )
+
+
+def _strokes(name: str, title: str, goal: float | None = None, slack: float = 2.0) -> Rule:
+    return Rule(
+        f"strokes/{name}", f"strokes, {title}: left", "%", less=True, slack=slack, goal=goal
+    )
+
+
+RULES: tuple[Rule, ...] = (
+    *_pairs("rain800", 27.0),
+    *_pairs("rain100l", 36.0),
+    *_pairs("roadscene", 36.5),
+    *_clean("clean", "clean pictures"),
+    *_clean("clean_streets", "clean streets"),
+    Rule("still/first", "still camera, first frame", slack=None),
+    Rule("still/60", "still camera, frame 60", slack=1.0, goal=46.0, enough=True),
+    Rule("still/300", "still camera, frame 300", slack=1.0, goal=46.0, enough=True),
+    Rule("still/palest_60", "still camera, palest, frame 60", slack=1.0, goal=38.0, enough=True),
+    Rule("still/palest_300", "still camera, palest, frame 300", slack=1.0, goal=38.0, enough=True),
+    Rule("still/lost_60", "still camera, most lost in 60", slack=1.0, goal=-1.0, enough=True),
+    Rule("still/lost_300", "still camera, most lost in 300", slack=1.0, goal=-1.0, enough=True),
+    _strokes("count_3", "3 in a picture", 25.0),
+    _strokes("count_8", "8"),
+    _strokes("count_20", "20"),
+    _strokes("count_120", "120"),
+    _strokes("width_5", "5 pixels wide", 30.0),
+    _strokes("width_8", "8 pixels wide", 50.0),
+    _strokes("width_12", "12 pixels wide"),
+    _strokes("length_4", "4 pixels long"),
+    _strokes("length_10", "10 pixels long"),
+    _strokes("length_20", "20 pixels long"),
+    _strokes("length_100", "100 pixels long"),
+    _strokes("angle_0", "upright"),
+    _strokes("angle_30", "at 30 degrees"),
+    _strokes("angle_50", "at 50 degrees"),
+    _strokes("angle_60", "at 60 degrees", 40.0),
+    _strokes("angle_75", "at 75 degrees"),
+    _strokes("opacity_0.3", "opacity 0.3"),
+    _strokes("opacity_0.5", "opacity 0.5"),
+    _strokes("opacity_1.0", "opacity 1"),
+    _strokes("blurred_3", "3 blurred"),
+    _strokes("blurred_20", "20 blurred"),
+    _strokes("blurred_width_5", "5 pixels wide, blurred"),
+    Rule("strokes/invented", "dry pixels changed by 5 levels", "%", less=True, slack=0.1, goal=0.0),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One mark of the candidate, held against the shipped model's."""
+
+    rule: Rule
+    candidate: Estimate
+    shipped: float | None
+    change: Estimate | None
+    verdict: str
+    """``WORSE`` and ``BETTER`` where it is sure, and counts."""
+    below_floor: bool
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the goal is reached; None where there is none."""
+        return None if self.rule.goal is None else _reached(self.rule, self.candidate.value)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a candidate may ship, and why."""
+
+    ships: bool
+    reasons: tuple[str, ...]
+
+
+def read(candidate: Mapping[str, Mark], shipped: Mapping[str, Mark]) -> list[Reading]:
+    """Every mark that the candidate has, in the order of the rules."""
+    return [
+        _reading(rule, candidate[rule.mark], shipped.get(rule.mark))
+        for rule in RULES
+        if rule.mark in candidate
+    ]
+
+
+def judge(readings: Sequence[Reading]) -> Verdict:
+    """Ship or not."""
+    worse = [reading.rule.title for reading in readings if reading.verdict == WORSE]
+    better = [reading.rule.title for reading in readings if reading.verdict == BETTER]
+    below = [reading.rule.title for reading in readings if reading.below_floor]
+    reasons = [
+        f"{what}: {', '.join(titles)}"
+        for what, titles in (
+            ("surely worse", worse),
+            ("below its floor", below),
+            ("surely better", better),
+        )
+        if titles
+    ]
+    return Verdict(bool(better) and not worse and not below, tuple(reasons or ["nothing changed"]))
+
+
+def _reading(rule: Rule, candidate: Mark, shipped: Mark | None) -> Reading:
+    own = estimate(candidate.values(candidate.items))
+    sign = -1 if rule.less else 1
+    below = rule.floor is not None and sign * (_far(own, sign) - rule.floor) < 0
+    if shipped is None:
+        return Reading(rule, own, None, None, SAME, below)
+    change = difference(candidate, shipped)
+    return Reading(rule, own, shipped.value, change, _verdict(rule, own, change), below)
+
+
+def _verdict(rule: Rule, own: Estimate, change: Estimate) -> str:
+    if rule.slack is None:
+        return SAME
+    low, high = (-change.high, -change.low) if rule.less else (change.low, change.high)
+    slack = rule.slack / (100 if rule.unit == "%" else 1)
+    if low > 0 and abs(change.value) > slack:
+        return BETTER
+    if high < -slack and not (rule.enough and _reached(rule, own.value)):
+        return WORSE
+    return SAME
+
+
+def _far(own: Estimate, sign: int) -> float:
+    """The end of the interval that speaks for the model."""
+    return own.high if sign > 0 else own.low
+
+
+def _reached(rule: Rule, value: float) -> bool:
+    assert rule.goal is not None
+    goal = rule.goal / (100 if rule.unit == "%" else 1)
+    return value <= goal if rule.less else value >= goal

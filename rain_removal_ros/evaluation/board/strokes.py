@@ -1,0 +1,106 @@
+"""The stroke board: bright strokes drawn on dry pictures, few or many, of every shape.
+
+Published sets hold pictures full of rain; a robot mostly meets a few drops. How much of the light
+of what was drawn is left standing says whether a network sees a streak by itself.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rain_removal_ros.data import pictures
+from rain_removal_ros.data.strokes import draw_strokes
+from rain_removal_ros.evaluation._models import Runner
+from rain_removal_ros.evaluation.board import marks
+from rain_removal_ros.evaluation.board.extent import Extent
+from rain_removal_ros.evaluation.board.marks import Mark
+from rain_removal_ros.frames import Image
+from rain_removal_ros.metrics import luma
+
+_LIT = 0.02
+"""Share of the way to white from which a pixel counts as under a stroke."""
+_INVENTED = 5.0
+"""Grey levels by which a dry pixel must have been changed to be counted as invented rain."""
+
+
+@dataclass(frozen=True)
+class Strokes:
+    """One field of the board."""
+
+    count: int = 20
+    width: float = 2.0
+    length: float = 40.0
+    angle: float = 15.0
+    """Degrees from the vertical."""
+    opacity: float = 0.7
+    profile: str = "box"
+
+
+_PLAIN = Strokes()
+FIELDS = {
+    **{f"count_{n}": replace(_PLAIN, count=n) for n in (3, 8, 20, 120)},
+    **{f"width_{w}": replace(_PLAIN, width=w) for w in (5, 8, 12)},
+    **{f"length_{n}": replace(_PLAIN, length=n) for n in (4, 10, 20, 100)},
+    **{f"angle_{a}": replace(_PLAIN, angle=a) for a in (0, 30, 50, 60, 75)},
+    **{f"opacity_{o}": replace(_PLAIN, opacity=o) for o in (0.3, 0.5, 1.0)},
+    **{f"blurred_{n}": replace(_PLAIN, count=n, profile="gaussian") for n in (3, 20)},
+    "blurred_width_5": replace(_PLAIN, width=5, profile="gaussian"),
+}
+"""By the name of the mark; each differs from 20 plain strokes in what its name says."""
+
+
+def strokes_part(model: Runner, data: Path, extent: Extent) -> Iterator[Mark]:
+    """The share of the strokes' light that is left, and what is changed where there are none."""
+    if model.scale != 1:
+        return
+    dry = {
+        path.stem: pictures.read(path)
+        for path in backgrounds(data)[:: 3 if extent.every > 1 else 1]
+    }
+    for name in extent.strokes or FIELDS:
+        strokes = FIELDS[name]
+        left = {item: _left(model, image, strokes, item) for item, image in dry.items()}
+        yield marks.share(f"strokes/{name}", left)
+    yield marks.mean("strokes/invented", {n: _invented(model, image) for n, image in dry.items()})
+
+
+def backgrounds(data: Path) -> list[Path]:
+    """Dry pictures of three sets that nothing was trained on."""
+    streets = pictures.find_pictures(data / "roadscene/test/target")[::10]
+    photos = [p for p in pictures.list_pictures(data / "rain100l/test") if "norain" in p.stem]
+    people = pictures.find_pictures(data / "detection/pennfudan/images")
+    return [
+        path for three in zip(streets, photos[::13], people[::15], strict=False) for path in three
+    ]
+
+
+def drawn(dry: Image, strokes: Strokes, name: str) -> tuple[Image, NDArray[np.bool_]]:
+    """A picture with strokes, always the same for its name, and where they are."""
+    seed = zlib.crc32(name.encode())
+    # Leaning to either side, as rain does.
+    angle = strokes.angle if seed % 2 else -strokes.angle
+    rainy, mask = draw_strokes(
+        dry, strokes.count, width=strokes.width, length=strokes.length, angle=angle,
+        opacity=strokes.opacity, profile=strokes.profile, seed=seed,
+    )  # fmt: skip
+    return rainy, mask > _LIT
+
+
+def _left(model: Runner, dry: Image, strokes: Strokes, name: str) -> tuple[float, float]:
+    """The light under the strokes in the output, and in the input."""
+    rainy, mask = drawn(dry, strokes, name)
+    before = luma(dry)
+    made = luma(model.clean(rainy).image)
+    return float((made - before)[mask].sum()), float((luma(rainy) - before)[mask].sum())
+
+
+def _invented(model: Runner, dry: Image) -> float:
+    """Share of a dry picture's pixels that were changed to be seen."""
+    change = np.abs(luma(model.clean(dry).image) - luma(dry))
+    return float((change > _INVENTED).mean())

@@ -1,0 +1,105 @@
+"""``rain-removal board``: a candidate beside what ships, what is remembered, and a verdict."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from rain_removal_ros import checkpoints, networks
+from rain_removal_ros.cli import main
+from rain_removal_ros.frames import Image
+
+
+def scene(number: int) -> Image:
+    coarse = np.random.default_rng(number).random((6, 8, 3)).astype(np.float32)
+    return (cv2.resize(coarse, (64, 48)) * 120 + 20).astype(np.uint8)
+
+
+def write(path: Path, image: Image) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), image[..., ::-1])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sets of pairs and dry pictures, five small pictures each."""
+    folder = tmp_path_factory.mktemp("data")
+    for number in range(5):
+        clean = scene(number)
+        rainy = np.minimum(clean.astype(int) + 20 * (number + 1), 255).astype(np.uint8)
+        write(folder / f"rain800/test/{number}.png", np.concatenate([clean, rainy], 1))
+        write(folder / f"rain100l/test/norain-{number}.png", clean)
+        write(folder / f"rain100l/test/rainy/rain-{number}.png", rainy)
+        write(folder / f"roadscene/test/target/{number}.png", clean)
+        write(folder / f"roadscene/test/input/{number}.png", rainy)
+        write(folder / f"clean/bsds500/{number}.png", clean)
+        write(folder / f"detection/pennfudan/images/{number}.png", clean)
+    return folder
+
+
+def weights(path: Path, *, darker: float) -> str:
+    """A network that makes everything darker by so many grey levels, and does nothing else."""
+    torch.manual_seed(0)
+    network = networks.create("prenet", stages=1, channels=4, blocks=1)
+    with torch.no_grad():
+        network.tail.weight.zero_()  # type: ignore[union-attr, operator]
+        network.tail.bias.fill_(-darker / 255)  # type: ignore[union-attr, operator]
+    checkpoints.save(path, network, {})
+    return str(path)
+
+
+def test_a_better_model_ships_and_a_worse_one_does_not(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slight = weights(tmp_path / "slight.safetensors", darker=5)
+    strong = weights(tmp_path / "strong.safetensors", darker=15)
+    common = ["--data", str(data), "--only", "pairs", "--cache", str(tmp_path / "cache")]
+    out = tmp_path / "board.json"
+    assert main(["board", strong, "--shipped", slight, *common, "--json", str(out)]) == 0
+    assert "| rain800 test, gain " in (shown := capsys.readouterr().out)
+    assert "**ship**: surely better" in shown
+    found = json.loads(out.read_text())
+    assert found["ships"]
+    # Each pair was brighter by at least 20 levels, so that taking 15 off helps every one.
+    gain = found["candidate"]["marks"]["rain100l/gain"]
+    assert len(gain["amounts"]) == 5
+    assert gain["value"] > found["shipped"]["marks"]["rain100l/gain"]["value"] > 0
+    assert main(["board", slight, "--shipped", strong, *common, "--json", str(out)]) == 1
+    assert "**do not ship**: surely worse" in capsys.readouterr().out
+    # Both are known by now.
+    assert json.loads(out.read_text())["candidate"]["seconds"] == {"pairs": 0.0}
+
+
+def test_other_data_is_measured_anew(data: Path, tmp_path: Path) -> None:
+    model = weights(tmp_path / "model.safetensors", darker=5)
+    out = tmp_path / "board.json"
+    common = ["--only", "clean", "--cache", str(tmp_path / "cache"), "--json", str(out)]
+    command = ["board", model, "--shipped", model, "--data", str(data), *common]
+    main(command)
+    seconds = []
+    for number in (7, 7):
+        write(data / "clean/bsds500/0.png", scene(number))
+        main(command)
+        seconds.append(json.loads(out.read_text())["shipped"]["seconds"]["clean"])
+    assert seconds[0] > 0
+    assert seconds[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--only", "pears"], "the board has no part 'pears'"),
+        (["--data", "nowhere"], "there is no folder of data sets nowhere"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(
+    flags: list[str], line: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = weights(tmp_path / "model.safetensors", darker=5)
+    assert main(["board", model, "--data", str(data), *flags]) == 2
+    assert line in capsys.readouterr().err
