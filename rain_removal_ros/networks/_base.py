@@ -24,7 +24,8 @@ class Output(NamedTuple):
     clean: Tensor
     """B x 3 x sH x sW in [0, 1], where s is the network's scale."""
     attention: Tensor
-    """B x 1 x H x W in [0, 1]: where the network saw rain."""
+    """B x 1 x H x W in [0, 1]: how much the network takes the rain to have changed each pixel, as
+    ``change_map`` has it, so far as its weights were taught to."""
     state: State
     """What to hand in with the next frame. ``()`` is a fresh start, and all a stateless network
     ever returns."""
@@ -83,6 +84,18 @@ def change_map(clean: Tensor, frame: Tensor, *, full_at: float = 0.25) -> Tensor
     be compared; normalising each by its own maximum would make a clear frame look rainy.
     """
     return ((clean - frame).abs().amax(1, keepdim=True) / full_at).clamp(0, 1)
+
+
+def attention_loss(attention: Tensor, clean: Tensor, rainy: Tensor) -> Tensor:
+    """How unlike the attention map is to what the rain really changed, as ``change_map`` has it.
+
+    Cross entropy, whose best answer where nothing is sure is the mean. The best answer to L1 would
+    be the median, which is zero wherever rain is likely but covers less than half.
+    """
+    with torch.autocast(attention.device.type, enabled=False):
+        seen = attention.float().clamp(1e-3, 1 - 1e-3)
+        wanted = change_map(clean, rainy)
+        return -(wanted * seen.log() + (1 - wanted) * (-seen).log1p()).mean()
 
 
 @dataclass

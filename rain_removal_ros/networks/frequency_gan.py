@@ -1,7 +1,8 @@
 """Recurrent generator led by the picture's low frequencies, trained against a discriminator.
 
 A guided filter, each colour channel its own guide, takes out the base layer, in which there is
-next to no rain. It is an extra input; the detail layer is the frame less the base, which the
+less rain: of the energy of what rain changes, 13 to 36 % stays in it with the thin streaks of
+Rain100L, and 39 to 85 % with the broader ones of Rain800. It is an extra input; the detail layer is the frame less the base, which the
 first convolution forms by itself. What the paper leaves open: stages, widths and output (the
 frame plus a negative rain layer) are PReNet's, whose equations it uses; the radius is Fu et
 al.'s (2017), who brought the split to deraining; the attention is CBAM's spatial half (Woo et
@@ -22,7 +23,7 @@ from torch.func import functional_call
 
 from rain_removal_ros.losses import ssim
 from rain_removal_ros.networks import _base
-from rain_removal_ros.networks._base import Batch, Facts, Output, State, change_map
+from rain_removal_ros.networks._base import Batch, Facts, Output, State, attention_loss, change_map
 from rain_removal_ros.networks._layers import ConvLSTM, guided_filter, in_range
 
 
@@ -45,6 +46,9 @@ class Config:
     """Ablation: whether stages and frames are linked by more than their result."""
     mse_weight: float = 1.0
     ssim_weight: float = 1.0
+    attention_weight: float = 0.1
+    """Of the loss that ties the last attention map to what the rain changed; 0 is the paper's, by
+    which the map came out nearly constant."""
     adversarial_weight: float = 0.01
     """0 is the ablation without a discriminator."""
     discriminator_channels: int = 64
@@ -161,6 +165,9 @@ class Objective(_base.Objective):
             "mse": config.mse_weight * F.mse_loss(produced, clean),
             "ssim": config.ssim_weight * (1 - ssim(produced, clean)),
         }
+        if config.attention and config.attention_weight:
+            told = attention_loss(output.attention, clean, rainy)
+            losses["attention"] = config.attention_weight * told
         if config.adversarial_weight:
             fake, real = self._judged(produced), self._judged(clean)
             losses["adversarial"] = config.adversarial_weight * _relativistic(fake, real)
