@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,8 @@ from rain_removal_ros import networks
 from rain_removal_ros.errors import CheckpointError, SettingsError
 from rain_removal_ros.networks._base import Network
 from rain_removal_ros.networks._cautions import Cautions
+from rain_removal_ros.parsing import from_json
+from rain_removal_ros.runtime.files import write_whole
 from rain_removal_ros.settings import NetworkSettings
 
 _FORMAT = "rain_removal_ros/1"
@@ -54,23 +55,8 @@ def save(path: Path, network: Network, facts: Mapping[str, Any]) -> str:
         "facts": json.dumps(dict(facts)),
         "sha256": checksum,
     }
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise CheckpointError(f"cannot write {path}: {error.strerror}") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(serialize(weights, metadata=header))
-            file.flush()
-            os.fsync(file.fileno())
-        Path(draft).chmod(0o644)
-        Path(draft).replace(path)
-    except OSError as error:
-        raise CheckpointError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        Path(draft).unlink(missing_ok=True)
+    content = serialize(weights, metadata=header)
+    write_whole(Path(path), content, raises=CheckpointError, durable=True)
     return checksum
 
 
@@ -85,20 +71,20 @@ def load(path: Path | str) -> Checkpoint:
         )
     if _checksum(weights) != header.get("sha256"):
         raise CheckpointError(f"{path} is damaged: its weights do not match their checksum")
-    name = header["network"]
+    name = _noted(path, header, "network")
+    config, facts = (_table(path, header, key) for key in ("config", "facts"))
     try:
-        network = networks.create(name, **_as_tuples(json.loads(header["config"])))
+        network = networks.create(name, **config)
         network.load_state_dict(weights)
-    except (SettingsError, RuntimeError, TypeError) as error:
+    except (SettingsError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path} does not fit this version's {name}: {reason}") from error
-    facts = json.loads(header["facts"])
     network.cautions = Cautions.from_facts(facts)
     return Checkpoint(name, network.eval(), facts, header["sha256"])
 
 
-def caution(path: Path, cautions: Cautions) -> None:
-    """Write into a weight file what was measured against its weights, which stay as they are."""
+def add_cautions(path: Path, cautions: Cautions) -> None:
+    """Record in a weight file what measurements found against its weights, and nothing else."""
     loaded = load(path)
     facts = {name: value for name, value in loaded.facts.items() if name != "cautions"}
     found = {name: text for name, text in dataclasses.asdict(cautions).items() if text}
@@ -112,12 +98,12 @@ def checksum(network: Network) -> str:
 
 def name_of(path: Path | str) -> str:
     """The network a weight file belongs to, from its header alone."""
-    return _header(Path(path))["network"]
+    return _noted(Path(path), _header(Path(path)), "network")
 
 
 def cautions_of(path: Path | str) -> Cautions:
-    """What was measured against the weights, from the header alone."""
-    return Cautions.from_facts(json.loads(_header(Path(path))["facts"]))
+    """What measurements found against the weights, from the header alone."""
+    return Cautions.from_facts(_table(Path(path), _header(Path(path)), "facts"))
 
 
 def import_published(path: Path, name: str) -> Network:
@@ -142,9 +128,9 @@ def import_published(path: Path, name: str) -> Network:
         raise CheckpointError(f"{path} holds no table of weights")
     try:
         config, weights = file.from_published(loaded)
-        network: Network = file.Network(config)
+        network = networks.build(name, config)
         network.load_state_dict(weights)
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, IndexError, RuntimeError, SettingsError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path} does not hold weights of {name}: {reason}") from error
     return network.eval()
@@ -153,7 +139,7 @@ def import_published(path: Path, name: str) -> Network:
 def find(name: str) -> Path | None:
     """The weight file that ships under a name, a network's or that of a size of it, or None."""
     for folder in model_folders():
-        if (path := folder / f"{name}.safetensors").is_file():
+        if _is_file(path := folder / f"{name}.safetensors"):
             return path
     return None
 
@@ -181,8 +167,8 @@ def resolve(name_or_file: str) -> Path:
                 "'rain-removal train'"
             )
         return best
-    if (path := Path(name_or_file)).suffix or path.is_file():
-        if not path.is_file():
+    if (path := Path(name_or_file)).suffix or _is_file(path):
+        if not _is_file(path):
             raise CheckpointError(f"there is no weight file {path}")
         return path
     if (found := find(name_or_file)) is None:
@@ -225,6 +211,13 @@ def _header(path: Path) -> dict[str, str]:
     return header
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # its name is too long
+        return False
+
+
 def _read(
     path: Path, weights: tuple[str, ...] | None = None
 ) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -242,6 +235,22 @@ def _read(
         raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
 
 
+def _noted(path: Path, header: Mapping[str, str], key: str) -> str:
+    if key not in header:
+        raise CheckpointError(f"{path} does not say its {key}; save it anew")
+    return header[key]
+
+
+def _table(path: Path, header: Mapping[str, str], key: str) -> dict[str, Any]:
+    try:
+        table = from_json(_noted(path, header, key))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: its {key} cannot be read: {error}") from error
+    if not isinstance(table, dict):
+        raise CheckpointError(f"{path}: its {key} is no table of names and values")
+    return table
+
+
 def _weights(network: Network) -> dict[str, Tensor]:
     return {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
 
@@ -253,10 +262,3 @@ def _checksum(weights: Mapping[str, Tensor]) -> str:
         digest.update(f"{key} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _as_tuples(config: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows no tuples; configs, being frozen, hold nothing else."""
-    return {
-        key: tuple(value) if isinstance(value, list) else value for key, value in config.items()
-    }

@@ -48,8 +48,8 @@ class Stream:
 
     @property
     def carries(self) -> bool:
-        """Whether state is carried: not where that was measured to cost these weights something,
-        unless the settings insist."""
+        """Whether state is carried: not with weights that are worse for it, unless the settings
+        insist."""
         settings = self.settings
         costs = self.engine.recurrent and self.engine.cautions.state
         return settings.carry_state and (settings.carry_state_always or not costs)

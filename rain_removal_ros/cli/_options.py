@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """``--json FILE``: the results once more, for programs; ``manifest.write_json`` writes them."""
+    """``--json FILE``: the results once more, for programs; ``files.write_json`` writes them."""
     parser.add_argument(
         "--json",
         type=Path,
@@ -23,7 +23,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def say_cautions(command: str, engine: Engine) -> None:
-    """What was measured against the weights, where a user who works with them sees it."""
+    """Print the cautions of the weights in use."""
     for line in engine.cautions.lines(engine.network_name):
         print(f"rain-removal {command}: {line}", file=sys.stderr)
 
@@ -55,16 +55,15 @@ def add_settings(parser: argparse.ArgumentParser, *groups: str) -> None:
 
 def settings_from(args: argparse.Namespace) -> Settings:
     """The settings that the flags of ``add_settings`` ask for."""
-    import yaml
-
+    from rain_removal_ros.parsing import from_yaml
     from rain_removal_ros.settings import Settings, build, load
 
     changes = {}
     for name, text in vars(args).items():
         if name.startswith("set:") and text is not None:
             try:
-                value = yaml.safe_load(text)
-            except yaml.YAMLError:
+                value = from_yaml(text)
+            except ValueError:
                 value = text
             plain = value is None or isinstance(value, dict)
             changes[name.removeprefix("set:")] = text if plain else value

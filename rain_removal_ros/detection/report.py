@@ -21,10 +21,10 @@ from rain_removal_ros.detection.analysis import (
 from rain_removal_ros.detection.bootstrap import Estimate
 from rain_removal_ros.detection.boxes import Detections, Truths, overlaps
 from rain_removal_ros.detection.candidates import CLEAN, INPUT
-from rain_removal_ros.detection.harness import Run
+from rain_removal_ros.detection.harness import DetectionResults
 from rain_removal_ros.frames import Image
 
-__all__ = ["Facts", "html", "markdown", "page"]
+__all__ = ["ReportFacts", "html", "markdown", "page"]
 
 _MARK = "<!-- tables -->"
 _WHITE, _GREEN, _RED = (255, 255, 255), (60, 220, 90), (255, 70, 60)
@@ -41,7 +41,7 @@ _HOW = (
 
 
 @dataclass(frozen=True)
-class Facts:
+class ReportFacts:
     """What a reader must know of the run."""
 
     rounds: int
@@ -51,7 +51,7 @@ class Facts:
     """Names and values: pictures, rain, machine."""
 
 
-def page(path: Path, all_findings: Sequence[Findings], facts: Facts) -> str:
+def page(path: Path, all_findings: Sequence[Findings], facts: ReportFacts) -> str:
     """The tables under a heading, or below the text that a page has above its tables."""
     above = f"# Does it help?\n\n{_MARK}\n"
     if path.is_file():
@@ -61,7 +61,7 @@ def page(path: Path, all_findings: Sequence[Findings], facts: Facts) -> str:
     return f"{above}\n{markdown(all_findings, facts)}"
 
 
-def markdown(all_findings: Sequence[Findings], facts: Facts) -> str:
+def markdown(all_findings: Sequence[Findings], facts: ReportFacts) -> str:
     """The tables, as they stand in the repository's documents."""
     parts = [f"- {name}: {value}" for name, value in facts.setting.items()]
     parts += ["", _HOW.format(rounds=facts.rounds, groups=facts.groups), ""]
@@ -80,7 +80,9 @@ def markdown(all_findings: Sequence[Findings], facts: Facts) -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
-def html(all_findings: Sequence[Findings], run: Run, facts: Facts) -> report.Page:
+def html(
+    all_findings: Sequence[Findings], run: DetectionResults, facts: ReportFacts
+) -> report.Page:
     """The report, with curves and pictures."""
     made = report.Page(
         "Does taking the rain out help?",
@@ -263,7 +265,7 @@ def _plots(findings: Findings) -> Iterable[str]:
     )
 
 
-def _example(run: Run, findings: Findings, example: Example) -> str:
+def _example(run: DetectionResults, findings: Findings, example: Example) -> str:
     truth = findings.truths[example.index]
     shown = []
     size = run.picture(example.condition, INPUT, example.index).shape[1::-1]

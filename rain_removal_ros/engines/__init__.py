@@ -59,7 +59,7 @@ class Engine(Protocol):
     note: str
     """What is not as it was asked for, and why, in a line; empty where all is."""
     cautions: Cautions
-    """What was measured against the weights."""
+    """What measurements found against the weights."""
 
     def step(
         self,

@@ -34,26 +34,26 @@ _DRIVE_START = 60
 
 
 @dataclass(frozen=True)
-class Scene:
+class RainyClip:
     """A clip with and without rain."""
 
     rainy: NDArray[np.uint8]
-    """T x H x W x 3, as is ``clean``."""
-    clean: NDArray[np.uint8]
+    """T x H x W x 3, as is ``reference``."""
+    reference: NDArray[np.uint8]
     flows: list[NDArray[np.float32]] | None = None
     """For every frame where it was in the one before, if that is known."""
 
 
 @dataclass(frozen=True)
-class Take:
+class LazyClip:
     """One scene, rendered when its turn comes."""
 
     name: str
-    load: Callable[[], Scene]
+    load: Callable[[], RainyClip]
 
 
 @dataclass(frozen=True)
-class Way:
+class Variant:
     """A runner, with or without its state carried; without a runner, the untouched input."""
 
     runner: Runner | None
@@ -69,7 +69,7 @@ class Way:
 
 
 @dataclass
-class Trace:
+class FrameTrace:
     """What one way did to one set, frame by frame."""
 
     psnr_y: list[float] = field(default_factory=list)
@@ -80,26 +80,26 @@ class Trace:
     number: list[int] = field(default_factory=list)
     """Of the frame within its clip."""
 
-    def extend(self, other: Trace) -> None:
+    def extend(self, other: FrameTrace) -> None:
         for name, values in vars(other).items():
             getattr(self, name).extend(values)
 
 
 @dataclass
-class Moving:
+class ClipResults:
     """All that was measured on one set of clips."""
 
     name: str
     kind: str
     folder: str
-    ways: list[Way]
-    traces: list[Trace] = field(default_factory=list)
+    ways: list[Variant]
+    traces: list[FrameTrace] = field(default_factory=list)
     """One for each way."""
-    before: dict[int, Trace] = field(default_factory=dict)
+    before: dict[int, FrameTrace] = field(default_factory=dict)
     """Of the untouched input by scale."""
-    clean_change: list[float] = field(default_factory=list)
+    reference_change: list[float] = field(default_factory=list)
     """How much the clean clip changes in each step, in grey levels."""
-    clean_warping: list[float] = field(default_factory=list)
+    reference_warping: list[float] = field(default_factory=list)
     used: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     checksum: str = ""
@@ -123,22 +123,22 @@ class ClipSet:
     name: str
     kind: str
     folder: str
-    scenes: list[Take]
+    scenes: list[LazyClip]
 
     def __len__(self) -> int:
         return len(self.scenes)
 
-    def measure(self, runners: Sequence[Runner], advance: Advance) -> Moving:
+    def measure(self, runners: Sequence[Runner], advance: Advance) -> ClipResults:
         """All ways see the same clips: what fails for one is left out for all."""
-        ways = [Way(None, False), *(way for runner in runners for way in _ways(runner))]
-        done = Moving(self.name, self.kind, self.folder, ways, [Trace() for _ in ways])
+        ways = [Variant(None, False), *(way for runner in runners for way in _ways(runner))]
+        done = ClipResults(self.name, self.kind, self.folder, ways, [FrameTrace() for _ in ways])
         digest = hashlib.sha256()
         for take in self.scenes:
             problem = None
             try:
                 scene = take.load()
                 _add(done, scene)
-                digest.update(scene.rainy.tobytes() + scene.clean.tobytes())
+                digest.update(scene.rainy.tobytes() + scene.reference.tobytes())
                 done.used.append(take.name)
             except (DataError, EngineError) as error:
                 problem = f"{take.name}: {' '.join(str(error).split())}"
@@ -166,75 +166,81 @@ def find_clip_set(text: str, *, frames: int, rains: int, seed: int) -> ClipSet:
 def simulated_drives(count: int, *, frames: int, seed: int) -> ClipSet:
     """Streets by their number, each in a rain of its own."""
     takes = [
-        Take(f"drive {seed + number}", lambda number=number: _drive(seed + number, frames))  # type: ignore[misc]
+        LazyClip(f"drive {seed + number}", lambda number=number: _drive(seed + number, frames))  # type: ignore[misc]
         for number in range(count)
     ]
     return ClipSet("drive", "drive", f"simulated, seeds {seed} to {seed + count - 1}", takes)
 
 
-def _take(clip: clips.Clip, window: range, seed: tuple[int, ...]) -> Take:
-    def load() -> Scene:
+def _take(clip: clips.Clip, window: range, seed: tuple[int, ...]) -> LazyClip:
+    def load() -> RainyClip:
         if len(window) < 2:
             raise DataError("a clip needs two frames or more")
         cache = clips.Cache(0)
-        clean = np.stack([clip.frame(index, cache)[-1] for index in window])
-        return Scene(_rained_on(clean, seed), clean)
+        reference = np.stack([clip.frame(index, cache)[-1] for index in window])
+        return RainyClip(_rained_on(reference, seed), reference)
 
     name = clip.name.removeprefix("clip ")
-    return Take(f"{name}, frames {window.start} to {window.stop - 1}, rain {seed[-1]}", load)
+    return LazyClip(f"{name}, frames {window.start} to {window.stop - 1}, rain {seed[-1]}", load)
 
 
-def _drive(seed: int, frames: int) -> Scene:
+def _drive(seed: int, frames: int) -> RainyClip:
     drive = Drive(seed)
     seen = [drive.frame(_DRIVE_START + index) for index in range(frames)]
-    clean = np.stack([frame.image for frame in seen])
+    reference = np.stack([frame.image for frame in seen])
     depth = np.stack([sight(frame.depth) for frame in seen])
-    return Scene(_rained_on(clean, (seed,), depth), clean, [frame.flow for frame in seen])
+    return RainyClip(
+        _rained_on(reference, (seed,), depth), reference, [frame.flow for frame in seen]
+    )
 
 
 def _rained_on(
-    clean: NDArray[np.uint8], seed: tuple[int, ...], depth: NDArray[np.float32] | None = None
+    reference: NDArray[np.uint8], seed: tuple[int, ...], depth: NDArray[np.float32] | None = None
 ) -> NDArray[np.uint8]:
     rng = np.random.default_rng(seed)
     rain = sample(
-        rng, severity=rng.uniform(*_SEVERITY), scale=max(clean.shape[1:3]) / _DROP_REFERENCE
+        rng, severity=rng.uniform(*_SEVERITY), scale=max(reference.shape[1:3]) / _DROP_REFERENCE
     )
-    return render_frames(clean, rain, depth=depth)
+    return render_frames(reference, rain, depth=depth)
 
 
-def _ways(runner: Runner) -> list[Way]:
-    return [Way(runner, False), Way(runner, True)] if runner.recurrent else [Way(runner, False)]
+def _ways(runner: Runner) -> list[Variant]:
+    return (
+        [Variant(runner, False), Variant(runner, True)]
+        if runner.recurrent
+        else [Variant(runner, False)]
+    )
 
 
-def _add(done: Moving, scene: Scene) -> None:
+def _add(done: ClipResults, scene: RainyClip) -> None:
     """Measure one scene in all ways, and only then keep what was found."""
     truth = _Truth(scene)
     scales = sorted({1, *(way.runner.scale for way in done.ways if way.runner)})
     before = {scale: truth.trace(_untouched(scene, scale), scale) for scale in scales}
     traces = [
-        before[1] if way.runner is None else truth.trace(_cleaned(way, scene), way.runner.scale)
+        before[1] if way.runner is None else truth.trace(_derained(way, scene), way.runner.scale)
         for way in done.ways
     ]
     for kept, trace in zip(done.traces, traces, strict=True):
         kept.extend(trace)
     for scale, trace in before.items():
-        done.before.setdefault(scale, Trace()).extend(trace)
-    done.clean_change += truth.changes
-    done.clean_warping += truth.warping
+        done.before.setdefault(scale, FrameTrace()).extend(trace)
+    done.reference_change += truth.changes
+    done.reference_warping += truth.warping
 
 
-def _untouched(scene: Scene, scale: int) -> Iterator[Image]:
-    for rainy, clean in zip(scene.rainy, scene.clean, strict=True):
-        yield reduced_for(scale, rainy, clean)[1]
+def _untouched(scene: RainyClip, scale: int) -> Iterator[Image]:
+    for rainy, reference in zip(scene.rainy, scene.reference, strict=True):
+        yield reduced_for(scale, rainy, reference)[1]
 
 
-def _cleaned(way: Way, scene: Scene) -> Iterator[Image]:
+def _derained(way: Variant, scene: RainyClip) -> Iterator[Image]:
     runner = way.runner
     assert runner is not None
     state = None
-    for rainy, clean in zip(scene.rainy, scene.clean, strict=True):
-        given = reduced_for(runner.scale, rainy, clean)[0]
-        result = runner.clean(given, state)
+    for rainy, reference in zip(scene.rainy, scene.reference, strict=True):
+        given = reduced_for(runner.scale, rainy, reference)[0]
+        result = runner.derain(given, state)
         state = result.state if way.carried else None
         yield result.image
 
@@ -242,9 +248,9 @@ def _cleaned(way: Way, scene: Scene) -> Iterator[Image]:
 class _Truth:
     """The clean clip, against which all ways are held."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: RainyClip) -> None:
         self._scene = scene
-        planes = [luma(image) for image in scene.clean]
+        planes = [luma(image) for image in scene.reference]
         self._planes = planes
         self.changes = [
             float(np.abs(now - then).mean()) for then, now in itertools.pairwise(planes)
@@ -262,17 +268,17 @@ class _Truth:
             and (error := known.warping_error(planes[index - 1], planes[index])) is not None
         ]
 
-    def trace(self, produced: Iterator[Image], scale: int) -> Trace:
-        trace = Trace()
+    def trace(self, produced: Iterator[Image], scale: int) -> FrameTrace:
+        trace = FrameTrace()
         before: Plane | None = None
         for index, image in enumerate(produced):
             height, width = image.shape[:2]
-            clean = self._scene.clean[index][:height, :width]
+            reference = self._scene.reference[index][:height, :width]
             truth, now = self._planes[index][:height, :width], luma(image)
             trace.number.append(index)
             trace.psnr_y.append(psnr(now, truth))
             trace.ssim_y.append(ssim(now, truth))
-            trace.psnr_rgb.append(psnr(image, clean))
+            trace.psnr_rgb.append(psnr(image, reference))
             if before is not None:
                 then = self._planes[index - 1][:height, :width]
                 trace.flicker.append(flicker(before, now, then, truth))

@@ -1,4 +1,4 @@
-"""What an evaluation found that speaks against weights, for their file and their card."""
+"""Cautions for a weight file and its card, from the results of an evaluation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rain_removal_ros.evaluation._rows import INPUT, Row
 from rain_removal_ros.networks._cautions import Cautions
 
 _COSTS_DB = 0.1
-"""What state may cost in the mean over all sets of clips, for what it gives in steadiness."""
+"""State may cost this much in the mean over all sets of clips, because it makes them steadier."""
 
 
 def cautions(rows: Sequence[Row]) -> dict[str, Cautions]:
@@ -24,7 +24,7 @@ def cautions(rows: Sequence[Row]) -> dict[str, Cautions]:
 
 
 def _cost_of_state(rows: Sequence[Row]) -> str:
-    """What is lost where state is carried; nothing if it gains in the mean."""
+    """PSNR-Y with and without state on each set; empty if state does not cost anything."""
     by_state = {
         state: {row["set"]: row["psnr_y"] for row in rows if row.get("state") == state}
         for state in ("none", "carried")
@@ -46,6 +46,6 @@ def _cost_of_state(rows: Sequence[Row]) -> str:
 
 
 def _harm(rows: Iterable[Row]) -> str:
-    """The sets of pairs whose pictures are further from the truth in the mean than they were."""
+    """The sets of pairs on which the mean gain is negative."""
     gains = {row["set"]: row["gain_psnr_y"] for row in rows if row["kind"] == "pairs"}
     return ", ".join(f"{gain:+.2f} dB on {name}" for name, gain in gains.items() if gain < 0)

@@ -1,4 +1,4 @@
-"""Cleans a picture too large for memory piece by piece, so that the seams do not show.
+"""Derains a picture too large for memory piece by piece, so that the seams do not show.
 
 Tiles overlap. Near its own border a network knows less than the untiled one would, so the outermost
 part of an overlap is thrown away, and over the rest one tile fades into the next. Tiles begin at
@@ -181,7 +181,7 @@ class TiledEngine:
         height, width = image.shape[:2]
         if target is None:
             target = np.empty((height * self.scale, width * self.scale, 3), np.uint8)
-        clean = _Mosaic(target, self.scale)
+        derained = _Mosaic(target, self.scale)
         seen = _Mosaic(np.empty((height, width), np.uint8), 1) if attention else None
         kept: list[Any] = []
         level = 0.0
@@ -189,7 +189,7 @@ class TiledEngine:
         for (rows, columns), before in zip(tiles, state or [None] * len(tiles), strict=True):
             tile = image[slice(*rows), slice(*columns)]
             (result,) = self._engine.step([tile], [before], attention=attention)
-            clean.add(result.image, rows, columns)
+            derained.add(result.image, rows, columns)
             if seen is not None and result.attention is not None:
                 seen.add(result.attention, rows, columns)
             if result.rain_level is not None:

@@ -21,11 +21,11 @@ State: TypeAlias = tuple[Tensor, ...]
 class Output(NamedTuple):
     """What a network makes of one batch of frames."""
 
-    clean: Tensor
+    derained: Tensor
     """B x 3 x sH x sW in [0, 1], where s is the network's scale."""
     attention: Tensor
-    """B x 1 x H x W in [0, 1]: how much the network takes the rain to have changed each pixel, as
-    ``change_map`` has it, so far as its weights were taught to."""
+    """B x 1 x H x W in [0, 1]: how much the rain changed each pixel, as the network sees it. How
+    far that can be trusted depends on what its weights were trained for."""
     state: State
     """What to hand in with the next frame. ``()`` is a fresh start, and all a stateless network
     ever returns."""
@@ -61,7 +61,7 @@ class Network(nn.Module):
         self.config = config
         self.stages: int = getattr(config, "stages", self.facts.stages)
         self.cautions = Cautions()
-        """Of the weights, from their file."""
+        """What measurements found against the weights; their file says."""
 
     @property
     def scale(self) -> int:
@@ -77,25 +77,25 @@ class Network(nn.Module):
         raise NotImplementedError
 
 
-def change_map(clean: Tensor, frame: Tensor, *, full_at: float = 0.25) -> Tensor:
+def change_map(derained: Tensor, frame: Tensor, *, full_at: float = 0.25) -> Tensor:
     """The attention map of a network that has none by design: the size of the change it made.
 
     A change of ``full_at`` of the value range is shown as 1, so that maps of different frames can
     be compared; normalising each by its own maximum would make a clear frame look rainy.
     """
-    return ((clean - frame).abs().amax(1, keepdim=True) / full_at).clamp(0, 1)
+    return ((derained - frame).abs().amax(1, keepdim=True) / full_at).clamp(0, 1)
 
 
-def attention_loss(attention: Tensor, clean: Tensor, rainy: Tensor) -> Tensor:
-    """How unlike the attention map is to what the rain really changed, as ``change_map`` has it.
+def attention_loss(attention: Tensor, reference: Tensor, rainy: Tensor) -> Tensor:
+    """The cross entropy between an attention map and the change that the rain really made.
 
-    Cross entropy, whose best answer where nothing is sure is the mean. The best answer to L1 would
-    be the median, which is zero wherever rain is likely but covers less than half.
+    Where the network is not sure, cross entropy is smallest for the mean. L1 is smallest for the
+    median, which is zero even where rain covers nearly half of the pixels.
     """
     with torch.autocast(attention.device.type, enabled=False):
-        seen = attention.float().clamp(1e-3, 1 - 1e-3)
-        wanted = change_map(clean, rainy)
-        return -(wanted * seen.log() + (1 - wanted) * (-seen).log1p()).mean()
+        attention = attention.float().clamp(1e-3, 1 - 1e-3)
+        change = change_map(reference, rainy)
+        return -(change * attention.log() + (1 - change) * (-attention).log1p()).mean()
 
 
 @dataclass
@@ -104,7 +104,7 @@ class Batch:
 
     rainy: Tensor
     """B x T x 3 x H x W in [0, 1]."""
-    clean: Tensor
+    reference: Tensor
     """B x T x 3 x sH x sW in [0, 1]."""
     unlabelled: Tensor | None = None
     """B' x T x 3 x H x W in [0, 1]: real rain, for objectives with ``wants_unlabelled``."""
@@ -137,9 +137,9 @@ class Objective(nn.Module):
         frames: list[dict[str, Tensor]] = []
         for place, rainy in enumerate(batch.rainy.unbind(1)):
             output = self.network(rainy, state)
-            losses = self.frame_losses(output, rainy, batch.clean[:, place])
+            losses = self.frame_losses(output, rainy, batch.reference[:, place])
             if batch.taught is not None:
-                unlike = (output.clean.float() - batch.taught[:, place]).abs().mean()
+                unlike = (output.derained.float() - batch.taught[:, place]).abs().mean()
                 losses["taught"] = 0.5 * unlike
             frames.append(losses)
             state = output.state
@@ -147,10 +147,10 @@ class Objective(nn.Module):
                 state = tuple(each.detach() for each in state)
         return {name: torch.stack([frame[name] for frame in frames]).mean() for name in frames[0]}
 
-    def frame_losses(self, output: Output, rainy: Tensor, clean: Tensor) -> dict[str, Tensor]:
+    def frame_losses(self, output: Output, rainy: Tensor, reference: Tensor) -> dict[str, Tensor]:
         """Named, weighted losses of one frame."""
-        produced = output.clean.float()
+        produced = output.derained.float()
         return {
-            "l1": (produced - clean).abs().mean(),
-            "ssim": 0.2 * (1 - ssim(produced, clean)),
+            "l1": (produced - reference).abs().mean(),
+            "ssim": 0.2 * (1 - ssim(produced, reference)),
         }

@@ -1,6 +1,6 @@
-"""What was measured against weights: it travels in their file, and decides how they are used.
+"""What measurements found against weights: stored in their file, it decides how they are used.
 
-Free of torch, so that graphs and streams can hold it.
+This module does not import torch, so that exported graphs and streams can hold cautions.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Cautions:
-    """Each a few words with figures; empty where nothing speaks against the weights."""
+    """Each is a few words with figures, or empty if nothing was found."""
 
     state: str = ""
-    """What carrying state from frame to frame costs. It is then not carried unless
+    """What carrying state from frame to frame costs. Streams then do not carry it, unless
     ``stream.carry_state_always`` is set."""
     harm: str = ""
-    """On what kind of pictures the output is worse than the input."""
+    """On which sets of pictures the output is worse than the input."""
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> Cautions:
-        """Out of the facts in a weight file's header; nothing but text is taken from there."""
+        """From the facts in a weight file's header; anything there but text is ignored."""
         found = facts.get("cautions")
         if not isinstance(found, Mapping):
             return cls()
@@ -30,11 +30,11 @@ class Cautions:
         return cls(**{name: text for name, text in texts.items() if isinstance(text, str)})
 
     def lines(self, network: str) -> Iterator[str]:
-        """What a user is told, a line each."""
+        """One line for each, for users."""
         if self.harm:
-            yield f"{network} makes some pictures worse than they were, {self.harm}"
+            yield f"{network} makes some pictures worse: {self.harm}"
         if self.state:
             yield (
-                f"{network} is worse for carrying its state, {self.state}: it does so only with "
-                "stream.carry_state_always"
+                f"{network} is worse with its state carried: {self.state}; the state is carried "
+                "only with stream.carry_state_always"
             )

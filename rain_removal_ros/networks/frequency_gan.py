@@ -1,13 +1,15 @@
 """Recurrent generator led by the picture's low frequencies, trained against a discriminator.
 
-A guided filter, each colour channel its own guide, takes out the base layer, in which there is
-less rain: of the energy of what rain changes, 13 to 36 % stays in it with the thin streaks of
-Rain100L, and 39 to 85 % with the broader ones of Rain800. It is an extra input; the detail layer is the frame less the base, which the
-first convolution forms by itself. What the paper leaves open: stages, widths and output (the
-frame plus a negative rain layer) are PReNet's, whose equations it uses; the radius is Fu et
-al.'s (2017), who brought the split to deraining; the attention is CBAM's spatial half (Woo et
-al. 2018), as the other half averages over the whole picture and so would differ between tiles;
-the discriminator is a small PatchGAN, relativistic average (Jolicoeur-Martineau 2018).
+A guided filter, each colour channel its own guide, takes out the base layer, which holds less of
+the rain: of the energy of the change that rain makes, 13 to 36 % with the thin streaks of Rain100L,
+and 39 to 85 % with Rain800's broader ones and its changes of tone. The base layer is an extra
+input; the detail layer is the frame less the base, which the first convolution forms by itself.
+
+What the paper leaves open: stages, widths and output (the frame plus a negative rain layer) are
+PReNet's, whose equations it uses; the radius is Fu et al.'s (2017), who brought the split to
+deraining; the attention is CBAM's spatial half (Woo et al. 2018), as the other half averages over
+the whole picture and so would differ between tiles; the discriminator is a small PatchGAN,
+relativistic average (Jolicoeur-Martineau 2018).
 """
 
 from __future__ import annotations
@@ -47,8 +49,8 @@ class Config:
     mse_weight: float = 1.0
     ssim_weight: float = 1.0
     attention_weight: float = 0.1
-    """Of the loss that ties the last attention map to what the rain changed; 0 is the paper's, by
-    which the map came out nearly constant."""
+    """Of the loss that ties the last attention map to the rain. The paper has none, which is 0; the
+    map was then almost constant."""
     adversarial_weight: float = 0.01
     """0 is the ablation without a discriminator."""
     discriminator_channels: int = 64
@@ -79,8 +81,8 @@ class _Block(nn.Module):
         change = F.relu(self.second(F.relu(self.first(features))))
         if self.attention is None:
             return features + change, None
-        seen = self.attention(change)
-        return features + seen * change, seen
+        attention = self.attention(change)
+        return features + attention * change, attention
 
 
 class Network(_base.Network):
@@ -105,18 +107,18 @@ class Network(_base.Network):
         constant = [frame, self.base_layer(frame)] if self.config.base else [frame]
         background = frame
         memory = (state[0], state[1]) if state else None
-        seen: Tensor | None = None
+        attention: Tensor | None = None
         for _ in range(self.stages):
             features = F.relu(self.head(torch.cat([*constant, background], 1)))
             if self.lstm is not None:
                 memory = self.lstm(features, memory)
                 features = memory[0]
             for block in self.blocks:
-                features, seen = block(features)
+                features, attention = block(features)
             background = frame + self.tail(features)
-        clean = in_range(background)
-        attention = change_map(clean, frame) if seen is None else seen
-        return Output(clean, attention, memory or ())
+        derained = in_range(background)
+        attention = change_map(derained, frame) if attention is None else attention
+        return Output(derained, attention, memory or ())
 
     def base_layer(self, frame: Tensor) -> Tensor:
         """The frame's low frequencies."""
@@ -156,20 +158,20 @@ class Objective(_base.Objective):
             return super().forward(batch)
         with torch.no_grad():
             produced = self._produced(batch)
-        real, fake = self.discriminator(batch.clean.flatten(0, 1)), self.discriminator(produced)
+        real, fake = self.discriminator(batch.reference.flatten(0, 1)), self.discriminator(produced)
         return {"discriminator": _relativistic(real, fake)}
 
-    def frame_losses(self, output: Output, rainy: Tensor, clean: Tensor) -> dict[str, Tensor]:
-        config, produced = self.network.config, output.clean.float()
+    def frame_losses(self, output: Output, rainy: Tensor, reference: Tensor) -> dict[str, Tensor]:
+        config, produced = self.network.config, output.derained.float()
         losses = {
-            "mse": config.mse_weight * F.mse_loss(produced, clean),
-            "ssim": config.ssim_weight * (1 - ssim(produced, clean)),
+            "mse": config.mse_weight * F.mse_loss(produced, reference),
+            "ssim": config.ssim_weight * (1 - ssim(produced, reference)),
         }
         if config.attention and config.attention_weight:
-            told = attention_loss(output.attention, clean, rainy)
-            losses["attention"] = config.attention_weight * told
+            loss = attention_loss(output.attention, reference, rainy)
+            losses["attention"] = config.attention_weight * loss
         if config.adversarial_weight:
-            fake, real = self._judged(produced), self._judged(clean)
+            fake, real = self._judged(produced), self._judged(reference)
             losses["adversarial"] = config.adversarial_weight * _relativistic(fake, real)
         return losses
 
@@ -179,7 +181,7 @@ class Objective(_base.Objective):
         frames: list[Tensor] = []
         for rainy in batch.rainy.unbind(1):
             output = self.network(rainy, state)
-            frames.append(output.clean)
+            frames.append(output.derained)
             state = output.state
         return torch.stack(frames, 1).flatten(0, 1)
 

@@ -78,8 +78,7 @@ class Config:
     multiplication_weight: float = 1.0
     addition_weight: float = 1.0
     attention_weight: float = 0.01
-    """Of the loss that ties the fused change of the three results to what the rain changed; 0 is
-    the paper's."""
+    """Of the loss that ties the attention map to the rain. The paper has none, which is 0."""
     vgg_weight: float = 0.01
     vgg16: str = ""
     """File of VGG16 weights, as torchvision names them; without it the perceptual loss is left
@@ -428,26 +427,26 @@ class Objective(_base.Objective):
 
     def forward(self, batch: Batch, player: str = "network") -> dict[str, Tensor]:
         # Nothing is carried from frame to frame, so a clip is a batch.
-        rainy, clean = batch.rainy.flatten(0, 1), batch.clean.flatten(0, 1)
+        rainy, reference = batch.rainy.flatten(0, 1), batch.reference.flatten(0, 1)
         results = self.network.coarse(rainy)
         config = self.network.config
-        small = F.avg_pool2d(clean, config.scale)
+        small = F.avg_pool2d(reference, config.scale)
         losses = {
             name: getattr(config, f"{name}_weight") * F.mse_loss(result.float(), small)
             for name, result in results.items()
         }
         output = self.network.refine(rainy, results)
         if config.attention_weight:
-            told = attention_loss(output.attention, small, rainy)
-            losses["attention"] = config.attention_weight * told
-        return losses | self.frame_losses(output, rainy, clean)
+            loss = attention_loss(output.attention, small, rainy)
+            losses["attention"] = config.attention_weight * loss
+        return losses | self.frame_losses(output, rainy, reference)
 
-    def frame_losses(self, output: Output, rainy: Tensor, clean: Tensor) -> dict[str, Tensor]:
-        produced = output.clean.float()
-        losses = {"output": F.mse_loss(produced, clean)}
+    def frame_losses(self, output: Output, rainy: Tensor, reference: Tensor) -> dict[str, Tensor]:
+        produced = output.derained.float()
+        losses = {"output": F.mse_loss(produced, reference)}
         if self.vgg is not None:
             with torch.no_grad():
-                wanted = self.vgg(clean)
+                wanted = self.vgg(reference)
             weight = self.network.config.vgg_weight
             losses["perceptual"] = weight * F.mse_loss(self.vgg(produced).float(), wanted.float())
         return losses

@@ -55,18 +55,16 @@ class Validation:
         what the rain changed; ``picture`` shows the first few."""
         after, before, attention, strips = [], [], [], []
         for number, clip in enumerate(self.clips):
-            rainy, clean = self._load(clip, number, network.scale)
+            rainy, reference = self._load(clip, number, network.scale)
             frames = list(outputs(network, rainy, device))
             produced = np.stack([frame for frame, _ in frames])
-            untouched = rainy if network.scale == 1 else _enlarged(rainy, clean)
-            after.append(_clip_psnr(produced, clean))
-            before.append(_clip_psnr(untouched, clean))
-            attention += [
-                metrics.correlation(*sized)
-                for sized in _sized([each for _, each in frames], untouched, clean)
-            ]
+            untouched = rainy if network.scale == 1 else _enlarged(rainy, reference)
+            after.append(_clip_psnr(produced, reference))
+            before.append(_clip_psnr(untouched, reference))
+            maps = [each for _, each in frames]
+            attention += _correlations(maps, untouched, reference)
             if number < _PICTURES_SHOWN:
-                strips.append(np.concatenate([untouched[-1], produced[-1], clean[-1]], 1))
+                strips.append(np.concatenate([untouched[-1], produced[-1], reference[-1]], 1))
         _write_strips(picture, strips)
         psnr = float(np.mean(after))
         return {
@@ -80,15 +78,15 @@ class Validation:
         height, width = clip.frame(0, self.cache)[0].shape[:2]
         height, width = height // scale * scale, width // scale * scale
         if self.kind == "pairs" and clip.frames == 1:
-            rainy, clean = (view[None, :height, :width] for view in clip.frame(0, self.cache))
+            rainy, reference = (view[None, :height, :width] for view in clip.frame(0, self.cache))
         else:
             window = clips.Window(min(height, _CLIP_SIDE), min(width, _CLIP_SIDE), self.frames)
             parts = clips.cut(clip, window, self.cache, rng)
-            clean = parts[-1]
+            reference = parts[-1]
             rainy = parts[0]
             if self.kind == "clean":
-                rainy = self.rain.fall(clean, rng, severity=rng.uniform(*_SEVERITY))
-        return clips.shrink(rainy, scale), clean
+                rainy = self.rain.fall(reference, rng, severity=rng.uniform(*_SEVERITY))
+        return clips.shrink(rainy, scale), reference
 
 
 def derain(network: Network, rainy: Pixels, device: torch.device) -> Pixels:
@@ -109,19 +107,20 @@ def outputs(
         padded = F.pad(frame, (0, -width % stride, 0, -height % stride), mode="replicate")
         output = network(padded, state)
         state = output.state
-        clean = output.clean[0, :, : height * scale, : width * scale].float().clamp(0, 1)
+        derained = output.derained[0, :, : height * scale, : width * scale].float().clamp(0, 1)
         attention = output.attention[0, 0, :height, :width].float().cpu().numpy()
-        yield (clean * 255).round().byte().permute(1, 2, 0).cpu().numpy(), attention
+        yield (derained * 255).round().byte().permute(1, 2, 0).cpu().numpy(), attention
 
 
-def _sized(
-    attention: list[NDArray[np.float32]], rainy: Pixels, clean: Pixels
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Each frame's map at the size of the clean picture, and how much the rain changed it."""
-    for seen, before, after in zip(attention, rainy, clean, strict=True):
+def _correlations(
+    maps: list[NDArray[np.float32]], rainy: Pixels, reference: Pixels
+) -> Iterator[float]:
+    """Of each frame's attention map with how much the rain changed each pixel."""
+    for attention, before, after in zip(maps, rainy, reference, strict=True):
         change = np.abs(before.astype(np.float32) - after).mean(2)
         size = (change.shape[1], change.shape[0])
-        yield np.asarray(cv2.resize(seen, size, interpolation=cv2.INTER_AREA)), change
+        resized = np.asarray(cv2.resize(attention, size, interpolation=cv2.INTER_AREA))
+        yield metrics.correlation(resized, change)
 
 
 def _clip_psnr(first: Pixels, second: Pixels) -> float:
@@ -130,8 +129,8 @@ def _clip_psnr(first: Pixels, second: Pixels) -> float:
     return float(np.mean([metrics.psnr(metrics.luma(a), metrics.luma(b)) for a, b in pairs]))
 
 
-def _enlarged(rainy: Pixels, clean: Pixels) -> Pixels:
-    size = (clean.shape[2], clean.shape[1])
+def _enlarged(rainy: Pixels, reference: Pixels) -> Pixels:
+    size = (reference.shape[2], reference.shape[1])
     return np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC) for frame in rainy])
 
 

@@ -1,4 +1,4 @@
-"""What was measured against weights travels with them and decides how they are used."""
+"""Cautions are stored in weight files and decide how the weights are used."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def weights(tmp_path: Path) -> Path:
 
 def test_cautions_come_back_out_of_a_weight_file_and_leave_its_weights(weights: Path) -> None:
     before = checkpoints.load(weights)
-    checkpoints.caution(weights, COSTLY)
+    checkpoints.add_cautions(weights, COSTLY)
     after = checkpoints.load(weights)
     assert after.network.cautions == checkpoints.cautions_of(weights) == COSTLY
     assert after.checksum == before.checksum
     assert after.facts["steps"] == 7
-    checkpoints.caution(weights, Cautions())
+    checkpoints.add_cautions(weights, Cautions())
     assert checkpoints.load(weights).facts == before.facts
 
 
@@ -65,7 +65,7 @@ def frames(stream: Stream, count: int = 3) -> list[np.ndarray]:
 
 
 def test_state_that_costs_is_carried_only_where_the_settings_insist(weights: Path) -> None:
-    checkpoints.caution(weights, COSTLY)
+    checkpoints.add_cautions(weights, COSTLY)
     engine = engines.load(NetworkSettings(weights=str(weights)), CPU)
     afresh, insisting = Stream(engine), Stream(engine, StreamSettings(carry_state_always=True))
     assert not afresh.carries
@@ -84,7 +84,7 @@ def test_state_is_carried_by_weights_of_which_nothing_is_known(weights: Path) ->
 
 
 def test_engines_around_an_engine_hand_cautions_on(weights: Path) -> None:
-    checkpoints.caution(weights, COSTLY)
+    checkpoints.add_cautions(weights, COSTLY)
     engine = engines.load(NetworkSettings(weights=str(weights)), CPU)
     assert TiledEngine(engine, side=256).cautions == COSTLY
     assert ReducedEngine(engine, 2).cautions == COSTLY
@@ -103,12 +103,12 @@ def test_an_exported_graph_brings_its_cautions() -> None:
 def test_a_command_says_what_speaks_against_the_weights(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    checkpoints.caution(weights, Cautions(harm="-0.24 dB on roadscene"))
+    checkpoints.add_cautions(weights, Cautions(harm="-0.24 dB on roadscene"))
     source = tmp_path / "rain.png"
     cv2.imwrite(str(source), np.zeros((16, 16, 3), np.uint8))
     main(["image", str(source), "--model", str(weights), "--output", str(tmp_path / "out.png")])
     said = capsys.readouterr().err
-    assert "prenet makes some pictures worse than they were, -0.24 dB on roadscene" in said
+    assert "prenet makes some pictures worse: -0.24 dB on roadscene" in said
 
 
 def test_an_evaluation_gives_cautions_by_its_figures() -> None:
@@ -143,7 +143,7 @@ def test_a_card_says_what_the_file_says(repository: Path, weights: Path) -> None
     on_card = runpy.run_path(str(repository / "scripts" / "cautions"))["on_card"]
     card = "# prenet\n\n| | |\n|---|---|\n| SHA-256 of the file | `old` |\n\n## Measured\n"
     warned = on_card(card, COSTLY, weights)
-    assert warned.count("| caution | prenet is worse for carrying its state, 28.0 dB") == 1
+    assert warned.count("| caution | prenet is worse with its state carried: 28.0 dB") == 1
     assert "`old`" not in warned
     assert on_card(warned, COSTLY, weights) == warned
     assert "caution" not in on_card(warned, Cautions(), weights)
