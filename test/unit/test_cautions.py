@@ -92,7 +92,7 @@ def test_engines_around_an_engine_hand_cautions_on(weights: Path) -> None:
 
 def test_an_exported_graph_brings_its_cautions() -> None:
     described = Description(
-        "prenet", "0" * 64, 1, 1, 1, True, ("clean",), (), 17, 0.1, 0.0, cautions=COSTLY
+        "prenet", "0" * 64, 1, 1, 1, True, ("clean", "attention"), (), 17, 0.1, 0.0, cautions=COSTLY
     )
     assert Description.from_json(described.to_json()) == described
     older = json.loads(described.to_json())
