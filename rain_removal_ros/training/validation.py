@@ -53,7 +53,8 @@ class Validation:
     def measure(self, network: Network, device: torch.device, picture: Path) -> dict[str, float]:
         """Mean PSNR-Y and its gain over the input, in dB, and the correlation of attention with
         what the rain changed; ``picture`` shows the first few."""
-        after, before, attention, strips = [], [], [], []
+        after, before, strips = [], [], []
+        attention: list[float] = []
         for number, clip in enumerate(self.clips):
             rainy, reference = self._load(clip, number, network.scale)
             frames = list(outputs(network, rainy, device))
