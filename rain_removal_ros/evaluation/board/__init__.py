@@ -63,11 +63,14 @@ _FOLDERS = ("rain800/test", "rain100l/test", "roadscene/test", "clean/bsds500", 
 _FILES = ("video/highway.mp4",)
 _CODE = (
     "metrics.py",
-    "data",
+    "data/pairs.py",
+    "data/strokes.py",
+    "data/rain/description.py",
+    "data/rain/drops.py",
+    "data/rain/rendering.py",
     "detection",
     "engines",
     "evaluation",
-    "networks",
     "runtime/native.py",
     "simulation",
 )
@@ -147,7 +150,7 @@ def _measured(
         raise DataError(f"there is no folder of data sets {setup.data}")
     (model,) = load_runners((name,), (0,), engine, "default")
     done = Measured(model)
-    rest = (_code(), _data(setup.data))
+    rest = (_code(model.network), _data(setup.data))
     for part in (part for part in PARTS if part in parts):
         said(f"{model.model}: {part}")
         began = time.perf_counter()
@@ -194,9 +197,10 @@ def _key(part: str, model: Runner, setup: Setup, *rest: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
 
-def _code() -> str:
+def _code(network: str) -> str:
     root = Path(rain_removal_ros.__path__[0])
     paths = [path for name in _CODE for path in (root / name, *(root / name).rglob("*"))]
+    paths += [root / "networks" / f"{network}.py", *(root / "networks").glob("_*.py")]
     known = digest(p for p in paths if p.suffix in (".py", ".json") and p.name not in _SHOWING)
     # Compiled or not; two builds of one source differ in bytes that say nothing.
     return f"{known} {native.library is not None}"

@@ -86,8 +86,8 @@ SECTIONS: dict[str, tuple[Rule, ...]] = {
         *_pairs("roadscene", 36.5),
     ),
     "Dry pictures": (
-        *_clean("clean", "clean pictures"),
-        *_clean("clean_streets", "clean streets"),
+        *_clean("clean", "photos"),
+        *_clean("clean_streets", "streets"),
     ),
     "A still camera on dry scenes": (
         Rule("still/first", "first frame", slack=None),
