@@ -2,8 +2,8 @@
 
 The node and the replay of recordings both run on this, so the same messages and settings give the
 same bytes on a robot and on a desk. The time comes from the caller. Whatever comes in, nothing is
-raised: a frame that cannot be derained is passed on as it came or dropped, as ``safety.on_fault``
-says, and its result says why.
+raised: a frame that cannot be derained passes through untouched or is dropped, as
+``safety.on_fault`` says, and its result says why.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from rain_removal_ros import codec
 from rain_removal_ros.camera_info import Calibrations
-from rain_removal_ros.degradation import DOWNSCALING, Backoff, Budget, Bypass, Level, ladder
+from rain_removal_ros.degradation import DOWNSCALING, Backoff, Budget, Bypass, Rung, ladder
 from rain_removal_ros.engines import Engine
 from rain_removal_ros.engines.downscaled import DownscaledEngine
 from rain_removal_ros.errors import FrameError
@@ -138,7 +138,7 @@ class Camera:
 
 
 class _Why(NamedTuple):
-    """Why a frame is passed on as it came."""
+    """Why a frame passes through untouched."""
 
     reason: str
     is_fault: bool = False
@@ -147,7 +147,7 @@ class _Why(NamedTuple):
 
 @dataclass(slots=True)
 class _Job:
-    """One frame on its way through the stages."""
+    """One frame on its way."""
 
     index: int
     camera: Camera
@@ -160,7 +160,7 @@ class _Job:
     target: Image | None = None
     """The pixels of the outgoing message, where the engine is to write to them itself."""
     step: Step | None = None
-    """What the network made of it; None for a frame that is passed on as it came."""
+    """What the network made of it; None for a frame that passes through untouched."""
     scale: int = 1
 
     @property
@@ -263,13 +263,13 @@ class Cameras:
             camera.reset(reason)
 
     def enable(self, on: bool) -> None:  # noqa: FBT001 - what the service hands in
-        """Derain frames, or pass on all of them."""
+        """Derain frames, or let all of them through."""
         self._enabled = on
 
     @property
-    def level(self) -> Level:
+    def rung(self) -> Rung:
         """How much is asked of the network now."""
-        return self._budget.level
+        return self._budget.rung
 
     @property
     def retry_in_s(self) -> float:
@@ -284,7 +284,7 @@ class Cameras:
     @property
     def stages(self) -> int:
         """Passes over a frame now; 0 without a network."""
-        return min(self._all_stages, self._budget.level.stages or self._all_stages)
+        return min(self._all_stages, self._budget.rung.stages or self._all_stages)
 
     @property
     def _all_stages(self) -> int:
@@ -305,7 +305,7 @@ class Cameras:
     def process(self, arrivals: Iterable[Arrival]) -> Iterator[Result]:
         """Deal with a frame of each of some cameras; those to be derained are one batch.
 
-        Results come as soon as they are known: a frame that is passed on waits for no other.
+        Results come as soon as they are known: a frame that passes through waits for no other.
         """
         began = time.monotonic()
         jobs: list[_Job] = []
@@ -319,7 +319,7 @@ class Cameras:
                 yield result
         if jobs:
             yield from self._derain(jobs)
-        if jobs or not self._budget.level.clean:
+        if jobs or not self._budget.rung.derain:
             self._adapt(time.monotonic() - began)
 
     def _guarded(self, job: _Job, stage: Callable[[], T]) -> T | Result:
@@ -333,7 +333,7 @@ class Cameras:
 
     def _adapt(self, seconds: float) -> None:
         """Ask less of the network, or more, according to what the last frames took."""
-        before = self._budget.level
+        before = self._budget.rung
         budget_s = self._settings.safety.budget_ms / 1e3
         after = self._budget.update(seconds, self._clock(), budget_s)
         if after != before:
@@ -367,7 +367,7 @@ class Cameras:
             return self._without
         if self._clock() < self._retry_at:
             return _Why("fault", is_fault=True)
-        return None if self._budget.level.clean else _Why("over budget")
+        return None if self._budget.rung.derain else _Why("over budget")
 
     def _decode(self, job: _Job) -> bool:
         """Decode the frame, unless that was tried before; returns whether it can be read."""
@@ -380,7 +380,7 @@ class Cameras:
         return job.frame is not None
 
     def _pass(self, job: _Job, why: _Why) -> Result:
-        """Pass a frame on as it came, or drop it where that is what faults shall do."""
+        """Let a frame through untouched, or drop it where that is what faults shall do."""
         job.camera.interrupt(why.reason)
         if why.is_fault and self._settings.safety.on_fault == "drop":
             return job.dropped(why.reason)
@@ -398,7 +398,7 @@ class Cameras:
     def _derain(self, jobs: Sequence[_Job]) -> Iterator[Result]:
         try:
             with self._guard:
-                engine = self._engines[self._budget.level.shrink]
+                engine = self._engines[self._budget.rung.shrink]
                 steps = self._step(jobs, engine)
         except Exception as error:  # noqa: BLE001 - whatever a network does, frames go on
             self._fail(error)

@@ -205,7 +205,7 @@ def test_memory_of_a_gpu_is_told_of_torch_alone(
         engine=running,
         loading=False,
         trouble="",
-        level="full",
+        rung="full",
         stages=1,
         faults=Counter(),
     )

@@ -297,7 +297,7 @@ def test_an_engine_that_builds_its_stages_builds_them_beside_the_frames(
     until(lambda: node.engine is not engine, "another number of stages")
     set_over_ros(desk, safety__budget_ms=0.001)
     number = 1
-    while node.level.clean:
+    while node.rung.derain:
         camera.publish(message(picture(), stamp_ns=number))
         number += 1
         clean.count(number)

@@ -22,7 +22,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool, Trigger
 
-from rain_removal_ros.degradation import FULL, Backoff, Level
+from rain_removal_ros.degradation import FULL, Backoff, Rung
 from rain_removal_ros.engines import builds_stages
 from rain_removal_ros.ros.node import diagnostics
 from rain_removal_ros.ros.node.loader import Job, Loader
@@ -123,9 +123,9 @@ class Derainer(LifecycleNode):
         return self._trouble
 
     @property
-    def level(self) -> Level:
+    def rung(self) -> Rung:
         """How much is asked of the network now."""
-        return self._worker.pipeline.cameras.level if self._worker is not None else FULL
+        return self._worker.pipeline.cameras.rung if self._worker is not None else FULL
 
     # --- Life cycle --------------------------------------------------------------------------
 
@@ -401,7 +401,7 @@ class Derainer(LifecycleNode):
             engine=self._engine,
             loading=self._loader.job is not None,
             trouble=self._trouble,
-            level=self.level.name,
+            rung=self.rung.name,
             stages=self._worker.pipeline.cameras.stages if self._worker is not None else 0,
             faults=self._faults,
         )

@@ -27,7 +27,7 @@ class NetworkState:
     loading: bool
     trouble: str
     """What is wrong, in a line; empty while all is well."""
-    level: str
+    rung: str
     """How much is asked of the network."""
     stages: int
     """Passes over a frame now; 0 without a network."""
@@ -61,7 +61,7 @@ def network_status(node: str, state: NetworkState) -> DiagnosticStatus:
         "precision": info.precision if info else "none",
         "note": engine.note if engine else "",
         "stages": state.stages,
-        "degradation level": state.level,
+        "degradation level": state.rung,
         "loading": state.loading,
         "enabled": state.enabled,
         "trouble": state.trouble,
@@ -110,8 +110,8 @@ def _judge_network(state: NetworkState) -> tuple[bytes, str]:
         return DiagnosticStatus.WARN, "loading; frames go on uncleaned"
     if not state.enabled:
         return DiagnosticStatus.OK, "disabled: frames go through untouched"
-    if state.level != "full":
-        return DiagnosticStatus.WARN, f"over its time budget: {state.level}"
+    if state.rung != "full":
+        return DiagnosticStatus.WARN, f"over its time budget: {state.rung}"
     running = f"{state.engine.info.network} on {state.engine.info.device}"
     if state.engine.note:
         return DiagnosticStatus.WARN, f"{running}: {state.engine.note}"
