@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Frame, Image
+from rain_removal_ros.runtime.files import write_whole
 
 __all__ = ["WAYS", "DemoFrame", "DemoPlan", "DemoSummary", "Tell", "run"]
 
@@ -221,10 +222,7 @@ def _rate(moments: Sequence[DemoFrame], fps: float) -> float:
 
 def _write_still(path: Path, image: Image) -> None:
     _, packed = cv2.imencode(".png", image[..., ::-1])
-    try:
-        path.write_bytes(packed.tobytes())
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror}") from error
+    write_whole(path, packed.tobytes())
 
 
 def _write_video(path: Path, images: Sequence[Image], fps: float) -> None:

@@ -106,7 +106,8 @@ def run(args: argparse.Namespace) -> int:
     import sys
 
     from rain_removal_ros import benchmark, engines, networks
-    from rain_removal_ros.manifest import manifest, write_json, write_whole
+    from rain_removal_ros.manifest import manifest
+    from rain_removal_ros.runtime.files import write_json, write_whole
 
     names = _flat(args.engines)
     wanted = benchmark.cases(

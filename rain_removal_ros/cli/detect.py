@@ -108,17 +108,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the report to FILE")
     parser.add_argument(
+        "--csv", type=Path, metavar="FILE", help="write every score, with its interval, to FILE"
+    )
+    parser.add_argument(
         "--markdown",
         type=Path,
         metavar="FILE",
-        help="write the tables to FILE, below what it has above its line <!-- tables -->",
+        help="write one table to FILE, below its line <!-- tables -->",
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    from rain_removal_ros.detection import analysis, detectors, harness, report
+    from rain_removal_ros.detection import analysis, csv_export, detectors, harness, report
     from rain_removal_ros.errors import DataError
-    from rain_removal_ros.manifest import manifest, write_json, write_whole
+    from rain_removal_ros.manifest import manifest
+    from rain_removal_ros.runtime.files import cache_folder, write_json, write_whole
 
     if args.rounds < 100:
         raise DataError(f"--rounds {args.rounds} is too few for an interval; give 100 or more")
@@ -126,7 +130,7 @@ def run(args: argparse.Namespace) -> None:
     _refuse_twins("detectors", [each.name for each in watching])
     source = _source(args)
     arms, models = _arms(args, source)
-    seen = harness.run(source, arms, watching, cache=args.cache or harness.default_cache())
+    seen = harness.run(source, arms, watching, cache=args.cache or cache_folder("detect"))
     classes = [name.strip() for name in args.classes.split(",") if name.strip()]
     results = [
         analysis.conclude(seen, each, models, classes=classes, rounds=args.rounds)
@@ -136,6 +140,8 @@ def run(args: argparse.Namespace) -> None:
     print(report.markdown(results, facts), end="")
     if args.json:
         write_json(args.json, _payload(manifest(), results, facts))
+    if args.csv:
+        write_whole(args.csv, csv_export.as_csv(results))
     if args.markdown:
         write_whole(args.markdown, report.page(args.markdown, results, facts))
     if args.html:

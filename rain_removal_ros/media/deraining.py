@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rain_removal_ros import checkpoints, engines
-from rain_removal_ros.data.pictures import natural_order
+from rain_removal_ros.data.pictures import MOST_PIXELS, natural_order
 from rain_removal_ros.errors import DataError, RainRemovalError
 from rain_removal_ros.frames import Frame, Image
 from rain_removal_ros.media import pictures, videos
@@ -52,6 +52,8 @@ class FileOptions:
     """Side of the tiles of large frames; 0 is what fits into memory."""
     memory_gb: float = 0.0
     """Gibibytes the process may fill; 0 is most of what is free."""
+    most_pixels: int = MOST_PIXELS
+    """Files that announce larger pictures are refused."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ class FileDerainer:
         return replace(done, seconds=time.perf_counter() - began)
 
     def _picture(self, job: FileJob) -> DerainedFile:
-        picture = pictures.load(job.source)
+        picture = pictures.load(job.source, self.options.most_pixels)
         image = picture.image
         height, width = image.shape[:2]
         engine = self._tiled(height, width, carry_state=False)
@@ -163,7 +165,7 @@ class FileDerainer:
     def _video(self, job: FileJob) -> DerainedFile:
         options, targets = self.options, [job.target]
         with ExitStack() as stack:
-            reader = stack.enter_context(videos.reading(job.source))
+            reader = stack.enter_context(videos.reading(job.source, options.most_pixels))
             derained = stack.enter_context(videos.writing(job.target, reader.rate))
             maps = None
             if options.attention and not options.side_by_side:
