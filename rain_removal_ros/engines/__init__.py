@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from rain_removal_ros.errors import EngineError, RainRemovalError
 from rain_removal_ros.frames import Image
+from rain_removal_ros.networks._cautions import Cautions
 
 if TYPE_CHECKING:
     from rain_removal_ros.networks._base import Network
@@ -69,6 +70,8 @@ class EngineInfo:
     """Passes over a frame unless a step asks for others."""
     any_stages: bool = False
     """Whether other numbers of stages cost nothing; else each is a graph to be built."""
+    cautions: Cautions = Cautions()
+    """What measurements found against the weights."""
 
 
 class Engine(Protocol):
