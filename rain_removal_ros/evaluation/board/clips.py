@@ -54,10 +54,10 @@ def clips_part(model: Runner, setup: Setup) -> Iterator[Mark]:
         found: defaultdict[str, dict[str, float]] = defaultdict(dict)
         for number in range(setup.extent.clips):
             clip = load(setup, number)
-            trace = _trace(model, clip)
+            trace = _trace(model, clip, setup.extent.clip_frames)
             for figure, by_block in trace.items():
                 found[figure].update(by_block)
-            if model.recurrent:
+            if model.recurrent and setup.extent.clip_frames >= _FRAMES:
                 lost[clip.name] = _lost(trace["state"], clip.name)
         for figure, by_block in found.items():
             yield marks.mean(f"{kind}/{figure}", by_block)
@@ -65,13 +65,14 @@ def clips_part(model: Runner, setup: Setup) -> Iterator[Mark]:
         yield marks.mean("clips/lost", lost)
 
 
-def _trace(model: Runner, clip: Clip) -> dict[str, dict[str, float]]:
+def _trace(model: Runner, clip: Clip, frames: int = _FRAMES) -> dict[str, dict[str, float]]:
     """Each figure by block of frames: the mean over the block."""
     values: defaultdict[str, defaultdict[str, list[float]]]
     values = defaultdict(lambda: defaultdict(list))
     state = None
     before: tuple[Plane, Plane] | None = None
-    for number, (rainy, clean) in enumerate(zip(clip.rainy, clip.clean, strict=True)):
+    pairs = list(zip(clip.rainy, clip.clean, strict=True))[:frames]
+    for number, (rainy, clean) in enumerate(pairs):
         if number not in _EARLY and number not in _LATE:
             if model.recurrent:
                 state = model.derain(rainy, state).state
