@@ -12,7 +12,7 @@ import pytest
 
 from rain_removal_ros.data.rain import render_frames
 from rain_removal_ros.detection.boxes import Detections, Truths, as_boxes
-from rain_removal_ros.engines import Cleaned
+from rain_removal_ros.engines import Derained
 from rain_removal_ros.evaluation._models import Runner
 from rain_removal_ros.evaluation.board import (
     QUICK,
@@ -42,9 +42,9 @@ class Model:
     def __init__(self, change: Change) -> None:
         self.change = change
 
-    def derain(self, image: Image, state: Any = None, *, attention: bool = False) -> Cleaned:
+    def derain(self, image: Image, state: Any = None, *, attention: bool = False) -> Derained:
         before = image if state is None else state
-        return Cleaned(made := self.change(before), None, None, made)
+        return Derained(made := self.change(before), None, None, made)
 
 
 def model(change: Change) -> Runner:

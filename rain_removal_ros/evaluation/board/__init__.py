@@ -191,8 +191,8 @@ def _part(
 
 def _key(part: str, model: Runner, setup: Setup, *rest: str) -> str:
     """Changes with all that the figures depend on."""
-    engine = model.engine
-    how = (engine.name, engine.device, engine.precision, str(model.stages), model.network)
+    engine = model.engine.info
+    how = (engine.engine, engine.device, engine.precision, str(model.stages), model.network)
     parts = (part, setup.extent.name, model.checksum, *how, *rest)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
