@@ -25,19 +25,24 @@ from rain_removal_ros.evaluation.board.clips import clips_part
 from rain_removal_ros.evaluation.board.detections import detection_part
 from rain_removal_ros.evaluation.board.marks import Mark
 from rain_removal_ros.evaluation.board.pictures import clean_part, pairs_part
-from rain_removal_ros.evaluation.board.setup import FULL, QUICK, Extent, Part, Setup, digest
+from rain_removal_ros.evaluation.board.rules import Verdict
+from rain_removal_ros.evaluation.board.setup import BRIEF, FULL, QUICK, Extent, Part, Setup, digest
 from rain_removal_ros.evaluation.board.strokes import strokes_part
 from rain_removal_ros.evaluation.board.timing import speed
+from rain_removal_ros.manifest import manifest
+from rain_removal_ros.runtime import native
 from rain_removal_ros.runtime.files import write_json
 from rain_removal_ros.settings import EngineSettings
 
 __all__ = [
+    "BRIEF",
     "FULL",
     "PARTS",
     "QUICK",
     "Extent",
     "Measured",
     "Setup",
+    "as_json",
     "choose",
     "compare",
     "counterpart",
@@ -56,8 +61,20 @@ SPEED = "speed"
 
 _FOLDERS = ("rain800/test", "rain100l/test", "roadscene/test", "clean/bsds500", "detection")
 _FILES = ("video/highway.mp4",)
-_CODE = ("metrics.py", "data", "detection", "engines", "evaluation", "networks", "simulation")
-_SHOWING = ("__init__.py", "rules.py", "tables.py", "cards.py", "report.py")
+_CODE = (
+    "metrics.py",
+    "data/pairs.py",
+    "data/strokes.py",
+    "data/rain/description.py",
+    "data/rain/drops.py",
+    "data/rain/rendering.py",
+    "detection",
+    "engines",
+    "evaluation",
+    "runtime/native.py",
+    "simulation",
+)
+_SHOWING = ("__init__.py", "rules.py", "tables.py", "publishing.py", "sheet.py", "report.py")
 """Below the package, what figures depend on beside weights and data; but for what only shows."""
 
 
@@ -88,14 +105,29 @@ def compare(
     said: Callable[[str], None] = lambda line: None,
 ) -> tuple[Measured, Measured]:
     """Every mark of two models, each a name, a weight file, or ``NETWORK:FILE``."""
-    names = (candidate, shipped)
     # What ships comes first: it is known already, unless something is wrong with all of this.
-    both = [_measured(name, setup, parts, engine, said) for name in reversed(names)][::-1]
+    names = list(dict.fromkeys((shipped, candidate)))
+    both = [_measured(name, setup, parts, engine, said) for name in names]
     if SPEED in parts:
         said("speed: by turns")
         for done, found in zip(both, speed(names, setup.data), strict=True):
             done.marks.update((mark.name, mark) for mark in found)
-    return both[0], both[1]
+    return both[-1], both[0]
+
+
+def as_json(
+    candidate: Measured, shipped: Measured, extent: Extent, verdict: Verdict
+) -> dict[str, Any]:
+    """Everything, item by item and in full precision."""
+    return {
+        "manifest": manifest(),
+        "extent": extent.name,
+        "candidate": candidate.as_json(),
+        "shipped": shipped.as_json(),
+        "ships": verdict.ships,
+        "complete": verdict.complete,
+        "reasons": list(verdict.reasons),
+    }
 
 
 def choose(only: str, extent: Extent) -> tuple[str, ...]:
@@ -118,7 +150,7 @@ def _measured(
         raise DataError(f"there is no folder of data sets {setup.data}")
     (model,) = load_runners((name,), (0,), engine, "default")
     done = Measured(model)
-    rest = (_code(), _data(setup.data))
+    rest = (_code(model.network), _data(setup.data))
     for part in (part for part in PARTS if part in parts):
         said(f"{model.model}: {part}")
         began = time.perf_counter()
@@ -159,21 +191,19 @@ def _part(
 
 def _key(part: str, model: Runner, setup: Setup, *rest: str) -> str:
     """Changes with all that the figures depend on."""
-    engine = model.engine
-    how = (engine.name, engine.device, engine.precision, str(model.stages), model.network)
+    engine = model.engine.info
+    how = (engine.engine, engine.device, engine.precision, str(model.stages), model.network)
     parts = (part, setup.extent.name, model.checksum, *how, *rest)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
 
-def _code() -> str:
+def _code(network: str) -> str:
     root = Path(rain_removal_ros.__path__[0])
     paths = [path for name in _CODE for path in (root / name, *(root / name).rglob("*"))]
-    paths += root.glob("*.so")
-    return digest(
-        path
-        for path in paths
-        if path.suffix in (".py", ".json", ".so") and path.name not in _SHOWING
-    )
+    paths += [root / "networks" / f"{network}.py", *(root / "networks").glob("_*.py")]
+    known = digest(p for p in paths if p.suffix in (".py", ".json") and p.name not in _SHOWING)
+    # Compiled or not; two builds of one source differ in bytes that say nothing.
+    return f"{known} {native.library is not None}"
 
 
 def _data(folder: Path) -> str:

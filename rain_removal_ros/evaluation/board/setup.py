@@ -26,27 +26,43 @@ class Extent:
     """Every how many of the pictures and scenes."""
     clips: int
     """Of each kind."""
+    clip_frames: int
     still_frames: int
     """Frames that the clear still camera looks on for."""
     strokes: tuple[str, ...] | None
     """Fields of the stroke board; None for all."""
 
 
+_ALONE = ("pairs", "clean", "still", "strokes", "clips")
+_MAIN_STROKES = (
+    "count_3", "count_20", "count_120", "width_5", "width_8", "angle_60", "opacity_0.3",
+)  # fmt: skip
 FULL = Extent(
     "full",
-    ("pairs", "clean", "still", "strokes", "clips", "detection", "speed"),
+    (*_ALONE, "detection", "speed"),
     every=1,
     clips=3,
+    clip_frames=150,
     still_frames=300,
     strokes=None,
 )
 QUICK = Extent(
     "quick",
-    ("pairs", "clean", "still", "strokes", "clips"),
+    _ALONE,
     every=4,
     clips=1,
+    clip_frames=150,
     still_frames=60,
-    strokes=("count_3", "count_20", "count_120", "width_5", "width_8", "angle_60", "opacity_0.3"),
+    strokes=_MAIN_STROKES,
+)
+BRIEF = Extent(
+    "brief",
+    _ALONE,
+    every=8,
+    clips=1,
+    clip_frames=30,
+    still_frames=20,
+    strokes=_MAIN_STROKES,
 )
 
 
