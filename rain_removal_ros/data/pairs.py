@@ -1,6 +1,6 @@
 """Rainy pictures and their references, in the layouts in which data sets were published.
 
-The sets differ only in where the reference is and how its name is derived. Four layouts and one rule
+The sets differ only in where the reference is and how its name is derived. Four layouts and a rule
 for names read them all; the layout is recognised from the files.
 """
 

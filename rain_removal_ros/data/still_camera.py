@@ -1,7 +1,7 @@
 """Real rain and its reference, from the frames of a camera that stands still or turns slowly.
 
 Rain brightens a place for one frame, so the median of aligned neighbouring frames is nearly dry. It
-is also slightly blurred, and leaves have moved. The reference is therefore the frame itself, and the
+is also slightly blurred, and leaves have moved. So the reference is the frame itself, and the
 median only where the frame is brighter.
 """
 
