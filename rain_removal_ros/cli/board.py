@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--publish",
         type=Path,
         metavar="CHECKOUT",
-        help="write the candidate's marks into docs/board, docs/results.md and its card there",
+        help="write the candidate's marks into benchmarks/results/board, docs/results.md and its card there",
     )
 
 

@@ -1,6 +1,6 @@
 """What was measured of models that ship, written where people read it.
 
-``docs/board/NAME.json`` holds a model's marks; its card, ``models/NAME.md``, and the tables of
+``benchmarks/results/board/NAME.json`` holds a model's marks; its card, ``models/NAME.md``, and the tables of
 ``docs/results.md`` are made of those files and of nothing else.
 """
 
@@ -63,7 +63,7 @@ def publish(measured: Measured, extent: Extent, root: Path) -> list[Path]:
     page, card = root / "docs/results.md", root / "models" / f"{name}.md"
     if not page.is_file():
         raise DataError(f"{root} is no checkout of this project: it has no docs/results.md")
-    file = root / "docs/board" / f"{name}.json"
+    file = root / "benchmarks/results/board" / f"{name}.json"
     file.parent.mkdir(exist_ok=True)
     write_json(file, _compact(measured, extent, _kept(file)))
     sheets = {path.stem: read(path) for path in sorted(file.parent.glob("*.json"))}
