@@ -77,6 +77,21 @@ def test_a_better_model_is_told_from_a_worse_one(
     assert json.loads(out.read_text())["candidate"]["seconds"] == {"pairs": 0.0}
 
 
+def test_a_damaged_cache_is_measured_anew(data: Path, tmp_path: Path) -> None:
+    model = weights(tmp_path / "model.safetensors", darker=5)
+    out, cache = tmp_path / "board.json", tmp_path / "cache"
+    common = ["--only", "clean", "--cache", str(cache), "--json", str(out)]
+    command = ["board", model, "--shipped", model, "--data", str(data), *common]
+    found = []
+    for content in ("{", '{"clean/psnr_y": {"items": []}}', "[]"):
+        assert main(command) == 0
+        found.append(json.loads(out.read_text())["shipped"])
+        (kept,) = cache.glob("clean-*.json")
+        kept.write_text(content)
+    assert all(each["seconds"]["clean"] > 0 for each in found)
+    assert found[0]["marks"] == found[1]["marks"] == found[2]["marks"]
+
+
 def test_other_data_is_measured_anew(data: Path, tmp_path: Path) -> None:
     model = weights(tmp_path / "model.safetensors", darker=5)
     out = tmp_path / "board.json"
@@ -137,6 +152,7 @@ def test_a_sheet_shows_strokes_and_what_is_left_of_them(data: Path, tmp_path: Pa
     [
         (["--only", "pears"], "the board has no part 'pears'"),
         (["--data", "nowhere"], "there is no folder of data sets nowhere"),
+        (["--only", "clips"], "video/highway.mp4, which clips needs"),
     ],
 )
 def test_what_cannot_be_measured_is_one_line(

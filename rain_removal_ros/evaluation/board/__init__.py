@@ -59,8 +59,17 @@ PARTS: dict[str, Part] = {
 """In the order in which they are measured. Last comes ``SPEED``, which is of models together."""
 SPEED = "speed"
 
-_FOLDERS = ("rain800/test", "rain100l/test", "roadscene/test", "clean/bsds500", "detection")
-_FILES = ("video/highway.mp4",)
+NEEDS: dict[str, tuple[str, ...]] = {
+    "pairs": ("rain800/test", "rain100l/test", "roadscene/test"),
+    "clean": ("clean/bsds500", "detection/pennfudan/images"),
+    "still": ("roadscene/test", "detection/carla/images", "detection/pennfudan/images"),
+    "strokes": ("roadscene/test", "rain100l/test", "detection/pennfudan/images"),
+    "clips": ("video/highway.mp4",),
+    "detection": ("detection",),
+    SPEED: ("peers/prenet_rain100l.pth",),
+}
+"""What each part takes from the folder of data sets."""
+
 _CODE = (
     "metrics.py",
     "data/pairs.py",
@@ -105,6 +114,9 @@ def compare(
     said: Callable[[str], None] = lambda line: None,
 ) -> tuple[Measured, Measured]:
     """Every mark of two models, each a name, a weight file, or ``NETWORK:FILE``."""
+    if not setup.data.is_dir():
+        raise DataError(f"there is no folder of data sets {setup.data}")
+    _refuse_what_lacks(setup.data, parts)
     # What ships comes first: it is known already, unless something is wrong with all of this.
     names = list(dict.fromkeys((shipped, candidate)))
     both = [_measured(name, setup, parts, engine, said) for name in names]
@@ -146,15 +158,13 @@ def _measured(
     engine: EngineSettings,
     said: Callable[[str], None],
 ) -> Measured:
-    if not setup.data.is_dir():
-        raise DataError(f"there is no folder of data sets {setup.data}")
     (model,) = load_runners((name,), (0,), engine, "default")
     done = Measured(model)
-    rest = (_code(model.network), _data(setup.data))
+    code = _code(model.network)
     for part in (part for part in PARTS if part in parts):
         said(f"{model.model}: {part}")
         began = time.perf_counter()
-        found, known = _part(part, model, setup, rest)
+        found, known = _part(part, model, setup, (code, _data(setup.data, part)))
         done.seconds[part] = 0.0 if known else time.perf_counter() - began
         done.marks.update((mark.name, mark) for mark in found)
     return done
@@ -182,7 +192,7 @@ def _part(
     """The marks of one part, and whether they were known."""
     path = setup.cache and setup.cache / f"{part}-{_key(part, model, setup, *rest)}.json"
     if path and (kept := _read(path)) is not None:
-        return [Mark.from_json(name, mark) for name, mark in kept.items()], True
+        return kept, True
     found = list(PARTS[part](model, setup))
     if path:
         write_json(path, {mark.name: mark.kept() for mark in found})
@@ -206,14 +216,22 @@ def _code(network: str) -> str:
     return f"{known} {native.library is not None}"
 
 
-def _data(folder: Path) -> str:
-    paths = [path for name in _FOLDERS for path in (folder / name).rglob("*")]
-    return digest(path for path in (*paths, *(folder / n for n in _FILES)) if path.is_file())
+def _data(folder: Path, part: str) -> str:
+    found = (path for name in NEEDS[part] for path in (folder / name, *(folder / name).rglob("*")))
+    return digest(path for path in found if path.is_file())
 
 
-def _read(path: Path) -> Any:
+def _refuse_what_lacks(folder: Path, parts: Sequence[str]) -> None:
+    for part in parts:
+        for name in NEEDS[part]:
+            if not (folder / name).exists():
+                raise DataError(f"there is no {folder / name}, which {part} needs; see --only")
+
+
+def _read(path: Path) -> list[Mark] | None:
     """What was kept, or None if there is nothing that can be used."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return [Mark.from_json(name, mark) for name, mark in kept.items()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -16,6 +16,7 @@ import numpy as np
 
 import rain_removal_ros.simulation as simulation_package
 from rain_removal_ros.data.rain import render_frames
+from rain_removal_ros.errors import DataError
 from rain_removal_ros.evaluation._models import Runner
 from rain_removal_ros.evaluation.board import marks, rains
 from rain_removal_ros.evaluation.board.marks import Mark
@@ -107,6 +108,8 @@ def _lost(worth: dict[str, float], clip: str) -> float:
 def _highway(setup: Setup, number: int) -> Clip:
     path, name = setup.data / _HIGHWAY, f"highway {number}"
     reference = list(_frames(path, _STARTS[number]))
+    if len(reference) < _FRAMES:
+        raise DataError(f"{path} has no {_FRAMES} frames from frame {_STARTS[number]} on")
     rainy = drawn(setup, f"{digest([path])} {_key(name)}", _FRAMES, _rain(name, reference))
     return Clip(name, rainy, reference)
 

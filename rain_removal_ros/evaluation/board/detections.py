@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -84,7 +83,7 @@ def _without(shown: Labelled, detector: Detector, setup: Setup) -> dict[str, Val
         digested = hashlib.sha256(key.encode()).hexdigest()[:24]
         path = setup.cache / f"detection-without-{shown.name}-{digested}.json"
     if path and (kept := _read(path)):
-        return {condition: np.asarray(values, np.float64) for condition, values in kept.items()}
+        return kept
     found = {"reference": _ap50(shown, detector, shown.references, lambda image: image)}
     for severity in SEVERITIES:
         rainy = _rainy(shown, severity, setup)
@@ -138,8 +137,10 @@ def _rainy(shown: Labelled, severity: float, setup: Setup) -> list[Image]:
     return drawn(setup, key, len(shown.stems), fall)
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> dict[str, Values] | None:
+    """What was kept, or None if there is nothing that can be used."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return {condition: np.asarray(values, np.float64) for condition, values in kept.items()}
+    except (OSError, ValueError, AttributeError):
         return None

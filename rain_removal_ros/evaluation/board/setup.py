@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 import cv2
+import numpy as np
 
 from rain_removal_ros.data import pictures
+from rain_removal_ros.errors import DataError
 from rain_removal_ros.evaluation._models import Runner
 from rain_removal_ros.evaluation.board.marks import Mark
 from rain_removal_ros.frames import Image
@@ -87,9 +90,13 @@ def drawn(setup: Setup, key: str, count: int, make: Callable[[], Iterator[Image]
     folder = setup.cache / "drawn" / name
     paths = [folder / f"{index:04d}.png" for index in range(count)]
     if not all(path.is_file() for path in paths):
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, image in zip(paths, make(), strict=True):
-            _write(path, image)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for path, image in zip(paths, make(), strict=True):
+                _write(path, image)
+        except OSError as error:
+            reason = error.strerror or error
+            raise DataError(f"cannot write to {folder}: {reason}; see --cache") from error
     return [pictures.read(path) for path in paths]
 
 
@@ -103,6 +110,8 @@ def digest(paths: Iterable[Path]) -> str:
 
 def _write(path: Path, image: Image) -> None:
     """Whole or not at all; packed lightly, as that is quick and disks are large."""
-    draft = path.with_suffix(".part.png")
-    cv2.imwrite(str(draft), image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    lightly = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    _, packed = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]), lightly)
+    draft = path.with_suffix(f".{os.getpid()}.part")  # two boards may draw the same at once
+    draft.write_bytes(packed.tobytes())
     draft.replace(path)
