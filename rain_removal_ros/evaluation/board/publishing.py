@@ -1,7 +1,7 @@
-"""What was measured of models that ship, written where people read it.
+"""Writes what was measured of the models that ship.
 
-``benchmarks/results/board/NAME.json`` holds a model's marks; its card, ``models/NAME.md``, and the tables of
-``docs/results.md`` are made of those files and of nothing else.
+``benchmarks/results/board/NAME.json`` has a model's marks. Its card, ``models/NAME.md``, and the
+tables of ``docs/results.md`` are made from these files alone.
 """
 
 from __future__ import annotations
