@@ -64,7 +64,7 @@ def publish(measured: Measured, extent: Extent, root: Path) -> list[Path]:
     if not page.is_file():
         raise DataError(f"{root} is no checkout of this project: it has no docs/results.md")
     file = root / "benchmarks/results/board" / f"{name}.json"
-    file.parent.mkdir(exist_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, _compact(measured, extent, _kept(file)))
     sheets = {path.stem: read(path) for path in sorted(file.parent.glob("*.json"))}
     written = [file, page]
