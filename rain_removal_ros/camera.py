@@ -2,8 +2,8 @@
 
 The node and the replay of recordings both run on this, so the same messages and settings give the
 same bytes on a robot and on a desk. The time comes from the caller. Whatever comes in, nothing is
-raised: a frame that cannot be derained is passed on as it came or dropped, as ``safety.on_fault``
-says, and its result says why.
+raised: a frame that cannot be derained passes through untouched or is dropped, as
+``safety.on_fault`` says, and its result says why.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class Camera:
 
 
 class _Why(NamedTuple):
-    """Why a frame is passed on as it came."""
+    """Why a frame passes through untouched."""
 
     reason: str
     is_fault: bool = False
@@ -147,7 +147,7 @@ class _Why(NamedTuple):
 
 @dataclass(slots=True)
 class _Job:
-    """One frame on its way through the stages."""
+    """One frame on its way."""
 
     index: int
     camera: Camera
@@ -160,7 +160,7 @@ class _Job:
     target: Image | None = None
     """The pixels of the outgoing message, where the engine is to write to them itself."""
     step: Step | None = None
-    """What the network made of it; None for a frame that is passed on as it came."""
+    """What the network made of it; None for a frame that passes through untouched."""
     scale: int = 1
 
     @property
@@ -263,7 +263,7 @@ class Cameras:
             camera.reset(reason)
 
     def enable(self, on: bool) -> None:  # noqa: FBT001 - what the service hands in
-        """Derain frames, or pass on all of them."""
+        """Derain frames, or let all of them through."""
         self._enabled = on
 
     @property
@@ -305,7 +305,7 @@ class Cameras:
     def process(self, arrivals: Iterable[Arrival]) -> Iterator[Result]:
         """Deal with a frame of each of some cameras; those to be derained are one batch.
 
-        Results come as soon as they are known: a frame that is passed on waits for no other.
+        Results come as soon as they are known: a frame that passes through waits for no other.
         """
         began = time.monotonic()
         jobs: list[_Job] = []
@@ -380,7 +380,7 @@ class Cameras:
         return job.frame is not None
 
     def _pass(self, job: _Job, why: _Why) -> Result:
-        """Pass a frame on as it came, or drop it where that is what faults shall do."""
+        """Let a frame through untouched, or drop it where that is what faults shall do."""
         job.camera.interrupt(why.reason)
         if why.is_fault and self._settings.safety.on_fault == "drop":
             return job.dropped(why.reason)

@@ -86,7 +86,7 @@ class Budget:
     """
 
     rungs: list[Rung]
-    _index: int = 0
+    _at: int = 0
     calm_s: float = 3.0
     """How long all must be well before a step up."""
     longest_s: float = 60.0
@@ -97,18 +97,18 @@ class Budget:
 
     @property
     def rung(self) -> Rung:
-        return self.rungs[self._index]
+        return self.rungs[self._at]
 
     def update(self, seconds: float, now: float, budget_s: float) -> Rung:
-        """Take note of what a frame took, and say at which rung to go on."""
+        """Take note of what a frame took, and say on what rung to go on."""
         if budget_s <= 0:
-            self._index = 0
+            self._at = 0
             return self.rung
         self._recent.append(seconds)
         usual = median(self._recent)
         if len(self._recent) == self._recent.maxlen and usual > budget_s:
             self._down(now)
-        elif self._index == 0 or usual > 0.7 * budget_s:
+        elif self._at == 0 or usual > 0.7 * budget_s:
             self._calm_since = None
         elif self._calm_since is None:
             self._calm_since = now
@@ -120,10 +120,10 @@ class Budget:
     def _down(self, now: float) -> None:
         soon = self._climbed_at is not None and now - self._climbed_at < self._wait_s
         self._wait_s = min(2 * self._wait_s, self.longest_s) if soon else self.calm_s
-        if self._index < len(self.rungs) - 1:
+        if self._at < len(self.rungs) - 1:
             self._move(+1)
 
     def _move(self, rungs: int) -> None:
-        self._index += rungs
+        self._at += rungs
         self._recent.clear()
         self._calm_since = None

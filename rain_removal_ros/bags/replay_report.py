@@ -26,9 +26,10 @@ def payload(
     """All figures of a replay."""
     from rain_removal_ros.settings import flatten
 
+    cautions = engine.info.cautions.lines(engine.info.network)
     result: dict[str, Any] = {
         "manifest": manifest(),
-        "engine": asdict(engine.info),
+        "engine": {**asdict(engine.info), "cautions": "; ".join(cautions)},
         "settings": flatten(settings),
         **asdict(done),
         "frames": done.frames,

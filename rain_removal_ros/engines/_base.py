@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rain_removal_ros.frames import Image
+from rain_removal_ros.networks._cautions import Cautions
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,8 @@ class EngineInfo:
     """Passes over a frame unless a step asks for others."""
     any_stages: bool = False
     """Whether other numbers of stages cost nothing; else each is a graph to be built."""
+    cautions: Cautions = Cautions()
+    """What measurements found against the weights."""
 
 
 class Engine(Protocol):

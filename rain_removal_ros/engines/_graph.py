@@ -20,6 +20,7 @@ from rain_removal_ros.engines._base import Derained, EngineInfo
 from rain_removal_ros.engines._pixels import as_map, as_picture, as_planes
 from rain_removal_ros.errors import DataError, EngineError
 from rain_removal_ros.frames import Image
+from rain_removal_ros.networks._cautions import Cautions
 from rain_removal_ros.parsing import from_json
 from rain_removal_ros.runtime.files import cache_folder
 from rain_removal_ros.settings import EngineSettings
@@ -71,6 +72,8 @@ class GraphDescription:
     """How far from torch's any value may be, absolute below 1 and relative above."""
     difference: float
     """How far they were at export."""
+    cautions: Cautions = Cautions()
+    """What measurements found against the weights."""
 
     @property
     def input_names(self) -> list[str]:
@@ -103,7 +106,9 @@ class GraphDescription:
         try:
             fields = from_json(text)
             state = tuple(StateTensor(**part) for part in fields.pop("state"))
-            found = cls(**{**fields, "outputs": tuple(fields["outputs"]), "state": state})
+            cautions = Cautions(**fields.pop("cautions", {}))
+            outputs = tuple(fields.pop("outputs"))
+            found = cls(**fields, outputs=outputs, state=state, cautions=cautions)
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"not a description of a graph: {error}") from error
         numbers = [found.scale, found.stride, found.stages]
@@ -151,6 +156,7 @@ class GraphEngine:
             recurrent=facts.recurrent,
             stages=facts.stages,
             any_stages=False,
+            cautions=facts.cautions,
         )
         self.note = ""
 

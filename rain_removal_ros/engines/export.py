@@ -78,6 +78,7 @@ def export(network: Network, *, stages: int = 0) -> tuple[bytes, GraphDescriptio
             opset=OPSET,
             tolerance=TOLERANCE,
             difference=0.0,
+            cautions=network.cautions,
         )
         graph = _traced(network, draft)
         difference = _difference(network, graph, draft)

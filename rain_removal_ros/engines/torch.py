@@ -75,6 +75,7 @@ class TorchEngine:
             recurrent=network.facts.recurrent,
             stages=network.stages,
             any_stages=True,
+            cautions=network.cautions,
         )
         self.note = ""
         self._staging: Tensor | None = None

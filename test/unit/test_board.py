@@ -204,7 +204,7 @@ def test_lighter_rain_is_less_of_the_same() -> None:
 
 
 def test_speed_is_told_by_turns_and_beside_what_ships() -> None:
-    candidate, shipped = timing.by_turns([lambda: 30.0, lambda: 20.0], lambda: 3000.0)
+    shipped, candidate = timing.by_turns([lambda: 20.0, lambda: 30.0], lambda: 3000.0)
     assert {mark.name: mark.value for mark in candidate} == {
         "speed/ms": 30.0,
         "speed/times_prenet": 100.0,
@@ -264,6 +264,14 @@ def test_what_is_worse_is_not_shipped_however_much_else_is_better() -> None:
     judged = rules.judge(rules.read(mixed, shipped))
     assert not judged.ships
     assert judged.reasons[0] == "surely worse: rain800 test, PSNR-Y"
+
+
+def test_what_was_measured_in_part_never_ships() -> None:
+    shipped = {"rain100l/psnr_y": mark("", SHIPPED)}
+    better = {"rain100l/psnr_y": mark("", [value + 1 for value in SHIPPED])}
+    judged = rules.judge(rules.read(better, shipped), complete=False)
+    assert not judged.ships
+    assert judged.reasons == ("surely better: rain100l test, PSNR-Y",)
 
 
 def test_harm_is_not_shipped_though_it_was_shipped_before() -> None:

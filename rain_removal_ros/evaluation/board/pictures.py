@@ -1,5 +1,4 @@
-"""Single pictures: pairs of rainy pictures and references, and dry ones that should stay as they
-are."""
+"""Single pictures: pairs with a reference, and dry ones that should stay as they are."""
 
 from __future__ import annotations
 
@@ -55,9 +54,9 @@ def clean_part(model: Runner, setup: Setup) -> Iterator[Mark]:
 
 
 def _compared(model: Runner, rainy: Image, reference: Image) -> dict[str, float]:
-    given, untouched, truth = reduced_for(model.scale, rainy, reference)
+    given, untouched, best = reduced_for(model.scale, rainy, reference)
     result = model.derain(given, attention=True)
-    made, wanted, before = luma(result.image), luma(truth), luma(untouched)
+    made, wanted, before = luma(result.image), luma(best), luma(untouched)
     after = psnr(made, wanted)
     gain = after - psnr(before, wanted)
     figures = {
@@ -67,7 +66,7 @@ def _compared(model: Runner, rainy: Image, reference: Image) -> dict[str, float]
         "harmed": float(gain < 0),
     }
     if result.attention is not None:
-        change = np.abs(untouched.astype(np.float64) - truth).mean(2)
+        change = np.abs(untouched.astype(np.float64) - best).mean(2)
         figures["attention"] = _correlation(result.attention, change)
     return figures
 
@@ -82,5 +81,5 @@ def _correlation(attention: Image, change: NDArray[np.float64]) -> float:
 
 
 def _kept(model: Runner, dry: Image) -> float:
-    given, _, truth = reduced_for(model.scale, dry, dry)
-    return psnr(luma(model.derain(given).image), luma(truth))
+    given, _, wanted = reduced_for(model.scale, dry, dry)
+    return psnr(luma(model.derain(given).image), luma(wanted))

@@ -307,6 +307,8 @@ class Derainer(LifecycleNode):
         )
         if engine.note:
             self.get_logger().warning(engine.note)
+        for line in info.cautions.lines(info.network):
+            self.get_logger().warning(line)
 
     def _note_failure(self, job: LoadRequest, error: Exception, retry_in_s: float) -> None:
         if job is not self._loader.job:

@@ -60,6 +60,7 @@ def network_status(node: str, state: NetworkState) -> DiagnosticStatus:
         "device": info.device if info else "none",
         "precision": info.precision if info else "none",
         "note": engine.note if engine else "",
+        "cautions": "; ".join(info.cautions.lines(info.network)) if info else "",
         "stages": state.stages,
         "degradation level": state.rung,
         "loading": state.loading,
