@@ -24,6 +24,8 @@ from rain_removal_ros.errors import SettingsError
 
 T = TypeVar("T")
 
+_NAMESPACE = re.compile(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
+
 
 @dataclass(frozen=True)
 class Described:
@@ -148,6 +150,11 @@ class InputSettings:
         choices=("auto", "raw", "compressed"),
         live=False,
     )
+    reliability: str = setting(
+        "auto",
+        "how images are asked for: auto is reliable if all publishers offer that, else best effort",
+        choices=("auto", "reliable", "best_effort"),
+    )
     max_age_ms: float = setting(
         0.0,
         "frames older than this on arrival are dropped; 0 for never",
@@ -158,7 +165,7 @@ class InputSettings:
 
     def __post_init__(self) -> None:
         for name in self.cameras:
-            if not re.fullmatch(r"[A-Za-z_]\w*(/[A-Za-z_]\w*)*", name, re.ASCII):
+            if not _NAMESPACE.fullmatch(name):
                 raise SettingsError(
                     f"input.cameras: {name!r} cannot be a namespace; letters, digits and _ can"
                 )
@@ -181,9 +188,22 @@ class OutputSettings:
         live=False,
     )
     jpeg_quality: int = setting(90, "quality of JPEG images", low=1, high=100)
+    namespace: str = setting(
+        "",
+        "publish NAME/image, NAME/camera_info and NAME/attention, where image_transport looks for "
+        "calibration, instead of image_derained, camera_info_derained and attention",
+        live=False,
+    )
     keep_warm: bool = setting(
         False, "clean frames even while nobody subscribes, so that state is ready"
     )
+
+    def __post_init__(self) -> None:
+        if self.namespace and not _NAMESPACE.fullmatch(self.namespace):
+            raise SettingsError(
+                f"output.namespace: {self.namespace!r} cannot be a namespace; words of letters, "
+                "digits and _ with / between them can"
+            )
 
 
 @dataclass(frozen=True)

@@ -271,7 +271,8 @@ class Derainer(LifecycleNode):
             return
         for camera in self._cameras:
             if camera.demand() or self.settings.output.keep_warm:
-                camera.listen(camera.offered(self.settings.input.transport))
+                wanted = self.settings.input
+                camera.listen(camera.offered(wanted.transport), wanted.reliability)
             else:
                 camera.ignore()
 
@@ -416,8 +417,9 @@ class Derainer(LifecycleNode):
             name=camera.name,
             topic=camera.topic,
             transport=camera.transport,
+            reliable=camera.reliable,
             publishers=camera.publishers(),
-            mismatch=camera.mismatch,
+            mismatch=camera.mismatch(),
             state_age_s=None if since_ns is None else (self.now_ns() - since_ns) / 1e9,
             summary=self.statistics[index].summary(),
         )
