@@ -14,17 +14,21 @@ import difflib
 import json
 import math
 import re
+import reprlib
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from rain_removal_ros import parsing
 from rain_removal_ros.errors import SettingsError
 
 T = TypeVar("T")
 
 _NAMESPACE = re.compile(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
+_MOST_INTEGER = 2**63 - 1
+"""That a ROS parameter can be."""
 
 
 @dataclass(frozen=True)
@@ -348,15 +352,12 @@ def load(cls: type[T], path: Path | str, overrides: Mapping[str, Any] | None = N
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
     """The mapping in a YAML file; for a ROS parameter file, the parameters of all its nodes."""
-    import yaml  # only where a file is read: help and flags come up without it
-
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = parsing.from_yaml(parsing.text_of(Path(path)))
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise SettingsError(f"{path} is not YAML: {reason}") from error
+    except ValueError as error:
+        raise SettingsError(f"{path} is not YAML: {error}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -458,14 +459,15 @@ def _at(where: str) -> str:
 def _checked(entry: Entry, value: Any, where: str) -> Any:
     try:
         value = _converted(entry.kind, value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise SettingsError(
-            f"{_at(where)}{entry.name} is {_kind_name(entry.kind)}, not {value!r}"
+            f"{_at(where)}{entry.name} is {_kind_name(entry.kind)}, not {reprlib.repr(value)}"
         ) from None
     described = entry.described
     if described.choices and value not in described.choices:
+        choices = ", ".join(described.choices)
         raise SettingsError(
-            f"{_at(where)}{entry.name} is one of {', '.join(described.choices)}, not {value!r}"
+            f"{_at(where)}{entry.name} is one of {choices}, not {reprlib.repr(value)}"
         )
     low, high = described.low, described.high
     if (low is not None and value < low) or (high is not None and value > high):
@@ -492,6 +494,8 @@ def _converted(kind: Any, value: Any) -> Any:
         raise ValueError
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise TypeError
+    if kind is int and not -_MOST_INTEGER <= value <= _MOST_INTEGER:
+        raise ValueError
     return value
 
 

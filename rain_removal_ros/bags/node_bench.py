@@ -31,6 +31,7 @@ from rain_removal_ros.bags.reading import Recording, open_recording
 from rain_removal_ros.bags.topics import CameraTopics, camera_topics
 from rain_removal_ros.errors import BagError, FrameError
 from rain_removal_ros.frames import Frame
+from rain_removal_ros.parsing import from_yaml
 from rain_removal_ros.settings import Settings, flatten, refuse, replace
 
 _READY_S = 120.0
@@ -57,8 +58,6 @@ class Attempt:
 
 def attempts(base: Settings, wanted: Sequence[str]) -> list[Attempt]:
     """Settings by ``NAME:key=value,key=value``; without any, the base alone."""
-    import yaml
-
     found = []
     for text in wanted:
         name, _, rest = text.partition(":")
@@ -67,7 +66,10 @@ def attempts(base: Settings, wanted: Sequence[str]) -> list[Attempt]:
             key, equals, value = pair.partition("=")
             if not equals:
                 raise BagError(f"--try is NAME:setting=value,setting=value, not {text!r}")
-            changes[key.strip()] = yaml.safe_load(value) if value.strip() else ""
+            try:
+                changes[key.strip()] = from_yaml(value) if value.strip() else ""
+            except ValueError as error:
+                raise BagError(f"--try: the value of {key} is not YAML: {error}") from error
         found.append(Attempt(name, replace(base, changes)))
     names = [attempt.name for attempt in found]
     if len(set(names)) < len(names):

@@ -105,6 +105,11 @@ def load_runners(
     ]
 
 
+def load_network(name: str) -> Network:
+    """One model's network: a name, a weight file, or ``NETWORK:FILE`` published elsewhere."""
+    return _load(name)[0].network
+
+
 def _load(name: str) -> list[_Loaded]:
     if name == "all":
         return [_ours(path) for path in checkpoints.shipped() or [checkpoints.resolve("auto")]]

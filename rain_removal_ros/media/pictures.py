@@ -1,4 +1,4 @@
-"""A picture file as it came and as it should leave: cleaned, and otherwise what it was.
+"""A picture file as it came and as it should leave: derained, and otherwise what it was.
 
 Networks see 8-bit RGB. Grey stays grey, transparency is kept, and a 16-bit picture gets the
 correction that was found added at 16 bit. A file appears under its name whole or not at all.
@@ -6,10 +6,6 @@ correction that was found added at 16 bit. A file appears under its name whole o
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +14,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rain_removal_ros.data.pictures import SUFFIXES, encoded
+from rain_removal_ros.data.pictures import MOST_PIXELS, SUFFIXES, as_decoded, encoded
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
+from rain_removal_ros.runtime.files import write_whole
 
-__all__ = ["READABLE", "WRITABLE", "Picture", "draft_of", "load", "save"]
+__all__ = ["READABLE", "WRITABLE", "Picture", "load", "save"]
 
 WRITABLE = SUFFIXES
 READABLE = SUFFIXES | {".gif", ".jp2", ".pgm", ".jpe", ".jfif"}
@@ -75,22 +72,17 @@ class Picture:
         return Picture(after, alpha)
 
 
-def load(path: Path) -> Picture:
+def load(path: Path, most_pixels: int = MOST_PIXELS) -> Picture:
     """One picture; what cannot be read, or is more than one picture, is one clear error."""
-    data = encoded(path)
+    data = encoded(path, most_pixels)
     # A JPEG knows no alpha, but may say that it lies on its side; only this way is that heeded.
     flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
     if not data.startswith(_JPEG_START):
         flags = cv2.IMREAD_UNCHANGED
-    try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-        count = cv2.imcount(str(path)) if decoded is not None else 0
-    except cv2.error as error:
-        raise DataError(f"{path} cannot be decoded: {' '.join(str(error.err).split())}") from error
+    decoded = as_decoded(path, data, flags)
     if decoded is None:
-        state = "is no picture that can be decoded" if data else "is empty"
-        raise DataError(f"{path} {state}")
-    if count > 1:
+        raise DataError(f"{path} is no picture that can be decoded")
+    if (count := cv2.imcount(str(path))) > 1:
         raise DataError(
             f"{path} holds {count} pictures; take them apart, or make a video of them, first"
         )
@@ -118,33 +110,7 @@ def save(path: Path, picture: Picture) -> None:
         raise DataError(f"{path} cannot be encoded: {' '.join(str(error.err).split())}") from error
     if not made:
         raise DataError(f"{path} cannot be encoded as {suffix}")
-    with draft_of(path) as draft:
-        draft.write_bytes(data.data)
-
-
-@contextmanager
-def draft_of(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` that takes its name once the block ends well, and is gone otherwise.
-
-    It has the same suffix, which is how video containers are chosen.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.stem[:100]}.", suffix=path.suffix
-        )
-        os.close(handle)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
-    draft = Path(name)
-    try:
-        yield draft
-        draft.chmod(0o644)
-        draft.replace(path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        draft.unlink(missing_ok=True)
+    write_whole(path, data.data)
 
 
 def _picture(decoded: NDArray[Any]) -> Picture:

@@ -68,6 +68,8 @@ def warp(image: Tensor, flow: Tensor, finer: int) -> Tensor:
     batch, _, height, width = image.shape
     agree("warp", flow.shape, (batch, 2, height // finer, width // finer))
     agree("warp", image.shape[-2:], (height // finer * finer, width // finer * finer))
+    if min(height, width) < 2:
+        raise RuntimeError(f"warp: {tuple(image.shape)} where two rows and columns were expected")
     out = torch.empty(image.shape)
     call("warp", _plain(image), *image.shape, _plain(flow), *flow.shape[-2:], finer, out)
     return out

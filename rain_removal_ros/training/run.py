@@ -19,6 +19,7 @@ from rain_removal_ros import checkpoints, networks
 from rain_removal_ros.data.mix import Mix, Samples
 from rain_removal_ros.errors import CheckpointError, SettingsError, TrainingError
 from rain_removal_ros.networks._base import Batch, Network, Objective
+from rain_removal_ros.networks._limits import bounded
 from rain_removal_ros.training.journal import Journal
 from rain_removal_ros.training.optimisation import (
     create_optimiser,
@@ -40,9 +41,9 @@ from rain_removal_ros.training.validation import Validation, prepare
 _PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def train(recipe: Recipe) -> Run:
+def train(recipe: Recipe) -> TrainingRun:
     """Train, or continue, until the recipe's end, its time limit or a signal."""
-    run = Run(recipe)
+    run = TrainingRun(recipe)
     try:
         run.go()
     finally:
@@ -50,7 +51,7 @@ def train(recipe: Recipe) -> Run:
     return run
 
 
-class Run:
+class TrainingRun:
     """A training run in one process, of possibly several."""
 
     def __init__(self, recipe: Recipe) -> None:
@@ -67,7 +68,8 @@ class Run:
         self.trained_s = 0.0
         self.network = self._create()
         self._warm_start()
-        self.objective: Objective = networks.module(self.name).Objective(self.network)
+        with bounded(self.name):
+            self.objective: Objective = networks.module(self.name).Objective(self.network)
         self.objective.to(self.device)
         self.objective.truncate = recipe.truncate
         self.teacher = self._teacher()

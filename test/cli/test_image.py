@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -112,7 +113,7 @@ def test_a_folder_keeps_its_names_and_its_order_of_folders(
     kept = ["b10.png", "b9.JPG", "c.tiff", "d.webp", "drive.mp4", "night/a.bmp"]
     assert names_in(tmp_path / "out") == kept
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == "6 cleaned"
+    assert lines[-1] == "6 derained"
     assert lines[0].endswith("b9.JPG")
     assert run(tmp_path / "in") == 0
     assert names_in(tmp_path / "in_derained") == kept
@@ -239,6 +240,9 @@ def bad_files(folder: Path) -> dict[str, str]:
     for name in ("text.png", "text.mp4"):
         (folder / name).write_text("rain, rain, go away")
     cv2.imwrite(str(folder / "float.tif"), np.zeros((4, 4, 3), np.float32))
+    giant = bytearray(cv2.imencode(".png", np.zeros((4, 4, 3), np.uint8))[1])
+    giant[16:24] = struct.pack(">II", 30_000, 30_000)
+    (folder / "giant.png").write_bytes(giant)
     write_video(folder / "whole.mp4")
     # What a player needs comes last in a video of this kind: without it there is nothing to see.
     (folder / "cut.mp4").write_bytes((folder / "whole.mp4").read_bytes()[:-500])
@@ -250,6 +254,7 @@ def bad_files(folder: Path) -> dict[str, str]:
         **dict.fromkeys(("empty.png", "empty.mp4"), "is empty"),
         **dict.fromkeys(("cut.mp4", "text.mp4"), "is no video that can be decoded, or is cut off"),
         "float.tif": "holds float32 values; 8 and 16 bit are understood",
+        "giant.png": "says it is 30000x30000 pixels; at most 100 megapixels are decoded",
     }
 
 
@@ -277,7 +282,7 @@ def test_bad_files_are_one_line_each_and_the_good_one_is_done(
         (line,) = (line for line in lines if f"in/{name} " in line)
         assert line.startswith("rain-removal image: ")
         assert reason in line
-    assert process.stdout.splitlines()[-1] == f"1 cleaned, {len(reasons)} failed"
+    assert process.stdout.splitlines()[-1] == f"1 derained, {len(reasons)} failed"
     assert names_in(tmp_path / "out") == ["good.png"]
     written = json.loads((tmp_path / "out.json").read_text())
     assert [row["source"] for row in written["results"]] == ["in/good.png"]
@@ -358,7 +363,7 @@ def test_a_full_disk_leaves_nothing_half_written(weights: Path, tmp_path: Path, 
     )
     assert process.returncode == 1, process.stderr
     (line,) = process.stderr.splitlines()
-    assert f"out/{name} cannot be written" in line
+    assert f"cannot write out/{name}" in line
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["small.png"]
 
 
@@ -450,6 +455,8 @@ def test_large_pictures_are_tiled(run: Run, tmp_path: Path) -> None:
         (["--precision", "float64"], "precision is one of auto, float32, bfloat16, float16"),
         (["--stages", "99"], "stages is 0 to 32"),
         (["--device", "quantum"], "no device is called 'quantum'"),
+        (["--max-megapixels", "0.0001"], "at most 0.0001 megapixels are decoded"),
+        (["--max-megapixels", "0"], "--max-megapixels is above 0"),
     ],
     ids=str,
 )

@@ -84,12 +84,6 @@ def _named(name: str, value: Any) -> Any:
     return Message(name=name, value=value)
 
 
-def test_the_documentation_lists_the_parameters_as_they_are(repository: Path) -> None:
-    assert settings.reference(Settings) in (repository / "docs" / "node.md").read_text(), (
-        "write settings.reference(Settings) to docs/node.md anew"
-    )
-
-
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

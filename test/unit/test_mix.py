@@ -219,7 +219,7 @@ def test_a_picture_that_breaks_later_is_replaced_by_another(
     mix = Mix(replace(only(data, "clean"), memory_gb=0), seed=0)
     (data.folder / "clean/1.png").write_bytes(b"")
     mix[0]
-    assert "clean/1.png is no picture" in capsys.readouterr().err
+    assert "clean/1.png is empty" in capsys.readouterr().err
     for number in (0, 2):
         (data.folder / f"clean/{number}.png").unlink()
     with pytest.raises(DataError, match="in a row cannot be used"):
