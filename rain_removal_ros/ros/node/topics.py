@@ -96,6 +96,16 @@ class Topics:
             each: self._publisher(_KINDS[each], topic) for each, topic in topics.items()
         }
 
+    def describe(self, settings: Settings) -> str:
+        """What will be read and written, and how, in a line."""
+        image = (
+            self.compressed_topic if settings.input.transport == "compressed" else self.raw_topic
+        )
+        names = ", ".join(publisher.topic_name for publisher in self._publishers.values())
+        how = settings.input.reliability.replace("_", " ")
+        how = "as reliably as it is offered" if how == "auto" else how
+        return f"reads {image} ({how}) and {self.info_topic}, publishes {names} (reliable, depth 1)"
+
     def demand(self) -> Demand:
         """What somebody listens to now."""
         publishers = self._publishers.items()
