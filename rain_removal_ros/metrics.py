@@ -152,3 +152,11 @@ def _halved(plane: Plane) -> Plane:
     even = plane[:height, :width]
     quarter = even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]
     return np.asarray(quarter / 4, np.float64)
+
+
+def correlation(first: NDArray[Any], second: NDArray[Any]) -> float:
+    """Pearson's, over all values; 0 where one of them is constant."""
+    first, second = (each.astype(np.float64).ravel() for each in (first, second))
+    if not first.std() or not second.std():
+        return 0.0
+    return float(np.corrcoef(first, second)[0, 1])

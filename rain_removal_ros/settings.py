@@ -100,7 +100,16 @@ class EngineSettings:
 class StreamSettings:
     """How one camera's frames follow each other."""
 
-    carry_state: bool = setting(True, "carry the network's state from frame to frame")
+    carry_state: bool = setting(
+        True,
+        "carry the network's state from frame to frame, unless measurements found its weights "
+        "worse for it",
+    )
+    carry_state_always: bool = setting(
+        False,
+        "carry the state even of weights that are worse for it; 'rain-removal networks' and the "
+        "log name them",
+    )
     max_gap_s: float = setting(
         0.5, "a longer pause between two frames starts afresh", unit="s", low=0.0, high=3600.0
     )

@@ -46,6 +46,14 @@ class Stream:
         self._last: Frame | None = None
         self._glimpse: NDArray[np.float32] | None = None
 
+    @property
+    def carries(self) -> bool:
+        """Whether state is carried: not with weights that are worse for it, unless the settings
+        insist."""
+        settings = self.settings
+        costs = self.engine.recurrent and self.engine.cautions.state
+        return settings.carry_state and (settings.carry_state_always or not costs)
+
     def reset(self, reason: str) -> None:
         """Let go of the state before the next frame."""
         self.state = None
@@ -65,16 +73,16 @@ class Stream:
         """Take note of the next frame; returns why the state cannot be carried over, if so."""
         reason = self._pending or self._break_before(frame)
         self._pending = ""
-        if reason or not self.settings.carry_state:
+        if reason or not self.carries:
             self.state = None
         if reason:
             self.state_since_ns = frame.stamp_ns
-        self._last = frame if self.settings.carry_state else None
+        self._last = frame if self.carries else None
         return reason or None
 
     def _break_before(self, frame: Frame) -> str:
         last, limits = self._last, self.settings
-        glimpse = _glimpse(frame.image) if limits.scene_cut > 0 and limits.carry_state else None
+        glimpse = _glimpse(frame.image) if limits.scene_cut > 0 and self.carries else None
         before, self._glimpse = self._glimpse, glimpse
         if last is None:
             return ""
@@ -130,7 +138,7 @@ def step_together(
 def _finish(
     stream: Stream, frame: Frame, result: Cleaned, reset: str | None, seconds: float
 ) -> Step:
-    if stream.settings.carry_state:
+    if stream.carries:
         stream.state = result.state
     _blend(frame.image, result.image, stream.settings.strength)
     clean = replace(frame, image=result.image)

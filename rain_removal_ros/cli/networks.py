@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,15 @@ def run(args: argparse.Namespace) -> None:
         for name in networks.available()
     ]
     _print_table(results)
+    for path in weights:
+        for line in checkpoints.cautions_of(path).lines(path.stem):
+            print(line)
     if args.json:
         write_json(args.json, {"manifest": manifest(), "results": results})
 
 
 def _describe(name: str, weights: list[Path]) -> dict[str, Any]:
-    from rain_removal_ros import networks
+    from rain_removal_ros import checkpoints, networks
     from rain_removal_ros.networks import _cost
 
     network = networks.create(name)
@@ -45,6 +49,7 @@ def _describe(name: str, weights: list[Path]) -> dict[str, Any]:
         "scale": network.scale,
         "recurrent": network.facts.recurrent,
         "weights": [str(path) for path in weights],
+        "cautions": {path.stem: asdict(checkpoints.cautions_of(path)) for path in weights},
         "paper": network.facts.paper,
     }
 

@@ -22,6 +22,7 @@ from rain_removal_ros.frames import Image
 
 if TYPE_CHECKING:
     from rain_removal_ros.networks._base import Network
+    from rain_removal_ros.networks._cautions import Cautions
     from rain_removal_ros.settings import EngineSettings, NetworkSettings
 
 __all__ = ["NAMES", "Cleaned", "Engine", "create", "load", "load_somehow"]
@@ -57,6 +58,8 @@ class Engine(Protocol):
     stages: int
     note: str
     """What is not as it was asked for, and why, in a line; empty where all is."""
+    cautions: Cautions
+    """What measurements found against the weights."""
 
     def step(
         self,

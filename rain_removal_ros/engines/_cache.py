@@ -92,6 +92,7 @@ def _key(network: Network, stages: int, engine: str, device: str) -> str:
     parts = (
         checkpoints.checksum(network),
         repr(network.config),
+        repr(network.cautions),
         str(stages),
         engine,
         device,

@@ -19,6 +19,7 @@ from rain_removal_ros.engines import Cleaned
 from rain_removal_ros.engines._pixels import as_map, as_picture, as_planes
 from rain_removal_ros.errors import EngineError
 from rain_removal_ros.frames import Image
+from rain_removal_ros.networks._cautions import Cautions
 from rain_removal_ros.parsing import from_json
 
 METADATA_KEY = "rain_removal_ros"
@@ -66,6 +67,8 @@ class Description:
     """How far from torch's any value may be, absolute below 1 and relative above."""
     difference: float
     """How far they were at export."""
+    cautions: Cautions = Cautions()
+    """What measurements found against the weights."""
 
     @property
     def input_names(self) -> list[str]:
@@ -98,7 +101,9 @@ class Description:
         try:
             fields = from_json(text)
             state = tuple(StateTensor(**part) for part in fields.pop("state"))
-            found = cls(**{**fields, "outputs": tuple(fields["outputs"]), "state": state})
+            cautions = Cautions(**fields.pop("cautions", {}))
+            outputs = tuple(fields.pop("outputs"))
+            found = cls(**fields, outputs=outputs, state=state, cautions=cautions)
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"not a description of a graph: {error}") from error
         numbers = [found.scale, found.stride, found.stages]
@@ -140,6 +145,7 @@ class GraphEngine:
         self.network_name = facts.network
         self.scale = facts.scale
         self.recurrent = facts.recurrent
+        self.cautions = facts.cautions
         self.device = self._runner.device
         self.precision = self._runner.precision
         self.note = ""

@@ -28,6 +28,7 @@ class ReducedEngine:
         self.precision = engine.precision
         self.scale = engine.scale
         self.recurrent = engine.recurrent
+        self.cautions = engine.cautions
 
     @property
     def note(self) -> str:

@@ -80,6 +80,7 @@ def export(network: Network, *, stages: int = 0) -> tuple[bytes, Description]:
             opset=OPSET,
             tolerance=TOLERANCE,
             difference=0.0,
+            cautions=network.cautions,
         )
         graph = _traced(network, draft)
         difference = _difference(network, graph, draft)

@@ -74,6 +74,7 @@ class TorchEngine:
         self.precision = str(self._dtype).removeprefix("torch.")
         self.scale = network.scale
         self.recurrent = network.facts.recurrent
+        self.cautions = network.cautions
         self.note = ""
         self._staging: Tensor | None = None
         self._at_once: int | None = None

@@ -124,6 +124,7 @@ class TiledEngine:
         self.precision = engine.precision
         self.scale = engine.scale
         self.recurrent = engine.recurrent and carry_state
+        self.cautions = engine.cautions
 
     @property
     def note(self) -> str:

@@ -17,6 +17,7 @@ from rain_removal_ros.api import Derainer
 from rain_removal_ros.engines import Cleaned
 from rain_removal_ros.errors import EngineError, FrameError
 from rain_removal_ros.frames import Frame, Image
+from rain_removal_ros.networks._cautions import Cautions
 from rain_removal_ros.settings import EngineSettings, NetworkSettings, StreamSettings
 from rain_removal_ros.stream import Stream
 
@@ -27,7 +28,7 @@ class Counting:
     """An engine whose state is how many images it has seen; each is darkened by that many."""
 
     network_name = name = device = precision = "counting"
-    recurrent, scale, stages, note = True, 1, 1, ""
+    recurrent, scale, stages, note, cautions = True, 1, 1, "", Cautions()
 
     def __init__(self, level: float | None = None) -> None:
         self.level = level

@@ -32,6 +32,7 @@ from rain_removal_ros.bags.salvage import SalvagedMcap
 from rain_removal_ros.engines import Cleaned, Engine
 from rain_removal_ros.errors import BagError, EngineError, SettingsError
 from rain_removal_ros.frames import Frame
+from rain_removal_ros.networks._cautions import Cautions
 from rain_removal_ros.settings import EngineSettings, NetworkSettings, Settings, build
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -44,6 +45,7 @@ class Handing:
     device = "cpu"
     precision = "uint8"
     recurrent = False
+    cautions = Cautions()
     stages = 1
 
     def __init__(self, scale: int = 1) -> None:

@@ -11,6 +11,7 @@ import pytest
 from rain_removal_ros.engines import Cleaned
 from rain_removal_ros.engines.downscaled import ReducedEngine
 from rain_removal_ros.frames import Image
+from rain_removal_ros.networks._cautions import Cautions
 
 IMAGE = np.random.default_rng(0).integers(40, 200, (31, 47, 3), np.uint8)
 
@@ -20,6 +21,7 @@ class Brighter:
 
     network_name = name = device = precision = "none"
     recurrent = True
+    cautions = Cautions()
     stages = 3
 
     def __init__(self, *, scale: int = 1, by: int = 0) -> None:

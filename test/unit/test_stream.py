@@ -13,6 +13,7 @@ import pytest
 from rain_removal_ros.engines import Cleaned
 from rain_removal_ros.errors import EngineError
 from rain_removal_ros.frames import Frame, Image
+from rain_removal_ros.networks._cautions import Cautions
 from rain_removal_ros.settings import StreamSettings
 from rain_removal_ros.stream import Step, Stream, step_together
 
@@ -24,6 +25,7 @@ class Counting:
 
     network_name = name = device = precision = "counting"
     recurrent = True
+    cautions = Cautions()
     stages = 1
 
     def __init__(self, *, scale: int = 1) -> None:

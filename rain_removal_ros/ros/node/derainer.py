@@ -326,6 +326,8 @@ class Derainer(LifecycleNode):
         )
         if engine.note:
             self.get_logger().warning(engine.note)
+        for line in engine.cautions.lines(engine.network_name):
+            self.get_logger().warning(line)
 
     def _note_failure(self, job: Job, error: Exception, retry_in_s: float) -> None:
         if job is not self._loader.job:

@@ -58,6 +58,7 @@ def network_status(node: str, state: NetworkState) -> DiagnosticStatus:
         "device": engine.device if engine else "none",
         "precision": engine.precision if engine else "none",
         "note": engine.note if engine else "",
+        "cautions": "; ".join(engine.cautions.lines(engine.network_name)) if engine else "",
         "stages": engine.stages if engine else 0,
         "degradation level": state.level,
         "loading": state.loading,
