@@ -85,7 +85,9 @@ def _player(context: LaunchContext, tools: Path) -> list[str]:
     try:
         get_package_prefix("ros2bag")
     except PackageNotFoundError:
-        return [str(tools / "rain-removal"), "bag-play", *flags]
+        name = given("image")
+        topic = name if name.startswith("/") else f"/{given('namespace').strip('/')}/{name}"
+        return [str(tools / "rain-removal"), "bag-play", *flags, "--wait-for", topic]
     return ["ros2", "bag", "play", *flags]
 
 

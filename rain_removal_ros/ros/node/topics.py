@@ -254,6 +254,8 @@ class Topics:
             event_callbacks=SubscriptionEventCallbacks(
                 incompatible_qos=lambda event: self._mismatched(f"a publisher of {topic}", event),
                 message_lost=lost,
+                # At once, as "auto" may want to listen in another way now.
+                matched=lambda _: self._matched(),
             ),
             # Once declared, an override would hold for all later subscriptions too, and reliability
             # changes from one to the next.
