@@ -258,6 +258,27 @@ class SafetySettings:
 
 
 @dataclass(frozen=True)
+class LimitSettings:
+    """What a recording may cost that is read from disk; the node reads none."""
+
+    expansion: float = setting(
+        1000.0,
+        "a recording may be so many times larger unpacked than packed, and always 100 MB",
+        low=1.0,
+        high=100_000.0,
+        live=False,
+    )
+    chunk_mb: int = setting(
+        512,
+        "largest chunk of a recording, or message, that is unpacked into memory",
+        unit="MB",
+        low=1,
+        high=65536,
+        live=False,
+    )
+
+
+@dataclass(frozen=True)
 class NodeSettings:
     """How the node itself behaves."""
 
@@ -280,6 +301,7 @@ class Settings:
     input: InputSettings = group(InputSettings)
     output: OutputSettings = group(OutputSettings)
     safety: SafetySettings = group(SafetySettings)
+    limits: LimitSettings = group(LimitSettings)
     node: NodeSettings = group(NodeSettings)
 
     def __post_init__(self) -> None:
