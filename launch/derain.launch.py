@@ -1,13 +1,23 @@
 """Starts the node and keeps it running: ros2 launch rain_removal_ros derain.launch.py
 
 The node configures and activates itself, at the start and whenever it is started again, so that a
-crash costs seconds. With autostart:=false a life cycle manager does that instead.
+crash costs seconds. A node that is set up so that it cannot work ends once, and is left alone. With
+autostart:=false a life cycle manager configures it instead.
 """
 
 import os
 
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import (
+    DeclareLaunchArgument,
+    LogInfo,
+    OpaqueFunction,
+    RegisterEventHandler,
+    SetEnvironmentVariable,
+    TimerAction,
+)
+from launch.event_handlers import OnProcessExit
+from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
@@ -18,6 +28,15 @@ ARGUMENTS = [
     DeclareLaunchArgument("namespace", default_value="", description="the camera's namespace"),
     DeclareLaunchArgument(
         "image", default_value="image", description="the camera's image topic, in its namespace"
+    ),
+    DeclareLaunchArgument(
+        "camera_info", default_value="", description="its calibration, if not beside the image"
+    ),
+    DeclareLaunchArgument(
+        "output", default_value="", description="namespace for what is published: derained, say"
+    ),
+    DeclareLaunchArgument(
+        "input_reliability", default_value="", description="auto, reliable or best_effort"
     ),
     DeclareLaunchArgument(
         "cameras", default_value="", description="several cameras in one node: front,rear"
@@ -33,7 +52,7 @@ ARGUMENTS = [
     ),
     DeclareLaunchArgument("log_level", default_value="info", description="of the node"),
     DeclareLaunchArgument(
-        "respawn", default_value="true", description="start the node again when it ends"
+        "respawn", default_value="true", description="start the node again after a crash"
     ),
     DeclareLaunchArgument(
         "dds_profile",
@@ -46,8 +65,13 @@ PARAMETERS = {
     "weights": ("network.weights", str),
     "device": ("engine.device", str),
     "autostart": ("node.autostart", bool),
+    "output": ("output.namespace", str),
+    "input_reliability": ("input.reliability", str),
 }
 """Arguments that are parameters, given only where they are set: the defaults are the node's."""
+RESPAWN_DELAY_S = 0.3
+CANNOT_WORK = 2
+"""Exit code of a node that is set up so that it cannot work."""
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -80,18 +104,43 @@ def _node(context: LaunchContext) -> list:
     if cameras:
         parameters.append({"input.cameras": cameras})
     prefixes = [f"{name}/" for name in cameras] or [""]
-    remappings = [(f"{prefix}image", f"{prefix}{given('image')}") for prefix in prefixes]
-    return [
-        Node(
+    remappings = []
+    for topic in ("image", "camera_info"):
+        name = given(topic)
+        if name and name != topic:
+            remappings += [(prefix + topic, _below(prefix, name)) for prefix in prefixes]
+    return _kept_running(
+        lambda: Node(
             package=PACKAGE,
             executable="derain_node",
             name="derain",
             namespace=given("namespace"),
             parameters=parameters,
-            remappings=[pair for pair in remappings if pair[0] != pair[1]],
+            remappings=remappings,
             arguments=["--ros-args", "--log-level", given("log_level")],
             output="screen",
-            respawn=given("respawn") == "true",
-            respawn_delay=0.3,
-        )
-    ]
+        ),
+        respawn=given("respawn") == "true",
+    )
+
+
+def _below(prefix: str, name: str) -> str:
+    """An absolute name is what it is; any other is below the camera's namespace."""
+    return name if name.startswith("/") else prefix + name
+
+
+def _kept_running(create, *, respawn: bool) -> list:
+    """A node that is started again after a crash, but not after it said that it cannot work."""
+    node = create()
+
+    def ended(event: ProcessExited, context: LaunchContext) -> list:
+        if context.is_shutdown:
+            return []
+        if event.returncode == CANNOT_WORK:
+            # Whoever includes this file may run a whole robot, which goes on.
+            return [LogInfo(msg="the node cannot work as it is set up: see its last error")]
+        if not respawn:
+            return []
+        return [TimerAction(period=RESPAWN_DELAY_S, actions=_kept_running(create, respawn=True))]
+
+    return [node, RegisterEventHandler(OnProcessExit(target_action=node, on_exit=ended))]

@@ -26,6 +26,7 @@ from rain_removal_ros.errors import SettingsError
 
 T = TypeVar("T")
 
+_NAMESPACE = re.compile(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
 _MOST_INTEGER = 2**63 - 1
 """That a ROS parameter can be."""
 
@@ -162,6 +163,11 @@ class InputSettings:
         choices=("auto", "raw", "compressed"),
         live=False,
     )
+    reliability: str = setting(
+        "auto",
+        "how images are asked for: auto is reliable if all publishers offer that, else best effort",
+        choices=("auto", "reliable", "best_effort"),
+    )
     max_age_ms: float = setting(
         0.0,
         "frames older than this on arrival are dropped; 0 for never",
@@ -172,7 +178,7 @@ class InputSettings:
 
     def __post_init__(self) -> None:
         for name in self.cameras:
-            if not re.fullmatch(r"[A-Za-z_]\w*(/[A-Za-z_]\w*)*", name, re.ASCII):
+            if not _NAMESPACE.fullmatch(name):
                 raise SettingsError(
                     f"input.cameras: {name!r} cannot be a namespace; letters, digits and _ can"
                 )
@@ -195,9 +201,22 @@ class OutputSettings:
         live=False,
     )
     jpeg_quality: int = setting(90, "quality of JPEG images", low=1, high=100)
+    namespace: str = setting(
+        "",
+        "publish NAME/image, NAME/camera_info and NAME/attention, where image_transport looks for "
+        "calibration, instead of image_derained, camera_info_derained and attention",
+        live=False,
+    )
     keep_warm: bool = setting(
         False, "clean frames even while nobody subscribes, so that state is ready"
     )
+
+    def __post_init__(self) -> None:
+        if self.namespace and not _NAMESPACE.fullmatch(self.namespace):
+            raise SettingsError(
+                f"output.namespace: {self.namespace!r} cannot be a namespace; words of letters, "
+                "digits and _ with / between them can"
+            )
 
 
 @dataclass(frozen=True)
@@ -239,6 +258,27 @@ class SafetySettings:
 
 
 @dataclass(frozen=True)
+class LimitSettings:
+    """What a recording may cost that is read from disk; the node reads none."""
+
+    expansion: float = setting(
+        1000.0,
+        "a recording may be so many times larger unpacked than packed, and always 100 MB",
+        low=1.0,
+        high=100_000.0,
+        live=False,
+    )
+    chunk_mb: int = setting(
+        512,
+        "largest chunk of a recording, or message, that is unpacked into memory",
+        unit="MB",
+        low=1,
+        high=65536,
+        live=False,
+    )
+
+
+@dataclass(frozen=True)
 class NodeSettings:
     """How the node itself behaves."""
 
@@ -261,6 +301,7 @@ class Settings:
     input: InputSettings = group(InputSettings)
     output: OutputSettings = group(OutputSettings)
     safety: SafetySettings = group(SafetySettings)
+    limits: LimitSettings = group(LimitSettings)
     node: NodeSettings = group(NodeSettings)
 
     def __post_init__(self) -> None:

@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ray", metavar="ADDRESS", help="share several recordings over a Ray cluster (or 'local')"
     )
     add_json(parser)
-    add_settings(parser, "network", "engine", "stream", "bypass", "output", "safety")
+    add_settings(parser, "network", "engine", "stream", "bypass", "output", "safety", "limits")
 
 
 def run(args: argparse.Namespace) -> int:

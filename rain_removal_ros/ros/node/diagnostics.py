@@ -42,6 +42,7 @@ class CameraState:
     topic: str
     transport: str
     """What is listened to; empty for nothing."""
+    reliable: bool
     publishers: Counter[str]
     """The types of messages published on the topic, and by how many."""
     mismatch: str
@@ -79,6 +80,7 @@ def camera_status(node: str, state: CameraState) -> DiagnosticStatus:
     values: dict[str, Any] = {
         "topic": state.topic,
         "transport": state.transport or "none",
+        "reliability": "reliable" if state.reliable else "best effort",
         "size": "x".join(map(str, reversed(summary.size))) if summary.size else "",
         "rate in [Hz]": f"{summary.rate_in:.1f}",
         "rate out [Hz]": f"{summary.rate_out:.1f}",
@@ -141,6 +143,13 @@ def _judge_camera(state: CameraState) -> tuple[bytes, str]:
             DiagnosticStatus.WARN,
             f"{state.topic} has a publisher, but no image arrives: large ones need the "
             "shared-memory profile in both processes (config/fastdds.xml)",
+        )
+    if summary.losing:
+        return (
+            DiagnosticStatus.WARN,
+            f"{summary.losing} images of {state.topic} were lost in transport just now: "
+            "large ones need the shared-memory profile in both processes (config/fastdds.xml), "
+            "and a reliable camera input.reliability auto or reliable",
         )
     if summary.rate_in and not summary.rate_out:
         return DiagnosticStatus.WARN, "images arrive, none is published: see the reasons below"

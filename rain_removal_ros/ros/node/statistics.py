@@ -19,6 +19,8 @@ class Summary:
     received: int
     lost: int
     """Of those sent, how many never arrived whole, as far as the middleware noticed."""
+    losing: int
+    """How many of them since the last summary."""
     published: int
     passed: Counter[str]
     """Of those published, how many went through untouched, by reason."""
@@ -57,7 +59,9 @@ class Statistics:
     _rain_level: float | None = None
     size: tuple[int, int] | None = None
     """Height and width of the last frame."""
-    _reported: tuple[float, int, int] = field(default_factory=lambda: (time.monotonic(), 0, 0))
+    _reported: tuple[float, int, int, int] = field(
+        default_factory=lambda: (time.monotonic(), 0, 0, 0)
+    )
 
     def received(self) -> None:
         with self._lock:
@@ -104,12 +108,13 @@ class Statistics:
         """The counts so far, and the rates since the last call."""
         with self._lock:
             now = time.monotonic()
-            then, received, published = self._reported
+            then, received, published, lost = self._reported
             passed_s = max(now - then, 1e-3)
-            self._reported = (now, self._received, self._published)
+            self._reported = (now, self._received, self._published, self._lost)
             return Summary(
                 received=self._received,
                 lost=self._lost,
+                losing=self._lost - lost,
                 published=self._published,
                 passed=Counter(self._passed),
                 dropped=Counter(self._dropped),
