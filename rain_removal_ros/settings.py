@@ -66,7 +66,7 @@ def group(cls: type) -> Any:
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """Which network cleans the frames."""
+    """Which network derains the frames."""
 
     name: str = setting(
         "auto",
@@ -130,18 +130,18 @@ class BypassSettings:
 
     mode: str = setting(
         "never",
-        "never cleans every frame, always none, auto those in which rain is seen",
+        "never derains every frame, always none, auto those in which rain is seen",
         choices=("never", "auto", "always"),
     )
     on_above: float = setting(
-        0.2, "auto starts to clean when the rain level rises above this", low=0.0, high=1.0
+        0.2, "auto starts to derain when the rain level rises above this", low=0.0, high=1.0
     )
     off_below: float = setting(
-        0.1, "auto stops cleaning when the rain level stays below this", low=0.0, high=1.0
+        0.1, "auto stops deraining when the rain level stays below this", low=0.0, high=1.0
     )
     hold_s: float = setting(
         2.0,
-        "how long the level must stay low before auto stops cleaning",
+        "how long the level must stay low before auto stops deraining",
         unit="s",
         low=0.0,
         high=600.0,
@@ -188,7 +188,7 @@ class InputSettings:
 
 @dataclass(frozen=True)
 class OutputSettings:
-    """What the node publishes beside the clean image."""
+    """What the node publishes beside the derained image."""
 
     attention: str = setting(
         "mono8",
@@ -208,7 +208,7 @@ class OutputSettings:
         live=False,
     )
     keep_warm: bool = setting(
-        False, "clean frames even while nobody subscribes, so that state is ready"
+        False, "derain frames even while nobody subscribes, so that state is ready"
     )
 
     def __post_init__(self) -> None:
@@ -225,7 +225,7 @@ class SafetySettings:
 
     on_fault: str = setting(
         "passthrough",
-        "a frame that cannot be cleaned goes through as it came, or is dropped",
+        "a frame that cannot be derained goes through as it came, or is dropped",
         choices=("passthrough", "drop"),
     )
     retry_s: float = setting(
