@@ -3,8 +3,8 @@
   rain-removal bench --networks rainstream prenet:published.pth --engines all \\
       --sizes 640x480,1280x720 --cameras 1,4 --plot bench.svg
 
-Every combination of the given lists (separated by blanks or commas) is measured. Those of one
-size take turns, so that other load affects them alike. Memory is measured in a separate process for
+Every combination of the given lists (separated by blanks or commas) is measured. Those of one size
+take turns, so that other load affects them alike. Memory is measured in a separate process for
 each. A time is that of one step, which derains a frame of every camera, from bytes to bytes.
 """
 

@@ -3,8 +3,8 @@
   rain-removal board runs/m/last.safetensors --data ../data --quick
 
 docs/evaluation.md describes what is measured; the rules are in evaluation/board/rules.py. The
-shipped model's figures are cached; intervals are from paired draws. A model that ships already is measured
-alone. Exits with 1 if the candidate should not ship.
+shipped model's figures are cached; intervals are from paired draws. A model that ships already is
+measured alone. Exits with 1 if the candidate should not ship.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Writes a network as an ONNX file, which runs without torch.
 
 State tensors are named inputs and outputs; batch and size are free. The file's metadata has
-network, scale, stride, checksum, names, and how to start fresh. Before the graph is written, it is run and
-compared with torch.
+network, scale, stride, checksum, names, and how to start fresh. Before the graph is written, it is
+run and compared with torch.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """Derains the cameras in a recording (rosbag2 or ROS 1) and writes a new recording.
 
 The new recording is MCAP. It has everything of the old one, byte for byte, and beside each
-camera's image_raw: image_derained, attention, rain_level and camera_info_derained. OUT is a folder, or a
-single file if its name ends in .mcap. Damaged recordings are read as far as possible. With --report,
-every frame is scored, against the topic image_clean (the same scene without rain) if there is one.
+camera's image_raw: image_derained, attention, rain_level and camera_info_derained. OUT is a
+folder, or a single file if its name ends in .mcap. Damaged recordings are read as far as possible.
+With --report, every frame is scored, against the topic image_clean (the same scene without rain)
+if there is one.
 
-IN may be several recordings, or a folder of them. OUT is then a folder with one recording for each,
-local processes or a Ray cluster share the work, and the same command continues after an
+IN may be several recordings, or a folder of them. OUT is then a folder with one recording for
+each, local processes or a Ray cluster share the work, and the same command continues after an
 interruption. Exits with 1 if some of several recordings failed; the others are done.
 """
 
