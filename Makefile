@@ -69,6 +69,10 @@ bench: $(READY) ## time every network and the node on this machine
 	$(BIN)/rain-removal bench --json runs/bench.json
 	$(BIN)/python benchmarks/node.py --json runs/bench_node.json
 
+.PHONY: gpu
+gpu: $(READY) ## test and measure on a GPU, in pieces; goes on where it stopped
+	$(BIN)/python scripts/gpu
+
 .PHONY: colcon
 colcon: .venv-colcon/.ready ## build as a robot does, and start what was built
 	scripts/check-colcon .venv-colcon
