@@ -74,7 +74,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
     ext_modules=in_c(),
-    package_data={NAME: ["py.typed"]},
+    package_data={NAME: ["py.typed", "evaluation/board/rains.json"]},
     data_files=data_files(),
     entry_points={"console_scripts": ["rain-removal = rain_removal_ros.cli:main"]},
     zip_safe=False,

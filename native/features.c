@@ -31,8 +31,8 @@ INLINE void close_gate(void *restrict values, const void *restrict gate, size_t 
         put(values, i, get(values, i, bfloat16) * sigmoid(get(gate, i, bfloat16)), bfloat16);
 }
 
-INLINE void renew(const void *restrict before, const void *restrict gate, const void *restrict candidate,
-                  void *restrict out, size_t count, int bfloat16) {
+INLINE void renew(const void *restrict before, const void *restrict gate,
+                  const void *restrict candidate, void *restrict out, size_t count, int bfloat16) {
     for (size_t i = 0; i < count; i++) {
         const float old = get(before, i, bfloat16);
         const float new = hyperbolic_tangent(get(candidate, i, bfloat16));
@@ -59,7 +59,7 @@ CLONES static void renew_row(const void *before, const void *gate, const void *c
 
 /* `fine` and, twice enlarged, `coarse`, into `fine`. Rows are those of the whole batch. */
 EXPORT int upsample_add(void *fine, const void *coarse, int rows, int width, int channels, int bfloat16,
-                  int threads) {
+                        int threads) {
     const size_t pixel = channels * (bfloat16 ? sizeof(uint16_t) : sizeof(float)), row = width * pixel;
     float *const scratch = floats((size_t)width * channels * threads);
     if (!scratch) return 1;
@@ -77,8 +77,8 @@ EXPORT int upsample_add(void *fine, const void *coarse, int rows, int width, int
 
 /* Of `joined`, inputs and hidden state, the latter made as small as the gate says that the second half
  * of `gates` holds. */
-EXPORT int apply_reset_gate(void *joined, const void *gates, int rows, int width, int inputs, int hidden,
-                    int bfloat16, int threads) {
+EXPORT int apply_reset_gate(void *joined, const void *gates, int rows, int width, int inputs,
+                            int hidden, int bfloat16, int threads) {
     const size_t size = bfloat16 ? sizeof(uint16_t) : sizeof(float), part = hidden * size;
     const size_t whole = (inputs + hidden) * size, count = (size_t)width * hidden;
     float *const scratch = floats(2 * count * threads);
@@ -88,7 +88,8 @@ EXPORT int apply_reset_gate(void *joined, const void *gates, int rows, int width
         char *known = (char *)joined + y * width * whole + inputs * size;
         char *values = (char *)own(scratch, 2 * count), *gate = values + count * size;
         copy_parts(known, whole, values, part, width, part);
-        copy_parts((const char *)gates + y * width * 2 * part + part, 2 * part, gate, part, width, part);
+        copy_parts((const char *)gates + y * width * 2 * part + part, 2 * part, gate, part, width,
+                   part);
         close_gate_row(values, gate, count, bfloat16);
         copy_parts(values, part, known, whole, width, part);
     }
@@ -99,7 +100,7 @@ EXPORT int apply_reset_gate(void *joined, const void *gates, int rows, int width
 /* The hidden state from what it was to the candidate, as far as the gate says that the first half of
  * `gates` holds. */
 EXPORT int gru_update(const void *before, const void *gates, const void *candidate, int rows, int width,
-                   int hidden, int bfloat16, void *out, int threads) {
+                      int hidden, int bfloat16, void *out, int threads) {
     const size_t part = hidden * (bfloat16 ? sizeof(uint16_t) : sizeof(float)), row = width * part;
     const size_t count = (size_t)width * hidden;
     float *const scratch = floats(count * threads);

@@ -32,8 +32,8 @@ CLONES static void unfold_row(const void *folded, int all, int first, int planes
 }
 
 /* The gradient of `planes` planes that begin as plane `first` of `all` folded ones. */
-EXPORT int fold_inputs_gradient(const void *folded, int batch, int all, int first, int planes, int height,
-                           int width, int bfloat16, float *out, int threads) {
+EXPORT int fold_inputs_gradient(const void *folded, int batch, int all, int first, int planes,
+                                int height, int width, int bfloat16, float *out, int threads) {
     const size_t area = (size_t)height * width, kind = bfloat16 ? 2 : 4;
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int row = 0; row < batch * height; row++)
@@ -129,11 +129,11 @@ INLINE void gathered(const float *restrict row, int width, int factor, float *re
 /* Row `y` of one colour of what was lifted at last: the gradient of what is carried, which gets its own
  * from the next frame as well, and of gain and offset, gathered along the row. `scratch` has room for
  * three rows. */
-CLONES static void lift_gradient_row(const float *restrict base, const float *gains, const float *offsets,
-                                     int height, int width, int y, const float *restrict of_out,
-                                     const float *restrict of_carried, float *restrict scratch,
-                                     float *restrict of_base, float *restrict of_gain,
-                                     float *restrict of_offset) {
+CLONES static void lift_gradient_row(const float *restrict base, const float *gains,
+                                     const float *offsets, int height, int width, int y,
+                                     const float *restrict of_out, const float *restrict of_carried,
+                                     float *restrict scratch, float *restrict of_base,
+                                     float *restrict of_gain, float *restrict of_offset) {
     float *restrict gain = scratch, *restrict offset = scratch + width;
     float *restrict small = scratch + 2 * width;
     enlarged_row(gains, height / COARSE, width / COARSE, COARSE, y, small, gain);
@@ -148,8 +148,8 @@ CLONES static void lift_gradient_row(const float *restrict base, const float *ga
     gathered(offset, width / COARSE, COARSE, of_offset);
 }
 
-CLONES static void clamp_gradient_row(const float *restrict here, const float *restrict of_out, int width,
-                                      float *restrict of_candidate) {
+CLONES static void clamp_gradient_row(const float *restrict here, const float *restrict of_out,
+                                      int width, float *restrict of_candidate) {
     for (int x = 0; x < width; x++)
         of_candidate[x] = here[x] >= 0 && here[x] <= 1 ? of_out[x] : 0;
 }
@@ -174,20 +174,20 @@ CLONES static void gather_row(const float *restrict of_kept, const uint8_t *rest
 
 /* Row `y` of the gradients of what the network said. `columns` are its maps' gradients, gathered along
  * the row, 6 planes of `height` rows; `scratch` has room for 8 rows. */
-CLONES static void prediction_gradient_row(Composition a, Workspace w, const float *of_mask, int y,
-                                     float *restrict scratch, void *restrict of_streaks,
-                                     float *restrict columns) {
+CLONES static void prediction_gradient_row(Composition a, Workspace w, const float *of_attention, int y,
+                                           float *restrict scratch, void *restrict of_streaks,
+                                           float *restrict columns) {
     const int width = a.width, height = a.height, planes = a.past ? 5 : 4;
     const size_t area = (size_t)height * width, coarse = area / (COARSE * COARSE);
     const size_t at = (size_t)y * width, line = (size_t)width / COARSE;
-    float *restrict mask = scratch, *restrict of_this = scratch + width;
+    float *restrict attention = scratch, *restrict of_this = scratch + width;
     float *restrict rain = scratch + 2 * width, *restrict gain = scratch + 3 * width;
     float *restrict of_gain = scratch + 4 * width, *restrict of_rain = scratch + 5 * width;
     float *restrict small = scratch + 6 * width;
-    unfold(a.streaks, planes, 3, width, y, a.bfloat16, mask);
+    unfold(a.streaks, planes, 3, width, y, a.bfloat16, attention);
     for (int x = 0; x < width; x++) {
-        mask[x] = sigmoid(mask[x]);
-        of_this[x] = of_mask ? of_mask[at + x] : 0;
+        attention[x] = sigmoid(attention[x]);
+        of_this[x] = of_attention ? of_attention[at + x] : 0;
     }
     for (int c = 0; c < 3; c++) {
         const float *restrict frame = a.frame + c * area + at;
@@ -199,8 +199,8 @@ CLONES static void prediction_gradient_row(Composition a, Workspace w, const flo
             for (int x = 0; x < width; x++) gain[x] = 1;
         for (int x = 0; x < width; x++) {
             const float slope = of_candidate[x] * gain[x];
-            of_gain[x] = of_candidate[x] * (frame[x] - mask[x] * rain[x]);
-            of_rain[x] = -mask[x] * slope;
+            of_gain[x] = of_candidate[x] * (frame[x] - attention[x] * rain[x]);
+            of_rain[x] = -attention[x] * slope;
             of_this[x] -= rain[x] * slope;
         }
         fold(of_rain, planes, c, width, y, a.bfloat16, of_streaks);
@@ -208,7 +208,7 @@ CLONES static void prediction_gradient_row(Composition a, Workspace w, const flo
         gathered(of_gain, width / COARSE, COARSE, columns + ((size_t)c * height + y) * line);
         gathered(of_candidate, width / COARSE, COARSE, columns + ((size_t)(3 + c) * height + y) * line);
     }
-    for (int x = 0; x < width; x++) of_this[x] *= mask[x] * (1 - mask[x]);
+    for (int x = 0; x < width; x++) of_this[x] *= attention[x] * (1 - attention[x]);
     fold(of_this, planes, 3, width, y, a.bfloat16, of_streaks);
     if (!a.past) return;
     const float *restrict known = a.known + (size_t)(y / COARSE) * (width / COARSE);
@@ -236,9 +236,9 @@ CLONES static void map_gradient_row(const float *restrict columns, int height, i
     }
 }
 
-/* The carried picture's gradient, given that of the clean one: `of_base`, 3 planes, in place of it. */
-static void lift_gradient_of(Composition a, const float *of_clean, const float *of_carried, float *scratch,
-                             size_t room, float *columns, float *of_base) {
+/* The carried picture's gradient, given that of the derained one: 3 planes `of_base`. */
+static void lift_gradient_of(Composition a, const float *of_derained, const float *of_carried,
+                             float *scratch, size_t room, float *columns, float *of_base) {
     const int width = a.width, height = a.height, cells = width / COARSE;
     const size_t area = (size_t)height * width, coarse = area / (COARSE * COARSE);
     const size_t half = 3 * (size_t)height * cells;
@@ -247,26 +247,27 @@ static void lift_gradient_of(Composition a, const float *of_clean, const float *
         const size_t at = (size_t)row * width, c = row / height;
         float *of_gain = columns + (size_t)row * cells;
         if (a.maps)
-            lift_gradient_row(a.base + at, a.maps + c * coarse, a.maps + (3 + c) * coarse, height, width,
-                              row % height, of_clean + at, of_carried ? of_carried + at : NULL,
-                              own(scratch, room), of_base + at, of_gain, of_gain + half);
+            lift_gradient_row(a.base + at, a.maps + c * coarse, a.maps + (3 + c) * coarse, height,
+                              width, row % height, of_derained + at,
+                              of_carried ? of_carried + at : NULL, own(scratch, room), of_base + at,
+                              of_gain, of_gain + half);
         else
             for (int x = 0; x < width; x++)
-                of_base[at + x] = of_clean[at + x] + (of_carried ? of_carried[at + x] : 0);
+                of_base[at + x] = of_derained[at + x] + (of_carried ? of_carried[at + x] : 0);
     }
 }
 
 /* One picture's, by the threads of the team that calls it. `room` floats of `scratch` are a thread's. */
-static void compose_gradient_of(Composition given, Workspace w, const float *of_clean,
-                                const float *of_carried, const float *of_mask, float *scratch,
+static void compose_gradient_of(Composition given, Workspace w, const float *of_derained,
+                                const float *of_carried, const float *of_attention, float *scratch,
                                 size_t room, float *columns, void *of_streaks, float *of_maps,
                                 float *of_past) {
     const int width = given.width, height = given.height, cells = width / COARSE;
     const size_t area = (size_t)height * width;
     Composition a = given;
     if (a.base) {
-        lift_gradient_of(a, of_clean, of_carried, scratch, room, columns, w.of_base);
-        of_clean = w.of_base;
+        lift_gradient_of(a, of_derained, of_carried, scratch, room, columns, w.of_base);
+        of_derained = w.of_base;
         a.maps = NULL;
     }
 #pragma omp for schedule(static)
@@ -282,11 +283,11 @@ static void compose_gradient_of(Composition given, Workspace w, const float *of_
             const float *row = w.candidate + here;
             if (a.past)
                 blend_gradient_row(y > 0 ? row - width : row, row, y + 1 < height ? row + width : row,
-                                   a.past + here, w.trust + at, of_clean + here, width,
+                                   a.past + here, w.trust + at, of_derained + here, width,
                                    own(scratch, room), w.of_candidate + here, w.of_kept + here,
                                    w.of_trust + at, w.pick + here, of_past + here);
             else
-                clamp_gradient_row(row, of_clean + here, width, w.of_candidate + here);
+                clamp_gradient_row(row, of_derained + here, width, w.of_candidate + here);
         }
     }
     if (a.past) {
@@ -299,7 +300,7 @@ static void compose_gradient_of(Composition given, Workspace w, const float *of_
     }
 #pragma omp for schedule(static)
     for (int y = 0; y < height; y++)
-        prediction_gradient_row(a, w, of_mask, y, own(scratch, room), of_streaks, columns);
+        prediction_gradient_row(a, w, of_attention, y, own(scratch, room), of_streaks, columns);
     if (!given.maps) return;
 #pragma omp for schedule(static)
     for (int row = 0; row < 6 * (height / COARSE); row++) {
@@ -309,13 +310,15 @@ static void compose_gradient_of(Composition given, Workspace w, const float *of_
     }
 }
 
-/* The gradients of `compose_output`: of what the network said and of the past, given those of the clean
+/* The gradients of `compose_output`: of what the network said and of the past, given those of its
  * pictures, of what is carried and of the masks, which may be NULL as well. `maps`, `pasts` and `bases`
  * may be NULL as there, and then so are their gradients. */
 EXPORT int compose_output_gradient(const float *frames, const float *pasts, const void *streaks,
-                            const float *maps, const float *known, const float *bases,
-                            const float *of_clean, const float *of_bases, const float *of_masks, int batch, int height, int width, int bfloat16,
-                            void *of_streaks, float *of_maps, float *of_pasts, int threads) {
+                                   const float *maps, const float *known, const float *bases,
+                                   const float *of_derained, const float *of_bases,
+                                   const float *of_attentions, int batch, int height, int width,
+                                   int bfloat16, void *of_streaks, float *of_maps, float *of_pasts,
+                                   int threads) {
     const size_t area = (size_t)height * width, coarse = area / (COARSE * COARSE);
     const size_t folded = (pasts ? 5 : 4) * area * (bfloat16 ? 2 : 4);
     const size_t columns = 6 * (size_t)height * (width / COARSE), room = 8 * (size_t)width + 16;
@@ -349,10 +352,10 @@ EXPORT int compose_output_gradient(const float *frames, const float *pasts, cons
             .width = width,
             .bfloat16 = bfloat16,
         };
-        compose_gradient_of(a, w, of_clean + one * 3 * area,
-                            of_bases ? of_bases + one * 3 * area : NULL, of_masks ? of_masks + one * area : NULL,
-                            scratch, room, gathered_columns, (char *)of_streaks + one * folded,
-                            maps ? of_maps + one * 6 * coarse : NULL,
+        compose_gradient_of(a, w, of_derained + one * 3 * area,
+                            of_bases ? of_bases + one * 3 * area : NULL,
+                            of_attentions ? of_attentions + one * area : NULL, scratch, room, gathered_columns,
+                            (char *)of_streaks + one * folded, maps ? of_maps + one * 6 * coarse : NULL,
                             pasts ? of_pasts + one * 3 * area : NULL);
     }
     free(memory);
@@ -379,8 +382,8 @@ static void hand_back(const float *restrict of_out, const int32_t *restrict from
 
 /* The gradient of `warp` in its planes; the flow has none. */
 EXPORT int warp_gradient(const float *of_out, int batch, int channels, int height, int width,
-                          const float *flow, int cells_y, int cells_x, int finer, float *of_planes,
-                          int threads) {
+                         const float *flow, int cells_y, int cells_x, int finer, float *of_planes,
+                         int threads) {
     const size_t area = (size_t)height * width, room = 6 * (size_t)width;
     float *const memory = floats(3 * area + room * threads);
     if (!memory) return 1;
@@ -391,8 +394,8 @@ EXPORT int warp_gradient(const float *of_out, int batch, int channels, int heigh
         const size_t picture = (size_t)one * channels * area;
 #pragma omp for schedule(static)
         for (int y = 0; y < height; y++)
-            places_row(height, width, flow + (size_t)one * 2 * cells_y * cells_x, cells_y, cells_x, finer,
-                       y, own(scratch, room), from + (size_t)y * width, wx + (size_t)y * width,
+            places_row(height, width, flow + (size_t)one * 2 * cells_y * cells_x, cells_y, cells_x,
+                       finer, y, own(scratch, room), from + (size_t)y * width, wx + (size_t)y * width,
                        wy + (size_t)y * width);
 #pragma omp for schedule(static)
         for (int channel = 0; channel < channels; channel++)

@@ -45,7 +45,8 @@ CLONES void window_mean_row(const float *restrict plane, int height, int width, 
     else window_sums(scratch, first, last, 2, full, out);
 }
 
-static void window_mean(const float *plane, int height, int width, int side, float *scratch, float *out) {
+static void window_mean(const float *plane, int height, int width, int side, float *scratch,
+                        float *out) {
     for (int y = 0; y < height; y++)
         window_mean_row(plane, height, width, side, y, scratch, out + (size_t)y * width);
 }
@@ -85,7 +86,7 @@ CLONES static void cheapest(const float *restrict costs, size_t cells, float *re
  * what is missing to the present. That of each row is noted in `sums` and added in order, so that the
  * same comes out however many threads there are. */
 static double warp_level(Level at, const float *flow, int cells_y, int cells_x, int cell,
-                          float *scratches, float *sums, float *edged, int threads) {
+                         float *scratches, float *sums, float *edged, int threads) {
     const size_t wide = at.width + 2;
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int y = 0; y < at.height; y++) {
@@ -146,7 +147,8 @@ CLONES static void cell_moments(Level at, const float *restrict edged, float vei
         }
 }
 
-CLONES static void step_flow(const float *restrict means, size_t cells, int cell, float *restrict flow) {
+CLONES static void step_flow(const float *restrict means, size_t cells, int cell,
+                             float *restrict flow) {
     const float *restrict xx = means, *restrict xy = means + cells, *restrict yy = means + 2 * cells;
     const float *restrict xe = means + 3 * cells, *restrict ye = means + 4 * cells;
     for (size_t i = 0; i < cells; i++) {
@@ -167,7 +169,7 @@ static void smooth(float *flow, int height, int width, float *scratch) {
 }
 
 EXPORT int estimate_flow(const float *pasts, const float *nows, int batch, int channels, int height,
-                        int width, float *flows, int threads) {
+                         int width, float *flows, int threads) {
     const int cells_y = height / 8, cells_x = width / 8;
     const size_t cells = (size_t)cells_y * cells_x, picture = (size_t)channels * height * width;
     Level levels[4]; /* a half, a quarter, an eighth, a sixteenth */
@@ -190,7 +192,8 @@ EXPORT int estimate_flow(const float *pasts, const float *nows, int batch, int c
         levels[k].now = next + plane;
         next += 2 * plane;
     }
-    float *edged = next, *scratch = edged + edges, *moments = scratch + rows, *means = moments + 5 * cells;
+    float *edged = next, *scratch = edged + edges, *moments = scratch + rows;
+    float *means = moments + 5 * cells;
     float *spare = means + 5 * cells, *cost = spare + 5 * cells;
     for (int one = 0; one < batch; one++) {
         const float *past = pasts + one * picture, *now = nows + one * picture;
@@ -214,7 +217,8 @@ EXPORT int estimate_flow(const float *pasts, const float *nows, int batch, int c
             shift_cost(last, shift, room + shift * (coarse + last.width), cost + shift * coarse);
         cheapest(cost, coarse, spare);
         for (int axis = 0; axis < 2; axis++)
-            window_mean(spare + axis * coarse, last.height, last.width, 3, moments, means + axis * coarse);
+            window_mean(spare + axis * coarse, last.height, last.width, 3, moments,
+                        means + axis * coarse);
         for (int axis = 0; axis < 2; axis++)
             for (int y = 0; y < cells_y; y++) {
                 float *row = flow + axis * cells + (size_t)y * cells_x;
@@ -289,8 +293,8 @@ static double limited(double value, double most_of_it) {
 
 /* How far `motions` went on this time, and how all of the view was shifted beside it. `pasts` and
  * `nows` are grey, at a quarter of the size. */
-EXPORT int propagate_flow(const float *motions, const float *pasts, const float *nows, int batch, int height,
-                   int width, float *flows, int threads) {
+EXPORT int propagate_flow(const float *motions, const float *pasts, const float *nows, int batch,
+                          int height, int width, float *flows, int threads) {
     const int cells_y = height / 2, cells_x = width / 2;
     const size_t cells = (size_t)cells_y * cells_x, plane = (size_t)height * width;
     const size_t edges = (size_t)(height + 2) * (width + 2), rows = 6 * (size_t)threads * width;

@@ -31,7 +31,7 @@ CLONES static void write_row(const float *restrict red, const float *restrict gr
 /* A picture of `height` x `width` pixels into three planes of `rows` x `columns`, its last row and
  * column repeated. A row of the picture takes `stride` bytes. */
 EXPORT int unpack_rgb(const uint8_t *picture, size_t stride, int height, int width, float *planes,
-                       int rows, int columns, int threads) {
+                      int rows, int columns, int threads) {
     const size_t plane = (size_t)rows * columns;
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int y = 0; y < rows; y++) {
@@ -45,7 +45,7 @@ EXPORT int unpack_rgb(const uint8_t *picture, size_t stride, int height, int wid
 
 /* Planes, `plane` floats apart and their rows `line`, as a picture whose rows take `stride` bytes. */
 EXPORT int pack_rgb(const float *planes, size_t plane, size_t line, int height, int width,
-                        uint8_t *picture, size_t stride, int threads) {
+                    uint8_t *picture, size_t stride, int threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int y = 0; y < height; y++) {
         const float *row = planes + y * line;

@@ -52,8 +52,9 @@ CLONES static void contrast_row(const float *restrict means, const float *restri
 /* One row of cells of all planes; `rows` has room for planes * FOLD rows of pixels and as
  * many of half the width, and for three. */
 CLONES static void enter_row(const float *restrict frame, const float *past, const float *extras,
-                             int extra, size_t plane, int width, const float *scale, const float *shift, int height, int row,
-                             float *restrict rows, void *restrict out, int bfloat16) {
+                             int extra, size_t plane, int width, const float *scale, const float *shift,
+                             int height, int row, float *restrict rows, void *restrict out,
+                             int bfloat16) {
     const int cells = width / FOLD, guided = scale != NULL;
     const int planes = 3 + guided + (past ? 3 : 0) + extra;
     float *const multiply = rows + (size_t)planes * FOLD * width, *const add = multiply + width;
@@ -103,9 +104,9 @@ CLONES static void enter_row(const float *restrict frame, const float *past, con
 
 /* Frames, their local contrast, their difference to the past and `extra` more planes, folded. Without a
  * guide `guided` is 0; without a past `pasts` is NULL. */
-EXPORT int fold_inputs(const float *frames, const float *pasts, const float *extras, int extra, int batch,
-                   int height, int width, int guided, float epsilon, void *out, int bfloat16,
-                   int threads) {
+EXPORT int fold_inputs(const float *frames, const float *pasts, const float *extras, int extra,
+                       int batch, int height, int width, int guided, float epsilon, void *out,
+                       int bfloat16, int threads) {
     const int rows = height / FOLD, cells = width / FOLD;
     const int planes = 3 + (guided ? 1 : 0) + (pasts ? 3 : 0) + extra;
     const size_t plane = (size_t)height * width, blocks = (size_t)rows * cells;
@@ -138,8 +139,8 @@ EXPORT int fold_inputs(const float *frames, const float *pasts, const float *ext
             }
 #pragma omp for schedule(static)
             for (int row = 0; row < rows; row++)
-                enter_row(frame, past, more, extra, plane, width, guided ? scale : NULL, shift, rows, row,
-                          own(scratch, room), target, bfloat16);
+                enter_row(frame, past, more, extra, plane, width, guided ? scale : NULL, shift, rows,
+                          row, own(scratch, room), target, bfloat16);
         }
     }
     free(maps);
@@ -147,23 +148,24 @@ EXPORT int fold_inputs(const float *frames, const float *pasts, const float *ext
     return 0;
 }
 
-CLONES void candidate_row(Composition a, int y, float *restrict scratch, float *restrict clean, size_t plane,
-                          float *restrict mask_out, float *restrict trust) {
+CLONES void candidate_row(Composition a, int y, float *restrict scratch, float *restrict derained,
+                          size_t plane, float *restrict attention_out, float *restrict trust) {
     const int width = a.width, height = a.height, planes = a.past ? 5 : 4;
     const size_t area = (size_t)height * width, coarse = area / (COARSE * COARSE);
-    float *restrict mask = scratch, *restrict row = scratch + width;
+    float *restrict attention = scratch, *restrict row = scratch + width;
     float *restrict offset = scratch + 2 * width, *restrict small = scratch + 3 * width;
-    unfold(a.streaks, planes, 3, width, y, a.bfloat16, mask);
-    for (int x = 0; x < width; x++) mask[x] = sigmoid(mask[x]);
-    if (mask_out) memcpy(mask_out, mask, width * sizeof(float));
+    unfold(a.streaks, planes, 3, width, y, a.bfloat16, attention);
+    for (int x = 0; x < width; x++) attention[x] = sigmoid(attention[x]);
+    if (attention_out) memcpy(attention_out, attention, width * sizeof(float));
     for (int c = 0; c < 3; c++) {
         const float *restrict frame = a.frame + c * area + (size_t)y * width;
-        float *restrict target = clean + c * plane;
+        float *restrict target = derained + c * plane;
         unfold(a.streaks, planes, c, width, y, a.bfloat16, row);
-        for (int x = 0; x < width; x++) target[x] = frame[x] - mask[x] * row[x];
+        for (int x = 0; x < width; x++) target[x] = frame[x] - attention[x] * row[x];
         if (!a.maps) continue;
         enlarged_row(a.maps + c * coarse, height / COARSE, width / COARSE, COARSE, y, small, row);
-        enlarged_row(a.maps + (3 + c) * coarse, height / COARSE, width / COARSE, COARSE, y, small, offset);
+        enlarged_row(a.maps + (3 + c) * coarse, height / COARSE, width / COARSE, COARSE, y, small,
+                     offset);
         for (int x = 0; x < width; x++) target[x] = target[x] * row[x] + offset[x];
     }
     if (!trust) return;
@@ -195,10 +197,11 @@ CLONES static void blend_row(const float *restrict above, const float *restrict 
     }
 }
 
-/* The clean picture of what is carried: one colour's gain and offset, at last. `scratch` has room for
+/* The derained picture of what is carried: one colour's gain and offset. `scratch` has room for
  * three rows. */
 CLONES static void lift_row(const float *restrict base, const float *gains, const float *offsets,
-                            int height, int width, int y, float *restrict scratch, float *restrict out) {
+                            int height, int width, int y, float *restrict scratch,
+                            float *restrict out) {
     float *restrict gain = scratch, *restrict offset = scratch + width;
     float *restrict small = scratch + 2 * width;
     enlarged_row(gains, height / COARSE, width / COARSE, COARSE, y, small, gain);
@@ -210,7 +213,7 @@ CLONES static void clip_row(const float *restrict row, int width, float *restric
     for (int x = 0; x < width; x++) out[x] = within(row[x], 0, 1);
 }
 
-/* STRIP rows of the clean picture, from `top` on; `scratch` has room for 4 * STRIP + 10 rows. */
+/* STRIP rows of the derained picture, from `top` on; `scratch` has room for 4 * STRIP + 10 rows. */
 static void compose_strip(Composition a, int top, float *scratch) {
     const int width = a.width, end = least(top + STRIP, a.height);
     const int first = most(top - 1, 0), last = least(end + 1, a.height);
@@ -219,12 +222,12 @@ static void compose_strip(Composition a, int top, float *scratch) {
     /* What is carried is never lifted: a gain that was handed on would be applied again and again. */
     Composition unlifted = a;
     if (a.base) unlifted.maps = NULL;
-    float *const target = a.base ? a.base : a.clean;
+    float *const target = a.base ? a.base : a.derained;
     float *candidates = scratch, *trusts = candidates + 3 * plane, *rows = trusts + STRIP * width;
     for (int y = a.past ? first : top; y < (a.past ? last : end); y++) {
         const int inside = y >= top && y < end;
         candidate_row(unlifted, y, rows, candidates + (size_t)(y - first) * width, plane,
-                      inside ? a.mask + (size_t)y * width : NULL,
+                      inside ? a.attention + (size_t)y * width : NULL,
                       inside && a.past ? trusts + (size_t)(y - top) * width : NULL);
     }
     for (int y = top; y < end; y++)
@@ -233,25 +236,25 @@ static void compose_strip(Composition a, int top, float *scratch) {
             const size_t at = c * area + (size_t)y * width;
             if (a.past)
                 blend_row(y > 0 ? here - width : here, here, y + 1 < a.height ? here + width : here,
-                          a.past + at, trusts + (size_t)(y - top) * width, width, rows, rows + width + 2,
-                          target + at);
+                          a.past + at, trusts + (size_t)(y - top) * width, width, rows,
+                          rows + width + 2, target + at);
             else
                 clip_row(here, width, target + at);
             if (!a.base) continue;
             if (a.maps)
-                lift_row(a.base + at, a.maps + c * coarse, a.maps + (3 + c) * coarse, a.height, width, y,
-                         rows, a.clean + at);
+                lift_row(a.base + at, a.maps + c * coarse, a.maps + (3 + c) * coarse, a.height, width,
+                         y, rows, a.derained + at);
             else
-                memcpy(a.clean + at, a.base + at, width * sizeof(float));
+                memcpy(a.derained + at, a.base + at, width * sizeof(float));
         }
 }
 
 /* Clean pictures and masks from what the network said about their frames. `maps`, gains and offsets at
  * an eighth, may be NULL; so may `pasts`, and then `known`, whether there is one, is not looked at.
  * With `bases`, which get what is carried, gains and offsets come after the past; with NULL before. */
-EXPORT int compose_output(const float *frames, const float *pasts, const void *streaks, const float *maps,
-                    const float *known, int batch, int height, int width, int bfloat16, float *clean,
-                    float *masks, float *bases, int threads) {
+EXPORT int compose_output(const float *frames, const float *pasts, const void *streaks,
+                          const float *maps, const float *known, int batch, int height, int width,
+                          int bfloat16, float *derained, float *masks, float *bases, int threads) {
     const size_t area = (size_t)height * width, coarse = area / (COARSE * COARSE);
     const size_t folded = (pasts ? 5 : 4) * area * (bfloat16 ? 2 : 4);
     const int strips = (height + STRIP - 1) / STRIP;
@@ -267,8 +270,8 @@ EXPORT int compose_output(const float *frames, const float *pasts, const void *s
             .maps = maps ? maps + one * 6 * coarse : NULL,
             .known = pasts ? known + one * coarse : NULL,
             .streaks = (const char *)streaks + one * folded,
-            .clean = clean + one * 3 * area,
-            .mask = masks + one * area,
+            .derained = derained + one * 3 * area,
+            .attention = masks + one * area,
             .base = bases ? bases + one * 3 * area : NULL,
             .height = height,
             .width = width,

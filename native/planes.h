@@ -84,12 +84,12 @@ INLINE void enlarged_row(const float *restrict map, int height, int width, int f
 /* One row of `channels` planes looked up where the flow says it was; see warp.c. `scratch` has room
  * for 6 rows. */
 void warp_row(const float *planes, int channels, int height, int width, const float *flow, int cells_y,
-               int cells_x, int finer, int y, float *scratch, float *out, size_t out_plane);
+              int cells_x, int finer, int y, float *scratch, float *out, size_t out_plane);
 
 /* The mean of a picture's channels, halved, and free of what is bright and less than three pixels
  * wide: row `y` of that. `scratch` has room for two rows of half the width, and two. */
 void opening_row(const float *picture, int channels, int height, int width, int y, float *scratch,
-                float *out);
+                 float *out);
 
 /* Two rows of a plane as one of half the `width`, which is that of the result. */
 void halved_row(const float *first, const float *second, int width, float *out);
@@ -106,14 +106,14 @@ enum { FOLD = 4, COARSE = 8 };
 typedef struct {
     const float *frame, *past, *maps, *known;
     const void *streaks;
-    float *clean, *mask, *base;
+    float *derained, *attention, *base;
     int height, width, bfloat16;
 } Composition;
 
-/* Row `y` of what the frame alone allows, into three rows `plane` apart; and of the mask and the trust
- * in the past, where they are wanted. `scratch` has room for four rows. */
-void candidate_row(Composition a, int y, float *scratch, float *clean, size_t plane, float *mask_out,
-                   float *trust);
+/* Row `y` of what the frame alone allows, into three rows `plane` apart; and of the attention and the
+ * trust in the past, where they are wanted. `scratch` has room for four rows. */
+void candidate_row(Composition a, int y, float *scratch, float *derained, size_t plane,
+                   float *attention_out, float *trust);
 
 /* Where row `y` is looked up: the pixel above left, and how far beyond it. `scratch` has room for three
  * rows. */

@@ -14,8 +14,8 @@ INLINE void blur_row(const float *restrict row, const float *restrict kernel, in
 }
 
 /* Of WINDOW rows, `stride` apart, their weighted sum. */
-INLINE void blur_rows(const float *restrict rows, size_t stride, const float *restrict kernel, int count,
-                      float *restrict out) {
+INLINE void blur_rows(const float *restrict rows, size_t stride, const float *restrict kernel,
+                      int count, float *restrict out) {
     for (int x = 0; x < count; x++) {
         float sum = 0;
         for (int k = 0; k < WINDOW; k++) sum += rows[k * stride + x] * kernel[k];
@@ -56,7 +56,8 @@ CLONES static float similarity_row(const float *restrict moments, size_t moment,
         const float spread_of = square1[x] - a * a + square2[x] - b * b + c2;
         const float size = a * a + b * b + c1;
         const float brightness = (2 * a * b + c1) / size, structure = (2 * covariance + c2) / spread_of;
-        const float by_square = -brightness * structure / spread_of, by_product = 2 * brightness / spread_of;
+        const float by_square = -brightness * structure / spread_of,
+        by_product = 2 * brightness / spread_of;
         sum += brightness * structure;
         slopes[x] = 2 * (b - a * brightness) / size * structure - 2 * a * by_square - b * by_product;
         slopes[slope + x] = by_square;
@@ -120,7 +121,8 @@ EXPORT int similarity(const float *firsts, const float *seconds, int planes, int
                                   slopes + (size_t)y * count, slope);
         for (int y = 0; y < height; y++)
             gradient_row(slopes, slope, rows, count, y, kernel, first + (size_t)y * width,
-                         second + (size_t)y * width, scale, scratch, gradient + plane * area + (size_t)y * width);
+                         second + (size_t)y * width, scale, scratch,
+                         gradient + plane * area + (size_t)y * width);
         means[plane] = (float)(sum / ((double)rows * count));
     }
     free(memory);

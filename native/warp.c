@@ -35,7 +35,7 @@ static void look_up_row(const float *restrict plane, int width, const int32_t *r
 }
 
 void warp_row(const float *planes, int channels, int height, int width, const float *flow, int cells_y,
-               int cells_x, int finer, int y, float *scratch, float *out, size_t out_plane) {
+              int cells_x, int finer, int y, float *scratch, float *out, size_t out_plane) {
     float *wx = scratch + 3 * width, *wy = scratch + 4 * width;
     int32_t *from = (int32_t *)(scratch + 5 * width);
     places_row(height, width, flow, cells_y, cells_x, finer, y, scratch, from, wx, wy);
@@ -44,8 +44,8 @@ void warp_row(const float *planes, int channels, int height, int width, const fl
                     out + channel * out_plane);
 }
 
-EXPORT int warp(const float *planes, int batch, int channels, int height, int width,
-                 const float *flow, int cells_y, int cells_x, int finer, float *out, int threads) {
+EXPORT int warp(const float *planes, int batch, int channels, int height, int width, const float *flow,
+                int cells_y, int cells_x, int finer, float *out, int threads) {
     const size_t room = 6 * (size_t)width, plane = (size_t)height * width;
     float *const scratch = floats(room * threads);
     if (!scratch) return 1;
@@ -54,14 +54,15 @@ EXPORT int warp(const float *planes, int batch, int channels, int height, int wi
         const int one = row / height, y = row % height;
         const size_t picture = (size_t)one * channels * plane;
         warp_row(planes + picture, channels, height, width, flow + (size_t)one * 2 * cells_y * cells_x,
-                  cells_y, cells_x, finer, y, own(scratch, room), out + picture + (size_t)y * width, plane);
+                  cells_y, cells_x, finer, y, own(scratch, room), out + picture + (size_t)y * width,
+                  plane);
     }
     free(scratch);
     return 0;
 }
 
 CLONES void opening_row(const float *restrict picture, int channels, int height, int width, int y,
-                       float *restrict scratch, float *restrict out) {
+                        float *restrict scratch, float *restrict out) {
     const int half = width / 2;
     const float share = 0.25f / channels;
     float *grey = scratch + 1, *low = scratch + half + 3;
@@ -87,8 +88,8 @@ CLONES void halved_row(const float *restrict first, const float *restrict second
 }
 
 /* A quarter of the size, without thin streaks. */
-EXPORT int downsample_grey(const float *pictures, int batch, int channels, int height, int width, float *out,
-                 int threads) {
+EXPORT int downsample_grey(const float *pictures, int batch, int channels, int height, int width,
+                           float *out, int threads) {
     const int rows = height / 4, half = width / 2;
     const size_t room = 4 * (size_t)half + 4;
     float *const scratch = floats(room * threads);

@@ -1,9 +1,44 @@
-"""The calibration that belongs to an enlarged image."""
+"""The calibration that belongs to an image, which may have been enlarged."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from copy import deepcopy
 from typing import Any
+
+from rain_removal_ros.codec import stamp_ns
+
+_KEPT = 32
+
+
+class Calibrations:
+    """The last calibrations of one camera: kept by one thread, looked up by another."""
+
+    def __init__(self) -> None:
+        self._by_stamp: OrderedDict[int, Any] = OrderedDict()
+
+    def keep(self, info: Any) -> None:
+        # A new dictionary each time: the other thread may be reading this one.
+        kept = OrderedDict(self._by_stamp)
+        kept[stamp_ns(info.header)] = info
+        while len(kept) > _KEPT:
+            kept.popitem(last=False)
+        self._by_stamp = kept
+
+    def __contains__(self, stamp_ns: int) -> bool:
+        return stamp_ns in self._by_stamp
+
+    def of(self, header: Any, scale: int) -> Any | None:
+        """The calibration of the image with this header; None where the camera sends none.
+
+        That is the one of the same stamp, else the newest: it hardly ever changes.
+        """
+        kept = self._by_stamp
+        if not kept:
+            return None
+        info = scaled(kept.get(stamp_ns(header)) or next(reversed(kept.values())), scale)
+        info.header = header
+        return info
 
 
 def scaled(info: Any, factor: int) -> Any:

@@ -26,6 +26,7 @@ from torch import Tensor
 from rain_removal_ros import networks
 from rain_removal_ros.errors import CheckpointError, SettingsError
 from rain_removal_ros.networks._base import Network
+from rain_removal_ros.parsing import from_json
 from rain_removal_ros.settings import NetworkSettings
 
 _FORMAT = "rain_removal_ros/1"
@@ -84,14 +85,15 @@ def load(path: Path | str) -> Checkpoint:
         )
     if _checksum(weights) != header.get("sha256"):
         raise CheckpointError(f"{path} is damaged: its weights do not match their checksum")
-    name = header["network"]
+    name = _noted(path, header, "network")
+    config, facts = (_table(path, header, key) for key in ("config", "facts"))
     try:
-        network = networks.create(name, **_as_tuples(json.loads(header["config"])))
+        network = networks.create(name, **config)
         network.load_state_dict(weights)
-    except (SettingsError, RuntimeError, TypeError) as error:
+    except (SettingsError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path} does not fit this version's {name}: {reason}") from error
-    return Checkpoint(name, network.eval(), json.loads(header["facts"]), header["sha256"])
+    return Checkpoint(name, network.eval(), facts, header["sha256"])
 
 
 def checksum(network: Network) -> str:
@@ -104,7 +106,7 @@ def name_of(path: Path | str) -> str:
     header, _ = _read(Path(path), weights=())
     if header.get("format") != _FORMAT:
         raise CheckpointError(f"{path} is not a weight file of this package")
-    return header["network"]
+    return _noted(Path(path), header, "network")
 
 
 def import_published(path: Path, name: str) -> Network:
@@ -129,9 +131,9 @@ def import_published(path: Path, name: str) -> Network:
         raise CheckpointError(f"{path} holds no table of weights")
     try:
         config, weights = file.from_published(loaded)
-        network: Network = file.Network(config)
+        network = networks.build(name, config)
         network.load_state_dict(weights)
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, IndexError, RuntimeError, SettingsError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path} does not hold weights of {name}: {reason}") from error
     return network.eval()
@@ -140,7 +142,7 @@ def import_published(path: Path, name: str) -> Network:
 def find(name: str) -> Path | None:
     """The weight file that ships under a name, a network's or that of a size of it, or None."""
     for folder in model_folders():
-        if (path := folder / f"{name}.safetensors").is_file():
+        if _is_file(path := folder / f"{name}.safetensors"):
             return path
     return None
 
@@ -168,8 +170,8 @@ def resolve(name_or_file: str) -> Path:
                 "'rain-removal train'"
             )
         return best
-    if (path := Path(name_or_file)).suffix or path.is_file():
-        if not path.is_file():
+    if (path := Path(name_or_file)).suffix or _is_file(path):
+        if not _is_file(path):
             raise CheckpointError(f"there is no weight file {path}")
         return path
     if (found := find(name_or_file)) is None:
@@ -205,6 +207,13 @@ def model_folders() -> list[Path]:
     return list(dict.fromkeys(folder for folder in folders if folder.is_dir()))
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # its name is too long
+        return False
+
+
 def _read(
     path: Path, weights: tuple[str, ...] | None = None
 ) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -222,6 +231,22 @@ def _read(
         raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
 
 
+def _noted(path: Path, header: Mapping[str, str], key: str) -> str:
+    if key not in header:
+        raise CheckpointError(f"{path} does not say its {key}; save it anew")
+    return header[key]
+
+
+def _table(path: Path, header: Mapping[str, str], key: str) -> dict[str, Any]:
+    try:
+        table = from_json(_noted(path, header, key))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: its {key} cannot be read: {error}") from error
+    if not isinstance(table, dict):
+        raise CheckpointError(f"{path}: its {key} is no table of names and values")
+    return table
+
+
 def _weights(network: Network) -> dict[str, Tensor]:
     return {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
 
@@ -233,10 +258,3 @@ def _checksum(weights: Mapping[str, Tensor]) -> str:
         digest.update(f"{key} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _as_tuples(config: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows no tuples; configs, being frozen, hold nothing else."""
-    return {
-        key: tuple(value) if isinstance(value, list) else value for key, value in config.items()
-    }

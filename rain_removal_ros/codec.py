@@ -26,6 +26,7 @@ from rain_removal_ros.frames import Frame, Image
 
 __all__ = [
     "MAX_PIXELS",
+    "compression",
     "decode",
     "image_fields",
     "into",
@@ -42,6 +43,8 @@ MAX_PIXELS = 1 << 26
 # What deflate packs into one byte, by eight pixels a byte. JPEG stays far below. A file that claims
 # more is cut or lies, and a few hundred bytes should not make a robot clear half a gigabyte.
 _PIXELS_A_BYTE = 1032 * 8
+
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 _NS = 1_000_000_000
 
@@ -196,6 +199,11 @@ def stamp_ns(header: Header) -> int:
     return int(header.stamp.sec) * _NS + int(header.stamp.nanosec)
 
 
+def compression(message: CompressedMessage) -> str:
+    """``jpeg`` or ``png``, by the data: drivers write anything into the format."""
+    return "png" if bytes(_buffer(message)[: len(_PNG)]) == _PNG else "jpeg"
+
+
 def set_stamp(header: Header, stamp_ns: int) -> None:
     """Write a stamp in nanoseconds into a header."""
     sec, nanosec = divmod(stamp_ns, _NS)
@@ -331,7 +339,7 @@ def _checked_size(encoded: bytes, format: str) -> tuple[int, int]:
     if encoded.startswith(b"\xff\xd8"):
         width, height, scan = _jpeg_header(encoded)
         whole = encoded.rfind(b"\xff\xd9") > scan
-    elif encoded.startswith(b"\x89PNG\r\n\x1a\n") and len(encoded) >= 24:
+    elif encoded.startswith(_PNG) and len(encoded) >= 24:
         width, height = struct.unpack_from(">II", encoded, 16)
         whole = b"IEND\xaeB`\x82" in encoded
     elif encoded:

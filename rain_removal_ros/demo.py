@@ -148,11 +148,11 @@ def _directly(plan: Plan, tell: Tell) -> tuple[list[Moment], str]:
 
 def board(moment: Moment, note: str) -> Image:
     """Rainy and cleaned side by side, below them attention and the truth, all with labels."""
-    clean = _fitted(moment)
-    rainy_db, clean_db = _psnr(moment.rainy, moment.reference), _psnr(clean, moment.reference)
+    derained = _fitted(moment)
+    rainy_db, clean_db = _psnr(moment.rainy, moment.reference), _psnr(derained, moment.reference)
     top = [
         _panel(moment.rainy, "In the rain", f"{rainy_db:.1f} dB"),
-        _panel(clean, "Cleaned", f"{clean_db:.1f} dB"),
+        _panel(derained, "Cleaned", f"{clean_db:.1f} dB"),
     ]
     below = [
         _panel(_glow(moment.attention), "Attention", "where the network saw rain"),

@@ -14,15 +14,20 @@ import difflib
 import json
 import math
 import re
+import reprlib
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from rain_removal_ros import parsing
 from rain_removal_ros.errors import SettingsError
 
 T = TypeVar("T")
+
+_MOST_INTEGER = 2**63 - 1
+"""That a ROS parameter can be."""
 
 
 @dataclass(frozen=True)
@@ -175,8 +180,12 @@ class OutputSettings:
         "the attention topic's picture: the map alone, or laid over the frame",
         choices=("mono8", "overlay"),
     )
-    compressed: bool = setting(False, "offer the clean image as JPEG too", live=False)
-    jpeg_quality: int = setting(90, "quality of that JPEG", low=1, high=100)
+    compressed: bool = setting(
+        False,
+        "offer derained images compressed too: in the format they came in, raw ones as JPEG",
+        live=False,
+    )
+    jpeg_quality: int = setting(90, "quality of JPEG images", low=1, high=100)
     keep_warm: bool = setting(
         False, "clean frames even while nobody subscribes, so that state is ready"
     )
@@ -308,6 +317,15 @@ def build(cls: type[T], values: Mapping[str, Any], *, where: str = "") -> T:
     return _assemble(cls, checked, "")
 
 
+def refuse(settings: Any, unusable: Mapping[str, str], who: str) -> None:
+    """Raise where a setting was changed that ``who`` cannot honour; values say why."""
+    values, defaults = flatten(settings), flatten(type(settings)())
+    changed = [name for name in unusable if values[name] != defaults[name]]
+    if changed:
+        reasons = dict.fromkeys(unusable[name] for name in changed)
+        raise SettingsError(f"{who} cannot honour {', '.join(changed)}: {'; '.join(reasons)}")
+
+
 def load(cls: type[T], path: Path | str, overrides: Mapping[str, Any] | None = None) -> T:
     """A tree from a YAML file, as a plain one or as a ROS parameter file, then overrides."""
     return build(cls, {**_flat(read_yaml(path)), **(overrides or {})}, where=str(path))
@@ -315,15 +333,12 @@ def load(cls: type[T], path: Path | str, overrides: Mapping[str, Any] | None = N
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
     """The mapping in a YAML file; for a ROS parameter file, the parameters of all its nodes."""
-    import yaml  # only where a file is read: help and flags come up without it
-
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = parsing.from_yaml(parsing.text_of(Path(path)))
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise SettingsError(f"{path} is not YAML: {reason}") from error
+    except ValueError as error:
+        raise SettingsError(f"{path} is not YAML: {error}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -425,14 +440,15 @@ def _at(where: str) -> str:
 def _checked(entry: Entry, value: Any, where: str) -> Any:
     try:
         value = _converted(entry.kind, value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise SettingsError(
-            f"{_at(where)}{entry.name} is {_kind_name(entry.kind)}, not {value!r}"
+            f"{_at(where)}{entry.name} is {_kind_name(entry.kind)}, not {reprlib.repr(value)}"
         ) from None
     described = entry.described
     if described.choices and value not in described.choices:
+        choices = ", ".join(described.choices)
         raise SettingsError(
-            f"{_at(where)}{entry.name} is one of {', '.join(described.choices)}, not {value!r}"
+            f"{_at(where)}{entry.name} is one of {choices}, not {reprlib.repr(value)}"
         )
     low, high = described.low, described.high
     if (low is not None and value < low) or (high is not None and value > high):
@@ -459,6 +475,8 @@ def _converted(kind: Any, value: Any) -> Any:
         raise ValueError
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise TypeError
+    if kind is int and not -_MOST_INTEGER <= value <= _MOST_INTEGER:
+        raise ValueError
     return value
 
 

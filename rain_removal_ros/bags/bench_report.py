@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,24 +36,35 @@ def offline(
         done = fleet.run(sources, Path(folder), order, jobs=jobs, ray=ray)
     if not done.results:
         raise BagError(f"{attempt.name}: " + "; ".join(done.failures.values()))
-    figures = combined(
-        [part for result in done.results.values() for part in result["scores"].values()]
-    )
-    row = {f"latency_ms_{name}": figures[f"network_ms_{name}"] for name in _SHARES}
-    frames = figures["frames"]
+    results = done.results.values()
+    parts = [part for result in results for part in result["scores"].values()]
+    cameras = [camera for result in results for camera in result["cameras"]]
+    counts = {kind: _total(camera[kind] for camera in cameras) for kind in _KINDS}
+    if not parts:
+        raise BagError(f"{attempt.name}: no frame came through; dropped: {counts['dropped']}")
+    figures = combined(parts)
+    derained = sum(camera["cleaned"] for camera in cameras)
+    frames, dropped = figures["frames"], sum(counts["dropped"].values())
+    network_seconds = sum(result["network_seconds"] for result in results)
     return {
         "name": attempt.name,
         "settings": flatten(attempt.settings),
-        "sent": frames,
+        "sent": frames + dropped,
         "received": frames,
-        "lost": 0.0,
-        "rate_hz": frames / sum(result["network_seconds"] for result in done.results.values()),
-        **row,
+        "lost": dropped / (frames + dropped),
+        "rate_hz": derained / network_seconds if derained else None,
+        **{f"latency_ms_{name}": figures[f"network_ms_{name}"] for name in _SHARES},
+        **counts,
         "failures": done.failures,
         "quality": {k: v for k, v in figures.items() if not k.startswith("network_ms")},
     }
 
 
+def _total(parts: Iterable[dict[str, int]]) -> dict[str, int]:
+    return dict(sum(map(Counter, parts), Counter()))
+
+
+_KINDS = ("passed", "dropped", "resets")
 _SHARES = ("median", "p95", "p99", "max")
 _HEAD = ("setting", "frames", "lost", "rate", "median", "p95", "p99", "max", "CPU", "memory",
          "PSNR", "SSIM", "rain", "flicker", "untouched", "drops", "fresh starts")  # fmt: skip
@@ -92,7 +104,7 @@ def write_report(path: Path, rows: Sequence[dict[str, Any]], sources: Sequence[P
         points = {
             row["name"]: [(row["latency_ms_median"], row["quality"][key], row["name"])]
             for row in rows
-            if row["quality"][key] is not None
+            if row["quality"][key] is not None and row["latency_ms_median"] is not None
         }
         if points:
             plots.append(scatter_plot(points, title=f"{name} and latency", x="ms", y=name))
@@ -111,16 +123,20 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         row["name"],
         f"{row['received']}/{row['sent']}",
         f"{100 * row['lost']:.1f} %",
-        f"{row['rate_hz']:.1f} Hz",
-        *(f"{row[f'latency_ms_{name}']:.1f} ms" for name in _SHARES),
+        _number(row["rate_hz"], "Hz"),
+        *(_number(row[f"latency_ms_{name}"], "ms") for name in _SHARES),
         f"{row['cpu_percent']:.0f} %" if "cpu_percent" in row else "",
         f"{row['memory_mib']:.0f} MB" if "memory_mib" in row else "",
         _change(quality, "psnr", 2),
         _change(quality, "ssim", 3),
         _change(quality, "rain", 2),
         _change(quality, "flicker", 2),
-        *(_reasons(row, kind) for kind in ("passed", "dropped", "resets")),
+        *(_reasons(row, kind) for kind in _KINDS),
     )
+
+
+def _number(value: float | None, unit: str) -> str:
+    return "" if value is None else f"{value:.1f} {unit}"
 
 
 def _reasons(row: dict[str, Any], kind: str) -> str:

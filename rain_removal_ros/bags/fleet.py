@@ -216,7 +216,9 @@ def _do(work: Work) -> dict[str, Any]:
 
 def _short(payload: dict[str, Any]) -> dict[str, Any]:
     """What of a result the summary needs."""
-    names = ("source", "output", "frames", "seconds", "network_seconds", "losses", "scores")
+    names = (
+        "source", "output", "frames", "seconds", "network_seconds", "losses", "scores", "cameras",
+    )  # fmt: skip
     return {name: payload[name] for name in names if name in payload}
 
 
@@ -314,7 +316,7 @@ def _write_page(done: Done, path: Path) -> None:
                     topic,
                     figures["frames"],
                     verdict(figures),
-                    f"{figures['network_ms_median']:.1f} ms",
+                    "" if (ms := figures["network_ms_median"]) is None else f"{ms:.1f} ms",
                     "; ".join(result["losses"]),
                 ]
             )

@@ -22,7 +22,7 @@ from rain_removal_ros.metrics import flicker, luma, psnr, ssim
 from rain_removal_ros.rain_level import RainGauge
 
 if TYPE_CHECKING:
-    from rain_removal_ros.stream import Step
+    from rain_removal_ros.camera import Result
 
 _CHANGED = 8
 """Grey levels by which a pixel must differ to count as changed."""
@@ -37,7 +37,8 @@ class FrameScore:
     """What is known of one frame, before and after; None where it cannot be known."""
 
     stamp_ns: int
-    network_ms: float
+    network_ms: float | None
+    """None where the frame was passed on as it came, or nobody knows."""
     reset: str | None
     rain_before: float
     rain_after: float
@@ -96,15 +97,16 @@ class Judge:
     def __init__(self) -> None:
         self._cameras: dict[str, _Camera] = defaultdict(_Camera)
 
-    def frame(self, camera: CameraTopics, before: Frame, step: Step, rain_level: float) -> None:
+    def frame(self, camera: CameraTopics, before: Frame, result: Result) -> None:
         """Take note of a frame and what became of it."""
+        step = result.step
         self.note(
             camera.image.topic,
             before,
-            step.frame.image,
-            attention=step.attention,
-            network_ms=1e3 * step.seconds,
-            reset=step.reset,
+            before.image if step is None else step.frame.image,
+            attention=None if step is None else step.attention,
+            network_ms=None if step is None else 1e3 * step.seconds,
+            reset=None if step is None else step.reset,
             compared=camera.reference is not None,
         )
 
@@ -119,7 +121,7 @@ class Judge:
         after: Image,
         *,
         attention: NDArray[np.uint8] | None = None,
-        network_ms: float = math.nan,
+        network_ms: float | None = None,
         reset: str | None = None,
         compared: bool = False,
     ) -> None:
@@ -219,7 +221,7 @@ def summary(scores: list[FrameScore]) -> dict[str, Any]:
         for side in ("before", "after"):
             result[f"{name}_{side}"] = _mean(getattr(s, f"{name}_{side}") for s in scores)
     result["changed"] = _mean(score.changed for score in scores)
-    times = [score.network_ms for score in scores if math.isfinite(score.network_ms)]
+    times = [score.network_ms for score in scores if score.network_ms is not None]
     for name, share in (("median", 50), ("p95", 95), ("p99", 99), ("max", 100)):
         result[f"network_ms_{name}"] = float(np.percentile(times, share)) if times else None
     moves = [(s.moves_before, s.moves_after) for s in scores if s.moves_before and s.moves_after]

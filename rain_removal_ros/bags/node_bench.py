@@ -31,13 +31,21 @@ from rain_removal_ros.bags.reading import Recording, open_recording
 from rain_removal_ros.bags.topics import CameraTopics, camera_topics
 from rain_removal_ros.errors import BagError, FrameError
 from rain_removal_ros.frames import Frame
-from rain_removal_ros.settings import Settings, flatten, replace
+from rain_removal_ros.parsing import from_yaml
+from rain_removal_ros.settings import Settings, flatten, refuse, replace
 
 _READY_S = 120.0
 _DRAIN_S = 15.0
 """How long the node may take, after the last frame was sent, to give account of all."""
 _DIAGNOSTICS = "/diagnostics"
 _CLEAN = "/bench/image_derained"
+_UNUSABLE = {
+    "input.cameras": "one camera is played, the one of --topic",
+    "input.transport": "the recording decides",
+    "node.autostart": "nobody would start the node",
+    "node.diagnostics_s": "its own measurements need them often",
+}
+"""Settings that are taken by the benchmark itself."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +58,6 @@ class Attempt:
 
 def attempts(base: Settings, wanted: Sequence[str]) -> list[Attempt]:
     """Settings by ``NAME:key=value,key=value``; without any, the base alone."""
-    import yaml
-
     found = []
     for text in wanted:
         name, _, rest = text.partition(":")
@@ -60,7 +66,10 @@ def attempts(base: Settings, wanted: Sequence[str]) -> list[Attempt]:
             key, equals, value = pair.partition("=")
             if not equals:
                 raise BagError(f"--try is NAME:setting=value,setting=value, not {text!r}")
-            changes[key.strip()] = yaml.safe_load(value) if value.strip() else ""
+            try:
+                changes[key.strip()] = from_yaml(value) if value.strip() else ""
+            except ValueError as error:
+                raise BagError(f"--try: the value of {key} is not YAML: {error}") from error
         found.append(Attempt(name, replace(base, changes)))
     names = [attempt.name for attempt in found]
     if len(set(names)) < len(names):
@@ -68,10 +77,16 @@ def attempts(base: Settings, wanted: Sequence[str]) -> list[Attempt]:
     return found or [Attempt("as set", base)]
 
 
+def check(settings: Settings) -> None:
+    """Refuse settings that a benchmark of the live node cannot honour."""
+    refuse(settings, _UNUSABLE, "bag-bench")
+
+
 def online(
     source: Path, attempt: Attempt, *, topic: str = "", reference: str = "", rate: float = 1.0
 ) -> dict[str, Any]:
     """Play a recording to the node as ``attempt`` sets it, and measure; see ``measure``."""
+    check(attempt.settings)
     _check_weights(attempt.settings)
     with open_recording(source) as recording:
         cameras = camera_topics(

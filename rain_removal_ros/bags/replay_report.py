@@ -100,12 +100,10 @@ def _add_camera(
         if before and after:
             lines = {"before": before, "after": after}
             plots.append(line_plot(lines, title=title, x="s", y=unit or "0 to 1"))
-    plots.append(
-        line_plot({"network": series("network_ms")}, title="Time in the network", x="s", y="ms")
-    )
-    plots.append(
-        histogram({"network": [s.network_ms for s in scores]}, title="Time in the network", x="ms")
-    )
+    if times_ms := [s.network_ms for s in scores if s.network_ms is not None]:
+        title = "Time in the network"
+        plots.append(line_plot({"network": series("network_ms")}, title=title, x="s", y="ms"))
+        plots.append(histogram({"network": times_ms}, title=title, x="ms"))
     if figures["psnr_after"] is not None:
         gains = [
             s.psnr_after - s.psnr_before
@@ -167,13 +165,18 @@ def _reading(result: dict[str, Any]) -> list[Any]:
             camera["topic"],
             camera["clean_topic"],
             camera["cleaned"],
+            _counts(camera["passed"]),
+            _counts(camera["dropped"]),
             camera["unreadable"],
-            ", ".join(f"{name} {count}" for name, count in camera["resets"].items()),
+            _counts(camera["resets"]),
             ", ".join(camera["sizes"]),
         )
         for camera in result["cameras"]
     ]
-    head = ("topic", "clean topic", "frames", "unreadable", "fresh starts", "sizes")
+    head = (
+        "topic", "derained topic", "derained", "as they came", "dropped", "unreadable",
+        "fresh starts", "sizes",
+    )  # fmt: skip
     said = {
         "recording": result["source"],
         "written": result["output"],
@@ -181,7 +184,13 @@ def _reading(result: dict[str, Any]) -> list[Any]:
         "beside the network": f"{result['overhead_ms']:.1f} ms a frame",
         "lost": "; ".join(result["losses"]) or "nothing",
     }
+    if faults := [camera["last_fault"] for camera in result["cameras"] if camera["last_fault"]]:
+        said["last faults"] = "; ".join(faults)
     return [facts(said), table(head, rows)]
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
 def _caption(score: FrameScore, first_ns: int) -> str:

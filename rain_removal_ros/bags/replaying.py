@@ -1,14 +1,16 @@
-"""Cleans the cameras of a recording and writes another: everything as it was, and what is new.
+"""Derains the cameras of a recording and writes another: everything as it was, and what is new.
 
-Nothing here depends on time or on how fast the machine is: every frame is cleaned, in order, and
-on a CPU the same recording gives the same bytes. However long a recording is, a few frames of it
-are in memory.
+Every frame goes through the cameras as in the node, in order, and the time is the recording's own:
+on a CPU the same recording gives the same bytes, unless ``safety.budget_ms`` bounds what a frame
+may take. However long a recording is, a few frames of it are in memory.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,7 +21,7 @@ from rain_removal_ros import codec
 from rain_removal_ros.bags.messages import (
     COMPRESSED,
     FLOAT,
-    Channel,
+    IMAGE,
     Message,
     decoded,
     encoded,
@@ -29,15 +31,23 @@ from rain_removal_ros.bags.messages import (
 from rain_removal_ros.bags.reading import Recording, open_recording
 from rain_removal_ros.bags.topics import CameraTopics, camera_topics
 from rain_removal_ros.bags.writing import Output, create
-from rain_removal_ros.camera_info import scaled
-from rain_removal_ros.errors import BagError, FrameError
+from rain_removal_ros.camera import Arrival, Camera, Cameras, MessageTypes, Outcome, Result
+from rain_removal_ros.errors import BagError, EngineError, FrameError
 from rain_removal_ros.frames import Frame
-from rain_removal_ros.rain_level import RainGauge
+from rain_removal_ros.settings import Settings, refuse
 
 if TYPE_CHECKING:
     from rain_removal_ros.engines import Engine
-    from rain_removal_ros.settings import Settings
-    from rain_removal_ros.stream import Step, Stream
+
+_AHEAD = 16
+"""Messages by which calibrations are read ahead of images: many cameras send the image first."""
+_UNUSABLE = {
+    "input.cameras": "which topics are cameras is said by --topics",
+    "input.transport": "which topics are cameras is said by --topics",
+    "input.max_age_ms": "in a recording no frame is late",
+    "safety.watchdog_s": "a replay waits for its network",
+}
+"""Settings that a replay cannot honour, and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +82,37 @@ class CameraTally:
     topic: str
     clean_topic: str
     cleaned: int = 0
+    passed: dict[str, int] = field(default_factory=dict)
+    """Passed on as they came, by reason."""
+    dropped: dict[str, int] = field(default_factory=dict)
     skipped: int = 0
     """Left out, as only every N-th was wanted."""
     unreadable: int = 0
+    faults: dict[str, int] = field(default_factory=dict)
     resets: dict[str, int] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     last_fault: str = ""
+
+    @property
+    def frames(self) -> int:
+        """Those that were written."""
+        return self.cleaned + sum(self.passed.values())
+
+    def count(self, result: Result) -> None:
+        """Take note of what became of a frame."""
+        if result.fault is not None:
+            _count(self.faults, result.fault.kind)
+            self.unreadable += result.fault.kind == "unreadable"
+            self.last_fault = result.fault.text
+        if result.frame is not None:
+            _count(self.sizes, f"{result.frame.width}x{result.frame.height}")
+        if result.step is not None and result.step.reset:
+            _count(self.resets, result.step.reset)
+        if result.outcome is Outcome.DERAINED:
+            self.cleaned += 1
+        else:
+            passed = result.outcome is Outcome.PASSED
+            _count(self.passed if passed else self.dropped, result.reason)
 
 
 @dataclass
@@ -96,7 +131,7 @@ class Replayed:
 
     @property
     def frames(self) -> int:
-        return sum(camera.cleaned for camera in self.cameras)
+        return sum(camera.frames for camera in self.cameras)
 
     @property
     def overhead_ms(self) -> float:
@@ -108,9 +143,14 @@ class Replayed:
 class Observer(Protocol):
     """Sees every frame before and after."""
 
-    def frame(self, camera: CameraTopics, before: Frame, step: Step, rain_level: float) -> None: ...
+    def frame(self, camera: CameraTopics, before: Frame, result: Result) -> None: ...
 
     def reference(self, camera: CameraTopics, frame: Frame) -> None: ...
+
+
+def check(settings: Settings) -> None:
+    """Refuse settings that a replay cannot honour."""
+    refuse(settings, _UNUSABLE, "a replay")
 
 
 def replay(
@@ -125,6 +165,7 @@ def replay(
 ) -> Replayed:
     """Clean a recording into another. ``progress`` gets the frames done, and those there are."""
     wishes = wishes or Wishes()
+    check(settings)
     with open_recording(source) as recording:
         cameras = camera_topics(
             recording,
@@ -132,6 +173,7 @@ def replay(
             in_place_of=wishes.in_place_of,
             ending=wishes.ending,
             reference=wishes.reference,
+            compressed=settings.output.compressed,
         )
         with create(
             out, force=wishes.force, compression=wishes.compression, source=source
@@ -161,8 +203,15 @@ class _Run:
         self._wishes = wishes
         self._observer = observer
         self._progress = progress
-        self._lanes = {c.image: _Lane(c, engine, settings, output) for c in cameras}
-        self._infos = {c.info: self._lanes[c.image] for c in cameras if c.info is not None}
+        self._replayed = {c.image: _Replayed(number, c) for number, c in enumerate(cameras)}
+        self._infos = {c.info: self._replayed[c.image] for c in cameras if c.info is not None}
+        self._now_s = 0.0
+        self._cameras = Cameras(
+            [each.camera for each in self._replayed.values()],
+            settings,
+            clock=lambda: self._now_s,
+        )
+        self._cameras.use(engine)
         self._references = {c.reference: c for c in cameras if c.reference is not None}
         replaced = [c.image for c in cameras if c.in_place]
         replaced += [c.info for c in cameras if c.in_place and c.info is not None]
@@ -174,25 +223,36 @@ class _Run:
         for channel in self._recording.channels:
             if channel not in self._dropped:
                 self._output.add(channel)
-        for camera_lane in self._lanes.values():
-            camera_lane.announce()
-        total = sum(-(-self._recording.counts[c] // self._wishes.every) for c in self._lanes)
+        for each in self._replayed.values():
+            for channel in each.topics.outputs.values():
+                self._output.add(channel)
+        total = sum(-(-self._recording.counts[c] // self._wishes.every) for c in self._replayed)
         frames = 0
-        for message in self._messages():
+        for message in self._calibrations_first(self._messages()):
             done.messages += 1
             if message.channel not in self._dropped:
                 self._output.write(message.channel, message.stamp_ns, message.data)
                 done.copied += 1
-            if (owner := self._infos.get(message.channel)) is not None:
-                owner.pass_info(message)
             if self._observer and (camera := self._references.get(message.channel)) is not None:
                 done.judging_seconds += _timed(self._see_reference, camera, message)
-            if (lane := self._lanes.get(message.channel)) is not None:
-                frames += self._frame(lane, message, done)
+            if (replayed := self._replayed.get(message.channel)) is not None:
+                frames += self._frame(replayed, message, done)
                 self._progress(frames, total)
-        done.cameras = [lane.tally for lane in self._lanes.values()]
+        done.cameras = [each.tally for each in self._replayed.values()]
         done.seconds = time.perf_counter() - began
+        _check_derained(done.cameras)
         return done
+
+    def _calibrations_first(self, messages: Iterable[Message]) -> Iterator[Message]:
+        """All messages; the cameras get to know calibrations some messages ahead."""
+        waiting: deque[Message] = deque()
+        for message in messages:
+            if (owner := self._infos.get(message.channel)) is not None:
+                owner.keep_calibration(message)
+            waiting.append(message)
+            if len(waiting) > _AHEAD:
+                yield waiting.popleft()
+        yield from waiting
 
     def _messages(self) -> Iterator[Message]:
         wishes = self._wishes
@@ -205,131 +265,89 @@ class _Run:
             raise BagError(f"{self._recording.path} is {length:.1f} s long; start before that")
         return self._recording.messages(start_ns=start, stop_ns=stop)
 
-    def _frame(self, lane: _Lane, message: Message, done: Replayed) -> int:
-        """Clean one frame; returns how many were."""
-        lane.seen += 1
-        if (lane.seen - 1) % self._wishes.every:
-            lane.tally.skipped += 1
+    def _frame(self, replayed: _Replayed, message: Message, done: Replayed) -> int:
+        """Deal with one frame; returns how many were."""
+        replayed.seen += 1
+        if (replayed.seen - 1) % self._wishes.every:
+            replayed.tally.skipped += 1
             return 0
         try:
             original = decoded(message.channel, message.data)
-            frame = codec.decode(original)
         except FrameError as error:
-            lane.unreadable(message, str(error))
+            self._keep_broken(replayed, message, str(error))
             return 0
-        step = lane.clean(original, frame, message.stamp_ns)
-        done.network_seconds += step.seconds
-        if self._observer:
-            level = lane.level
-            done.judging_seconds += _timed(self._observer.frame, lane.topics, frame, step, level)
+        self._now_s = message.stamp_ns / 1e9
+        arrival = Arrival(replayed.number, original, frozenset(replayed.topics.outputs))
+        (result,) = self._cameras.process([arrival])
+        for kind, made in result.messages():
+            data = message.data if made is original else encoded(made)
+            self._output.write(replayed.topics.outputs[kind], message.stamp_ns, data)
+        replayed.tally.count(result)
+        if result.step is not None:
+            done.network_seconds += result.step.seconds
+        if self._observer and result.outcome is not Outcome.DROPPED:
+            done.judging_seconds += _timed(self._see, replayed.topics, original, result)
         return 1
+
+    def _keep_broken(self, replayed: _Replayed, message: Message, reason: str) -> None:
+        """Count a message that is none; where it would be replaced, it is passed on."""
+        replayed.tally.unreadable += 1
+        replayed.tally.last_fault = reason
+        if replayed.topics.in_place:
+            self._output.write(replayed.topics.derained, message.stamp_ns, message.data)
+
+    def _see(self, camera: CameraTopics, original: Any, result: Result) -> None:
+        assert self._observer is not None
+        with suppress(FrameError):  # what cannot be read cannot be judged
+            self._observer.frame(camera, result.frame or codec.decode(original), result)
 
     def _see_reference(self, camera: CameraTopics, message: Message) -> None:
         assert self._observer is not None
-        try:
-            frame = codec.decode(decoded(message.channel, message.data))
-        except FrameError:
-            return  # what cannot be read cannot be compared with
-        self._observer.reference(camera, frame)
+        with suppress(FrameError):
+            self._observer.reference(camera, codec.decode(decoded(message.channel, message.data)))
 
 
-class _Lane:
-    """What is kept for one camera from frame to frame."""
+class _Replayed:
+    """One camera on its way."""
 
-    def __init__(
-        self, topics: CameraTopics, engine: Engine, settings: Settings, output: Output
-    ) -> None:
-        from rain_removal_ros.stream import Stream
-
+    def __init__(self, number: int, topics: CameraTopics) -> None:
+        self.number = number
         self.topics = topics
-        self.tally = CameraTally(topics.image.topic, topics.clean.topic)
+        self.camera = Camera(topics.image.topic, _TYPES)
+        self.tally = CameraTally(topics.image.topic, topics.derained.topic)
         self.seen = 0
-        self.level = 0.0
-        self._stream: Stream = Stream(engine, settings.stream)
-        self._scale = engine.scale
-        self._settings = settings.output
-        self._output = output
-        self._gauge = RainGauge()
-        # Used again for every frame: their buffers are large.
-        self._clean = _empty(topics.clean)
-        self._attention = _empty(topics.attention)
 
-    def announce(self) -> None:
-        """Make room for the new topics."""
-        topics = self.topics
-        for channel in (topics.clean, topics.attention, topics.rain_level, topics.info_clean):
-            if channel is not None:
-                self._output.add(channel)
-
-    def pass_info(self, message: Message) -> None:
-        """The calibration, for the size that the clean images have."""
-        channel = self.topics.info_clean
-        assert channel is not None
-        data = message.data
-        if self._scale != 1:
-            try:
-                data = encoded(scaled(decoded(message.channel, data), self._scale))
-            except FrameError as error:
-                self.tally.last_fault = str(error)
-        self._output.write(channel, message.stamp_ns, data)
-
-    def unreadable(self, message: Message, reason: str) -> None:
-        """Count a frame that cannot be decoded; where it would be replaced, it goes through."""
-        self.tally.unreadable += 1
-        self.tally.last_fault = reason
-        if self.topics.in_place:
-            self._output.write(self.topics.clean, message.stamp_ns, message.data)
-
-    def clean(self, original: Any, frame: Frame, stamp_ns: int) -> Step:
-        raw = self.topics.clean.msgtype != COMPRESSED
-        encoding = codec.output_encoding(original.encoding) if raw else ""
-        target = None
-        if encoding == "rgb8":
-            target = codec.into(
-                self._clean,
-                height=frame.height * self._scale,
-                width=frame.width * self._scale,
-                encoding=encoding,
-                header=original.header,
-            )
-        step = self._stream.step(frame, into=target)
-        image, stamped = step.frame.image, original.header
-        if not raw:
-            codec.write_compressed(
-                self._clean,
-                image,
-                format=original.format,
-                quality=self._settings.jpeg_quality,
-                header=stamped,
-            )
-        elif target is None:
-            codec.write_image(self._clean, image, encoding=encoding, header=stamped)
-        self._output.write(self.topics.clean, stamp_ns, encoded(self._clean))
-        if step.attention is not None:
-            codec.write_image(self._attention, step.attention, encoding="mono8", header=stamped)
-            self._output.write(self.topics.attention, stamp_ns, encoded(self._attention))
-        level = step.rain_level if step.rain_level is not None else self._gauge.update(frame.image)
-        self.level = level
-        self._output.write(self.topics.rain_level, stamp_ns, encoded(new(FLOAT, data=level)))
-        self._count(frame, step)
-        return step
-
-    def _count(self, frame: Frame, step: Step) -> None:
-        self.tally.cleaned += 1
-        size = f"{frame.width}x{frame.height}"
-        self.tally.sizes[size] = self.tally.sizes.get(size, 0) + 1
-        if step.reset:
-            self.tally.resets[step.reset] = self.tally.resets.get(step.reset, 0) + 1
+    def keep_calibration(self, message: Message) -> None:
+        """Let the camera know a calibration."""
+        try:
+            self.camera.calibrations.keep(decoded(message.channel, message.data))
+        except FrameError as error:
+            self.tally.last_fault = str(error)
 
 
-def _empty(channel: Channel) -> Any:
-    nothing = np.empty(0, np.uint8)
-    if channel.msgtype == COMPRESSED:
-        return new(COMPRESSED, header=header(), format="", data=nothing)
-    fields: Mapping[str, Any] = {
-        "height": 0, "width": 0, "encoding": "", "is_bigendian": 0, "step": 0, "data": nothing,
-    }  # fmt: skip
-    return new(channel.msgtype, header=header(), **fields)
+def _check_derained(cameras: Sequence[CameraTally]) -> None:
+    """A recording in which the network failed at every frame is none."""
+    failed = [camera for camera in cameras if camera.faults.get("network")]
+    if failed and not any(camera.cleaned for camera in cameras):
+        raise EngineError(f"no frame could be derained: {failed[0].last_fault}")
+
+
+def _count(counts: dict[str, int], name: str) -> None:
+    counts[name] = counts.get(name, 0) + 1
+
+
+def _empty_image() -> Any:
+    return new(
+        IMAGE, header=header(), height=0, width=0, encoding="", is_bigendian=0, step=0,
+        data=np.empty(0, np.uint8),
+    )  # fmt: skip
+
+
+def _empty_compressed() -> Any:
+    return new(COMPRESSED, header=header(), format="", data=np.empty(0, np.uint8))
+
+
+_TYPES = MessageTypes(_empty_image, _empty_compressed, lambda level: new(FLOAT, data=level))
 
 
 def _timed(function: Callable[..., None], *arguments: Any) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from rain_removal_ros.bags.messages import (
     standard,
 )
 from rain_removal_ros.bags.reading import Recording
+from rain_removal_ros.camera import OutputKind
 from rain_removal_ros.errors import BagError, FrameError
 
 REFERENCE = "image_clean"
@@ -30,15 +31,24 @@ class CameraTopics:
     """One camera of a recording: what comes in, and what goes out."""
 
     image: Channel
-    clean: Channel
-    attention: Channel
-    rain_level: Channel
     info: Channel | None
     """Its calibration, where it was recorded."""
-    info_clean: Channel | None
     reference: Channel | None
     """The same scene without rain, where it was recorded."""
+    outputs: Mapping[OutputKind, Channel]
+    """What is written."""
     in_place: bool
+    """Whether the derained images take the place of those that came in."""
+
+    @property
+    def derained(self) -> Channel:
+        """Where the derained images go, raw or compressed as they came."""
+        return self.outputs[own_kind(self.image)]
+
+
+def own_kind(image: Channel) -> OutputKind:
+    """The output of the kind that a camera's images have."""
+    return OutputKind.COMPRESSED if image.msgtype == COMPRESSED else OutputKind.IMAGE
 
 
 def camera_topics(
@@ -48,8 +58,12 @@ def camera_topics(
     in_place_of: Sequence[str] = (),
     ending: str = "derained",
     reference: str = "",
+    compressed: bool = False,
 ) -> list[CameraTopics]:
-    """The cameras to clean: those asked for, else all that can be found."""
+    """The cameras to derain: those asked for, else all that can be found.
+
+    With ``compressed``, raw cameras get compressed images too.
+    """
     named = list(dict.fromkeys((*topics, *in_place_of)))
     images = [_image(recording, name) for name in named] if named else _found(recording)
     spaces = [_space(image.topic) for image in images]
@@ -60,6 +74,7 @@ def camera_topics(
             stem=f"{space}/" if spaces.count(space) == 1 else f"{_base(image.topic)}_",
             ending=ending,
             reference=reference,
+            compressed=compressed,
             in_place=image.topic in in_place_of,
         )
         for image, space in zip(images, spaces, strict=True)
@@ -75,25 +90,27 @@ def _camera(
     stem: str,
     ending: str,
     reference: str,
+    compressed: bool,
     in_place: bool,
 ) -> CameraTopics:
     again = "" if ending == "derained" else f"_{ending}"
     transport = image.topic[len(_base(image.topic)) :]
     info = _channel(recording, f"{_space(image.topic)}/camera_info", CAMERA_INFO)
     name = "image_" if stem.endswith("/") else ""
-    clean = image.topic if in_place else f"{stem}{name}{ending}{transport}"
-    info_topic = f"{stem}camera_info_{ending}"
-    if in_place and info is not None:
-        info_topic = info.topic
+    derained = image.topic if in_place else f"{stem}{name}{ending}{transport}"
+    outputs = {
+        own_kind(image): standard(derained, image.msgtype, qos=image.qos),
+        OutputKind.ATTENTION: standard(f"{stem}attention{again}", IMAGE, qos=image.qos),
+        OutputKind.RAIN_LEVEL: standard(f"{stem}rain_level{again}", FLOAT, qos=image.qos),
+    }
+    if compressed and OutputKind.COMPRESSED not in outputs:
+        topic = f"{derained}/compressed"
+        outputs[OutputKind.COMPRESSED] = standard(topic, COMPRESSED, qos=image.qos)
+    if info is not None:
+        topic = info.topic if in_place else f"{stem}camera_info_{ending}"
+        outputs[OutputKind.CALIBRATION] = standard(topic, CAMERA_INFO, qos=info.qos)
     return CameraTopics(
-        image=image,
-        clean=standard(clean, image.msgtype, qos=image.qos),
-        attention=standard(f"{stem}attention{again}", IMAGE, qos=image.qos),
-        rain_level=standard(f"{stem}rain_level{again}", FLOAT, qos=image.qos),
-        info=info,
-        info_clean=info and standard(info_topic, CAMERA_INFO, qos=info.qos),
-        reference=_reference(recording, image, reference),
-        in_place=in_place,
+        image, info, _reference(recording, image, reference), outputs, in_place=in_place
     )
 
 
@@ -153,9 +170,7 @@ def _check_new(recording: Recording, cameras: Sequence[CameraTopics]) -> None:
     replaced |= {c.info.topic for c in cameras if c.in_place and c.info}
     taken = {channel.topic for channel in recording.channels} - replaced
     for camera in cameras:
-        new = [camera.clean, camera.attention, camera.rain_level]
-        new += [camera.info_clean] if camera.info_clean else []
-        for channel in new:
+        for channel in camera.outputs.values():
             if channel.topic in taken:
                 raise BagError(
                     f"{recording.path} has a topic {channel.topic} already; choose another name "

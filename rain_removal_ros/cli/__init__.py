@@ -58,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     keep_freed_memory()
+    # What decoders print of a damaged file would stand beside our one line about it.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     try:
         code: int | None = args.run(args)
     except RainRemovalError as error:

@@ -47,16 +47,15 @@ def add_settings(parser: argparse.ArgumentParser, *groups: str) -> None:
 
 def settings_from(args: argparse.Namespace) -> Settings:
     """The settings that the flags of ``add_settings`` ask for."""
-    import yaml
-
+    from rain_removal_ros.parsing import from_yaml
     from rain_removal_ros.settings import Settings, build, load
 
     changes = {}
     for name, text in vars(args).items():
         if name.startswith("set:") and text is not None:
             try:
-                value = yaml.safe_load(text)
-            except yaml.YAMLError:
+                value = from_yaml(text)
+            except ValueError:
                 value = text
             plain = value is None or isinstance(value, dict)
             changes[name.removeprefix("set:")] = text if plain else value

@@ -37,11 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from rain_removal_ros.bags import bench_report, find_recordings, node_bench
+    from rain_removal_ros.bags import bench_report, find_recordings, node_bench, replaying
     from rain_removal_ros.errors import BagError
 
     found = [recording for path in args.inputs for recording in find_recordings(path) or [path]]
     attempts = node_bench.attempts(settings_from(args), args.wanted)
+    for attempt in attempts:  # before the first has taken its time
+        (replaying.check if args.offline else node_bench.check)(attempt.settings)
     rows: list[dict[str, Any]]
     if args.offline:
         rows = [

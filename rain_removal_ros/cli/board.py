@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from rain_removal_ros.cli._options import add_json
 
 if TYPE_CHECKING:
-    from rain_removal_ros.evaluation.board import Setup
+    from rain_removal_ros.settings import EngineSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,14 +56,20 @@ def run(args: argparse.Namespace) -> int:
     from rain_removal_ros.evaluation.board import rules, tables
     from rain_removal_ros.manifest import manifest, write_json, write_whole
 
-    setup = _setup(args)
-    rival = args.shipped or board.counterpart(args.candidate)
+    setup = board.Setup(
+        data=args.data,
+        extent=board.QUICK if args.quick else board.FULL,
+        cache=args.cache or board.default_cache(),
+    )
+    parts = board.choose(args.only, setup.extent)
 
     def said(line: str) -> None:
         print(line, file=sys.stderr)
 
-    shipped = board.measure(rival, setup, said=said)
-    candidate = board.measure(args.candidate, setup, said=said)
+    rival = args.shipped or board.counterpart(args.candidate)
+    candidate, shipped = board.compare(
+        args.candidate, rival, setup, parts=parts, engine=_engine(args), said=said
+    )
     readings = rules.read(candidate.marks, shipped.marks)
     verdict = rules.judge(readings)
     names = (candidate.model.model, shipped.model.model)
@@ -73,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         payload = {
             "manifest": manifest(),
             "extent": setup.extent.name,
-            "parts": list(setup.parts),
+            "parts": list(parts),
             "candidate": candidate.as_json(),
             "shipped": shipped.as_json(),
             "ships": verdict.ships,
@@ -85,18 +91,11 @@ def run(args: argparse.Namespace) -> int:
     return 0 if verdict.ships else 1
 
 
-def _setup(args: argparse.Namespace) -> Setup:
-    from rain_removal_ros.evaluation import board
+def _engine(args: argparse.Namespace) -> EngineSettings:
     from rain_removal_ros.settings import EngineSettings, build
 
     # One thread: two that wait for each other are slower than one wherever the machine is shared.
     engine = {
         "name": "torch", "device": args.device, "precision": args.precision, "threads": 1,
     }  # fmt: skip
-    return board.Setup(
-        data=args.data,
-        extent=board.QUICK if args.quick else board.FULL,
-        parts=tuple(filter(None, args.only.split(","))) or tuple(board.PARTS),
-        engine=build(EngineSettings, engine),
-        cache=args.cache or board.default_cache(),
-    )
+    return build(EngineSettings, engine)

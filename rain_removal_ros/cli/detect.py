@@ -195,7 +195,7 @@ def _arms(args: argparse.Namespace, source: Source) -> tuple[list[Arm], list[str
     models = [arm.name for arm in derain]
     _refuse_twins("models", models)
     every: list[Arm] = [candidates.Input()]
-    if source.has_clean:
+    if source.has_reference:
         every.append(candidates.Clean())
     every.append(candidates.SpatialMedian())
     if source.frame_s is not None:

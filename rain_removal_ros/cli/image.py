@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,13 +72,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="GB",
         help="memory to fill at most, in GiB (default: most of what is free)",
     )
+    parser.add_argument(
+        "--max-megapixels",
+        type=float,
+        default=100.0,
+        metavar="N",
+        help="refuse files that announce larger pictures (default: 100)",
+    )
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    # What decoders print of a damaged file would stand beside our one line about it.
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     from tqdm import tqdm
 
     from rain_removal_ros.media import cleaning
@@ -111,7 +114,10 @@ def _wishes(args: argparse.Namespace) -> Wishes:
 
     if args.memory_gb < 0 or args.tile < 0:
         raise SettingsError("--memory-gb and --tile are 0, which is automatic, or more")
-    return Wishes(args.attention, args.side_by_side, args.tile, args.memory_gb)
+    if not 0 < args.max_megapixels <= 1000:
+        raise SettingsError("--max-megapixels is above 0, and at most 1000")
+    most_pixels = round(args.max_megapixels * 1e6)
+    return Wishes(args.attention, args.side_by_side, args.tile, args.memory_gb, most_pixels)
 
 
 def _cleaner(args: argparse.Namespace, wishes: Wishes) -> Cleaner:

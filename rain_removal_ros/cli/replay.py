@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ray", metavar="ADDRESS", help="share several recordings over a Ray cluster (or 'local')"
     )
     add_json(parser)
-    add_settings(parser, "network", "engine", "stream", "output")
+    add_settings(parser, "network", "engine", "stream", "bypass", "output", "safety")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -160,10 +160,15 @@ def _print(done: Replayed) -> None:
     for loss in done.losses:
         print(f"rain-removal replay: lost: {loss}", file=sys.stderr)
     for camera in done.cameras:
-        notes: list[Any] = [f"{camera.cleaned} frames"]
+        notes: list[Any] = [f"{camera.frames} frames"]
+        notes += [f"{count} of them as they came ({why})" for why, count in camera.passed.items()]
+        notes += [f"{count} dropped ({why})" for why, count in camera.dropped.items()]
         notes += [f"{camera.unreadable} unreadable"] if camera.unreadable else []
         notes += [f"{camera.skipped} left out"] if camera.skipped else []
         notes += [f"{sum(camera.resets.values())} fresh starts"] if len(camera.resets) > 1 else []
+        if camera.last_fault:
+            said = f"{camera.topic}: the last fault: {camera.last_fault}"
+            print(f"rain-removal replay: {said}", file=sys.stderr)
         print(f"{camera.topic} -> {camera.clean_topic}: {', '.join(notes)}")
     print(
         f"{done.output}: {done.copied} messages as they were, "

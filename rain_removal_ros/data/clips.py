@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from rain_removal_ros.data import pictures, still_camera
 from rain_removal_ros.data.pairs import Pair
+from rain_removal_ros.data.videos import opened
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
 
@@ -98,8 +99,8 @@ class Video:
 
     @staticmethod
     def open(path: Path) -> Video:
-        capture = cv2.VideoCapture(str(path))
-        frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+        capture = opened(path)
+        frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         capture.release()
         if frames < 1:
             raise DataError(f"{path} is no video that can be decoded")
@@ -110,7 +111,7 @@ class Video:
 
     def read_through(self, cache: Cache) -> Iterator[Views]:
         """All frames there are, which may be fewer than the file claims."""
-        capture = cv2.VideoCapture(str(self.path))
+        capture = opened(self.path)
         for index in itertools.count():
             there, decoded = capture.read()
             if not there:
@@ -121,7 +122,7 @@ class Video:
         capture.release()
 
     def _seek(self, index: int) -> Image:
-        capture = cv2.VideoCapture(str(self.path))
+        capture = opened(self.path)
         capture.set(cv2.CAP_PROP_POS_FRAMES, index)
         there, decoded = capture.read()
         capture.release()

@@ -129,7 +129,7 @@ class Samples(NamedTuple):
     """A batch as 8 bit, which is a quarter to copy and to keep waiting; made float where used."""
 
     rainy: Tensor
-    clean: Tensor
+    reference: Tensor
     unlabelled: Tensor | None
 
 
@@ -141,26 +141,26 @@ class RainMaker:
         self.textures = rain.load_textures(folder) if settings.textures else []
 
     def fall(
-        self, clean: Pixels, rng: np.random.Generator, *, severity: float | None = None
+        self, reference: Pixels, rng: np.random.Generator, *, severity: float | None = None
     ) -> Pixels:
         """The clip in rain, of a stated severity if wanted."""
-        return self._render(clean, self._sample(rng, severity))
+        return self._render(reference, self._sample(rng, severity))
 
-    def pair(self, clean: Pixels, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+    def pair(self, reference: Pixels, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
         """The clip in rain or none, and its reference, which may be the clip in paler light."""
         drawn = self._sample(rng, None)
         # What is both pale and veiled could not be told from what is pale.
         if drawn.veil.thickness == 0 and rng.random() < scenery.PALE_SHARE:
-            clean = scenery.paled(clean, rng)
-        return self._render(clean, drawn), clean
+            reference = scenery.paled(reference, rng)
+        return self._render(reference, drawn), reference
 
     def _sample(self, rng: np.random.Generator, severity: float | None) -> rain.Rain:
         return rain.sample(
             rng, severity=severity, textures=len(self.textures), styles=rain.TRAINING_STYLES
         )
 
-    def _render(self, clean: Pixels, drawn: rain.Rain) -> Pixels:
-        return rain.render_frames(clean, drawn, textures=self.textures)
+    def _render(self, reference: Pixels, drawn: rain.Rain) -> Pixels:
+        return rain.render_frames(reference, drawn, textures=self.textures)
 
 
 class Source:
@@ -288,13 +288,13 @@ class Mix(Dataset[Samples]):
 
     def __getitem__(self, step: int) -> Samples:
         window, sources, count = self._plan(step)
-        rainy, clean = self._stack(sources, window, step, count, stream=_LABELLED)
+        rainy, reference = self._stack(sources, window, step, count, stream=_LABELLED)
         unlabelled = None
         if self.unlabelled:
             count = self.settings.unlabelled_batch or self.settings.batch
             real, _ = self._stack(self.unlabelled, window, step, count, stream=_UNLABELLED)
             unlabelled = _channels_first(real)
-        return Samples(_channels_first(rainy), _channels_first(clean), unlabelled)
+        return Samples(_channels_first(rainy), _channels_first(reference), unlabelled)
 
     def _plan(self, step: int) -> tuple[Window, list[Source], int]:
         """What samples of a step look like, where they come from, and how many there are."""
@@ -314,7 +314,7 @@ class Mix(Dataset[Samples]):
         self, sources: Sequence[Source], window: Window, step: int, count: int, *, stream: int
     ) -> tuple[Pixels, Pixels]:
         weights = np.array([source.settings.weight for source in sources])
-        rainy, clean = [], []
+        rainy, reference = [], []
         for place in range(count):
             number = (step * self.processes + self.rank) * count + place
             rng = np.random.default_rng((self.seed, stream, number))
@@ -322,8 +322,8 @@ class Mix(Dataset[Samples]):
             longer, kept = self._with_drops(window, rng)
             first, last = self._sample(source, longer, rng)
             rainy.append(clips.shrink(first[kept], self.scale))
-            clean.append(last[kept])
-        return np.stack(rainy), np.stack(clean)
+            reference.append(last[kept])
+        return np.stack(rainy), np.stack(reference)
 
     def _with_drops(self, window: Window, rng: np.random.Generator) -> tuple[Window, list[int]]:
         """A window of more frames, and which of them are kept; in every other clip all are."""

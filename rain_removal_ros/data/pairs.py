@@ -27,19 +27,19 @@ class Pair:
 
     name: str
     rainy: Path
-    clean: Path
+    reference: Path
 
     def load(self) -> tuple[Image, Image]:
         """The rainy and the clean picture, RGB, of one size."""
-        if self.rainy == self.clean:
+        if self.rainy == self.reference:
             return _halves(pictures.read(self.rainy))
-        rainy, clean = pictures.read(self.rainy), pictures.read(self.clean)
-        if rainy.shape != clean.shape:
+        rainy, reference = pictures.read(self.rainy), pictures.read(self.reference)
+        if rainy.shape != reference.shape:
             raise DataError(
-                f"{self.rainy} is {_size(rainy)} but its clean picture {self.clean} is "
-                f"{_size(clean)}"
+                f"{self.rainy} is {_size(rainy)} but its clean picture {self.reference} is "
+                f"{_size(reference)}"
             )
-        return rainy, clean
+        return rainy, reference
 
 
 def split_layout(text: str) -> tuple[Path, str | None]:
@@ -111,9 +111,9 @@ def _looks_like_picture(names: Iterable[str]) -> bool:
     return all(Path(name).suffix.lower() in pictures.SUFFIXES for name in names)
 
 
-def _listed(file: Path, rainy: str, clean: str) -> Pair:
+def _listed(file: Path, rainy: str, reference: str) -> Pair:
     # The published lists begin every path with a slash that means the list's own folder.
-    paths = [file.parent / name.lstrip("/") for name in (rainy, clean)]
+    paths = [file.parent / name.lstrip("/") for name in (rainy, reference)]
     for path in paths:
         if not path.is_file():
             raise DataError(f"{file} names {path}, which is not there")
@@ -124,7 +124,7 @@ def _scenes(folder: Path) -> list[Pair]:
     """GT-RAIN: in a scene's folder one ``C-000`` stands for all its ``R-nnn``."""
     if not folder.is_dir():
         return []
-    clean: dict[tuple[Path, str], Path] = {}
+    reference: dict[tuple[Path, str], Path] = {}
     rainy: list[tuple[tuple[Path, str], Path]] = []
     for path in pictures.find_pictures(folder):
         match = _SCENE_FRAME.match(path.stem)
@@ -132,14 +132,14 @@ def _scenes(folder: Path) -> list[Pair]:
             continue
         scene = (path.parent, match["scene"])
         if match["kind"] == "C":
-            clean.setdefault(scene, path)
+            reference.setdefault(scene, path)
         else:
             rainy.append((scene, path))
-    if not clean:
+    if not reference:
         return []
-    lost = [path for scene, path in rainy if scene not in clean]
+    lost = [path for scene, path in rainy if scene not in reference]
     _refuse_lost(folder, lost)
-    return [Pair(_name(path, folder), path, clean[scene]) for scene, path in rainy]
+    return [Pair(_name(path, folder), path, reference[scene]) for scene, path in rainy]
 
 
 def _folders(folder: Path) -> list[Pair]:
@@ -153,10 +153,10 @@ def _folders(folder: Path) -> list[Pair]:
         return []
     rainy = pictures.find_pictures(rainy_folder)
     if clean_folder is not None:
-        clean = pictures.find_pictures(clean_folder)
+        reference = pictures.find_pictures(clean_folder)
     else:
-        clean = pictures.list_pictures(folder)
-    return _match(folder, rainy, clean, (rainy_folder, clean_folder or folder))
+        reference = pictures.list_pictures(folder)
+    return _match(folder, rainy, reference, (rainy_folder, clean_folder or folder))
 
 
 def _one_folder(folder: Path) -> list[Pair]:
@@ -164,9 +164,9 @@ def _one_folder(folder: Path) -> list[Pair]:
     if not folder.is_dir():
         return []
     here = pictures.list_pictures(folder)
-    clean = [path for path in here if _CLEAN_NAME.search(path.stem)]
-    rainy = [path for path in here if path not in set(clean) and _RAINY_NAME.search(path.stem)]
-    return _match(folder, rainy, clean, (folder, folder))
+    reference = [path for path in here if _CLEAN_NAME.search(path.stem)]
+    rainy = [path for path in here if path not in set(reference) and _RAINY_NAME.search(path.stem)]
+    return _match(folder, rainy, reference, (folder, folder))
 
 
 def _side_by_side(folder: Path) -> list[Pair]:
@@ -202,17 +202,17 @@ LAYOUTS: dict[str, Callable[[Path], list[Pair]]] = {
 
 
 def _match(
-    folder: Path, rainy: list[Path], clean: list[Path], roots: tuple[Path, Path]
+    folder: Path, rainy: list[Path], reference: list[Path], roots: tuple[Path, Path]
 ) -> list[Pair]:
     """Each rainy picture with the clean one of its name, below ``roots`` in a folder alike.
 
     Where there is no such folder, as in Rain200's ``rain/X2``, the clean one stands at the root.
     """
-    if not rainy or not clean:
+    if not rainy or not reference:
         return []
     same: dict[tuple[Path, str], list[Path]] = {}
     alike: dict[tuple[Path, str], list[Path]] = {}
-    for path in clean:
+    for path in reference:
         place = path.parent.relative_to(roots[1])
         same.setdefault((place, path.stem), []).append(path)
         alike.setdefault((place, _key(path.stem)), []).append(path)
@@ -273,12 +273,12 @@ def _halves(picture: Image) -> tuple[Image, Image]:
 
 def _halves_are_alike(path: Path) -> bool:
     try:
-        rainy, clean = _halves(pictures.read(path))
+        rainy, reference = _halves(pictures.read(path))
     except DataError:
         return False
     small = [
         cv2.resize(half, (32, 32), interpolation=cv2.INTER_AREA).mean(2).ravel()
-        for half in (rainy, clean)
+        for half in (rainy, reference)
     ]
     if min(float(half.std()) for half in small) == 0:
         return False

@@ -67,16 +67,16 @@ def synthesize(
     skipped: dict[str, str] = {}
     for name, path in tqdm(named.items(), unit="picture", disable=None):
         try:
-            clean = pictures.read(path)
-            distance = None if depth is None else read_depth(depth, path, source, clean.shape)
+            reference = pictures.read(path)
+            distance = None if depth is None else read_depth(depth, path, source, reference.shape)
         except DataError as error:
             skipped[str(path)] = str(error)
             tqdm.write(f"left out: {error}", file=sys.stderr)
             continue
-        target = _png(clean)
-        for number, rain in enumerate(_rains(name, wishes, len(streaks), clean)):
+        target = _png(reference)
+        for number, rain in enumerate(_rains(name, wishes, len(streaks), reference)):
             pair = f"{name}-{number:02d}.png"
-            rainy, level = _rendered(clean, rain, distance, streaks)
+            rainy, level = _rendered(reference, rain, distance, streaks)
             _write(out / "target" / pair, target)
             _write(out / "input" / pair, _png(rainy))
             pairs.append({"name": pair, "source": str(path), "level": level, "rain": asdict(rain)})
@@ -100,12 +100,18 @@ def read_depth(
     if path is None:
         raise DataError(f"{picture} has no depth map {stem}{{{','.join(_DEPTH_SUFFIXES)}}}")
     try:
-        raw = np.load(path) if path.suffix == ".npy" else cv2.imread(str(path), -1)
-    except (OSError, ValueError, cv2.error) as error:
+        if path.suffix == ".npy":
+            raw = np.load(path, mmap_mode="r")  # which makes room for no more than there is
+        else:
+            data = pictures.encoded(path)
+            raw = pictures.as_decoded(path, data, cv2.IMREAD_UNCHANGED)
+    except (OSError, ValueError, EOFError) as error:
         raise DataError(f"the depth map {path} cannot be read: {error}") from error
-    if raw is None or raw.ndim != 2 or raw.shape != shape[:2]:
-        found = "no picture" if raw is None else "x".join(map(str, raw.shape))
+    if not isinstance(raw, np.ndarray) or raw.ndim != 2 or raw.shape != shape[:2]:
+        found = "x".join(map(str, raw.shape)) if isinstance(raw, np.ndarray) else "no picture"
         raise DataError(f"the depth map {path} should be {shape[0]}x{shape[1]}, but is {found}")
+    if raw.dtype.kind not in "uif":
+        raise DataError(f"the depth map {path} holds {raw.dtype} values, which are no depth")
     depth = raw.astype(np.float32)
     seen = np.isfinite(depth) & (depth > 0)
     if not seen.any():
@@ -143,10 +149,10 @@ def _make_folders(out: Path) -> None:
         raise DataError(f"cannot write to {out}: {error.strerror or error}") from error
 
 
-def _rains(name: str, wishes: Wishes, textures: int, clean: Image) -> Iterator[Rain]:
+def _rains(name: str, wishes: Wishes, textures: int, reference: Image) -> Iterator[Rain]:
     """The rains for one picture, whatever others there are."""
     rng = np.random.default_rng((wishes.seed, zlib.crc32(name.encode())))
-    scale = max(clean.shape[:2]) / _REFERENCE_SIZE
+    scale = max(reference.shape[:2]) / _REFERENCE_SIZE
     angles = np.linspace(-_STEEPEST, _STEEPEST, wishes.directions)
     for angle in angles:
         rain = sample(
@@ -156,9 +162,9 @@ def _rains(name: str, wishes: Wishes, textures: int, clean: Image) -> Iterator[R
 
 
 def _rendered(
-    clean: Image, rain: Rain, depth: NDArray[np.float32] | None, textures: Sequence[Texture]
+    reference: Image, rain: Rain, depth: NDArray[np.float32] | None, textures: Sequence[Texture]
 ) -> tuple[Image, float]:
-    clip = torch.from_numpy(clean).permute(2, 0, 1)[None].float() / 255
+    clip = torch.from_numpy(reference).permute(2, 0, 1)[None].float() / 255
     distance = None if depth is None else torch.from_numpy(depth)
     rendered = render(clip, rain, depth=distance, textures=textures)
     rainy: Image = (rendered.rainy[0] * 255).round().byte().permute(1, 2, 0).numpy()

@@ -217,12 +217,12 @@ def _begun(run: Run, detector: Detector, classes: Sequence[str]) -> Findings:
             run.found.get((condition.name, CLEAN, detector.name))
             for condition in run.source.conditions
         ]
-        if (clean := next((each for each in found if each is not None), None)) is None:
+        if (reference := next((each for each in found if each is not None), None)) is None:
             raise DataError(
                 "there are neither labels nor clean pictures to compare with; give --truth or "
                 "--clean"
             )
-        truths = [_as_truth(each.above(detector.sure)) for each in clean]
+        truths = [_as_truth(each.above(detector.sure)) for each in reference]
         notes.append(
             "Pseudo ground truth: nobody labelled these pictures. What this detector finds on "
             f"the clean reference with a score of {detector.sure:g} or more counts as there."

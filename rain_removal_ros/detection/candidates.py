@@ -69,8 +69,8 @@ class Clean:
         pass
 
     def show(self, scene: Scene) -> Image:
-        assert scene.clean is not None
-        return scene.clean
+        assert scene.reference is not None
+        return scene.reference
 
 
 class SpatialMedian:

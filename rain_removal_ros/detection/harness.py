@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from rain_removal_ros.detection.sources import Condition, Source
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
 from rain_removal_ros.manifest import write_json
+from rain_removal_ros.parsing import from_json
 from rain_removal_ros.rain_level import RainGauge
 
 __all__ = ["Run", "default_cache", "run"]
@@ -109,12 +109,16 @@ class _Pass:
             for each in detectors
         }
         for detector in detectors:
-            kept = _read(self._files[detector.name])
-            if kept is None or len(kept["found"]) != len(source.items):
+            try:
+                kept = _read(self._files[detector.name])
+                found = [_detections(entry) for entry in kept["found"]]
+                seconds = [float(each) for each in kept["seconds"]]
+            except (KeyError, TypeError, ValueError):  # nothing kept, or it is damaged
+                found, seconds = [], []
+            if len(found) != len(source.items):
                 self.missing.append(detector)
             else:
-                self.found[detector.name] = [_detections(entry) for entry in kept["found"]]
-                self.seconds = kept["seconds"]
+                self.found[detector.name], self.seconds = found, seconds
 
     def begin(self) -> None:
         with _writing(self.pictures):
@@ -145,8 +149,10 @@ class _Gauge:
 
     def __init__(self, cache: Path, source: Source, condition: Condition) -> None:
         self._file = cache / f"{_key('levels', source.fingerprint, condition.name)}.json"
-        kept = _read(self._file)
-        self.levels: list[float] = [] if kept is None else kept["levels"]
+        try:
+            self.levels = [float(level) for level in _read(self._file)["levels"]]
+        except (KeyError, TypeError, ValueError):
+            self.levels = []
         self.missing = len(self.levels) != len(source.items)
 
     def keep(self) -> None:
@@ -202,7 +208,7 @@ def _key(*parts: str) -> str:
 def _read(path: Path) -> Any:
     """What was kept, or None if there is nothing that can be used."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 

@@ -40,7 +40,7 @@ class Bag:
         with open_recording(path) as recording:
             self._image = _image(recording, topic)
             space = _space(self._image.topic)
-            self._clean = _named(recording, f"{space}/{REFERENCE}", IMAGE, COMPRESSED)
+            self._reference = _named(recording, f"{space}/{REFERENCE}", IMAGE, COMPRESSED)
             self._boxes = _named(recording, f"{space}/boxes", BOXES)
             self._online = [_image(recording, name) for name in online]
             self.items: list[Item] = []
@@ -59,7 +59,7 @@ class Bag:
             wanted = ", ".join(channel.topic for channel in self._channels)
             raise BagError(f"{path}: no stamp is on all of {wanted}")
         self.name = path.name
-        self.has_clean = self._clean is not None
+        self.has_reference = self._reference is not None
         gaps = sorted(b - a for a, b in itertools.pairwise(stamps))
         self.frame_s = max(1e-3, gaps[len(gaps) // 2] / 1e9) if gaps else None
         left_out = 0 if limit else seen - len(self.items)
@@ -74,7 +74,9 @@ class Bag:
             for stamp, together in self._together(recording):
                 yield Scene(
                     codec.decode(together[self._image]).image,
-                    None if self._clean is None else codec.decode(together[self._clean]).image,
+                    None
+                    if self._reference is None
+                    else codec.decode(together[self._reference]).image,
                     stamp,
                     {
                         channel.topic: codec.decode(together[channel]).image
@@ -84,7 +86,7 @@ class Bag:
 
     @property
     def _channels(self) -> list[Channel]:
-        beside = [channel for channel in (self._clean, self._boxes) if channel is not None]
+        beside = [channel for channel in (self._reference, self._boxes) if channel is not None]
         return [self._image, *beside, *self._online]
 
     def _together(self, recording: Recording) -> Iterator[tuple[int, dict[Channel, Any]]]:

@@ -64,7 +64,7 @@ class Scene:
     """One frame as the camera gives it, and as it would be without rain where that is known."""
 
     rainy: Image
-    clean: Image | None
+    reference: Image | None
     stamp_ns: int
     online: Mapping[str, Image] = field(default_factory=dict)
     """What was made of it when it was recorded, by topic."""
@@ -107,7 +107,7 @@ class Source(Protocol):
     name: str
     items: list[Item]
     conditions: tuple[Condition, ...]
-    has_clean: bool
+    has_reference: bool
     frame_s: float | None
     """Seconds between frames that follow each other; None where none do."""
     fingerprint: str
@@ -179,7 +179,7 @@ class _Folder:
 class Photos:
     """Clear pictures on which synthetic rain falls."""
 
-    has_clean = True
+    has_reference = True
 
     def __init__(
         self,
@@ -203,12 +203,12 @@ class Photos:
     def scenes(self, condition: Condition) -> Iterator[Scene]:
         begun: dict[str, int] = {}
         for index, (path, item) in enumerate(zip(self._files.paths, self.items, strict=True)):
-            clean = pictures.read(path)
+            reference = pictures.read(path)
             frame = begun[item.sequence] = begun.get(item.sequence, -1) + 1
-            rainy = clean
+            rainy = reference
             if condition.severity:
-                rainy = self._falling.on(clean, item.sequence, condition.severity, frame)
-            yield Scene(rainy, clean, self._files.stamp_ns(index))
+                rainy = self._falling.on(reference, item.sequence, condition.severity, frame)
+            yield Scene(rainy, reference, self._files.stamp_ns(index))
 
 
 class Recorded:
@@ -219,7 +219,7 @@ class Recorded:
     def __init__(
         self,
         folder: Path,
-        clean: Path | None = None,
+        reference: Path | None = None,
         *,
         labels: Path | None = None,
         form: str = "auto",
@@ -227,30 +227,32 @@ class Recorded:
         limit: int | None = None,
     ) -> None:
         self._files = _Folder(folder, labels, form, video_fps, limit)
-        self._clean = None if clean is None else _counterparts(self._files.paths, folder, clean)
+        self._reference = (
+            None if reference is None else _counterparts(self._files.paths, folder, reference)
+        )
         self.name = _short(folder)
         self.items = self._files.items
-        self.has_clean = clean is not None
+        self.has_reference = reference is not None
         self.frame_s = self._files.frame_s
         self.notes = self._files.notes
         digest = hashlib.sha256()
-        for path in self._clean or ():
+        for path in self._reference or ():
             digest.update(path.read_bytes())
         self.fingerprint = f"recorded {self._files.digest} {digest.hexdigest()[:16]} {video_fps}"
 
     def scenes(self, condition: Condition) -> Iterator[Scene]:
         for index, path in enumerate(self._files.paths):
             rainy = pictures.read(path)
-            clean = None if self._clean is None else pictures.read(self._clean[index])
-            if clean is not None and clean.shape != rainy.shape:
+            reference = None if self._reference is None else pictures.read(self._reference[index])
+            if reference is not None and reference.shape != rainy.shape:
                 raise DataError(f"{path} and its clean counterpart differ in size")
-            yield Scene(rainy, clean, self._files.stamp_ns(index))
+            yield Scene(rainy, reference, self._files.stamp_ns(index))
 
 
 class Drives:
     """Drives along simulated streets, whose cars and people are known to the pixel."""
 
-    has_clean = True
+    has_reference = True
     name = "simulated drive"
 
     def __init__(
@@ -286,12 +288,12 @@ class Drives:
     def scenes(self, condition: Condition) -> Iterator[Scene]:
         for number, drive in enumerate(self._drives):
             for index in range(self._frames):
-                clean = drive.frame(index).image
-                rainy = clean
+                reference = drive.frame(index).image
+                rainy = reference
                 if condition.severity:
                     name = f"drive-{drive.seed}"
-                    rainy = self._falling.on(clean, name, condition.severity, index)
-                yield Scene(rainy, clean, number * _STILL_NS + round(index * 1e9 / self._fps))
+                    rainy = self._falling.on(reference, name, condition.severity, index)
+                yield Scene(rainy, reference, number * _STILL_NS + round(index * 1e9 / self._fps))
 
 
 def block(sequence: str, seconds: float) -> str:
@@ -313,15 +315,16 @@ def _short(path: Path) -> str:
     return "/".join(path.resolve().parts[-2:])
 
 
-def _counterparts(paths: Sequence[Path], folder: Path, clean: Path) -> list[Path]:
-    if not clean.is_dir():
-        raise DataError(f"there is no folder of clean pictures {clean}")
+def _counterparts(paths: Sequence[Path], folder: Path, reference: Path) -> list[Path]:
+    if not reference.is_dir():
+        raise DataError(f"there is no folder of clean pictures {reference}")
     known = {
-        path.relative_to(clean).with_suffix(""): path for path in pictures.find_pictures(clean)
+        path.relative_to(reference).with_suffix(""): path
+        for path in pictures.find_pictures(reference)
     }
     names = [path.relative_to(folder).with_suffix("") for path in paths]
     if missing := [name for name in names if name not in known]:
         raise DataError(
-            f"{len(missing)} pictures have no clean counterpart in {clean}, {missing[0]}"
+            f"{len(missing)} pictures have no clean counterpart in {reference}, {missing[0]}"
         )
     return [known[name] for name in names]

@@ -7,8 +7,8 @@ left are counted and left out.
 from __future__ import annotations
 
 import json
-import math
 import re
+import reprlib
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,16 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from rain_removal_ros.detection.boxes import Truths, areas, as_boxes, clipped
 from rain_removal_ros.errors import DataError
+from rain_removal_ros.parsing import from_json, from_yaml
 
 __all__ = ["FORMATS", "Labelled", "as_truths", "common_name", "read"]
 
 _TEXT = "PASCAL Annotation Version 1.00"
 _KITTI_FIELDS = (15, 16)
 _YOLO_FIELDS = 5
+_FAR = 1e9
+"""Pixels from a picture's corner; no picture is so large."""
 _NAMES = ("classes.txt", "data.yaml", "dataset.yaml", "obj.names")
 
 _SAME = {
@@ -154,12 +156,17 @@ def _text(path: Path) -> str:
 
 def _read_coco(path: Path, sizes: Sizes) -> dict[str, list[_Raw]]:
     try:
-        content = json.loads(_text(path))
+        content = from_json(_text(path))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{error.lineno}: is not JSON: {error.msg}") from error
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}") from error
     try:
         names = _unique(path, "image", content["images"], "file_name")
         classes = _unique(path, "category", content["categories"], "name")
+        for number, name in [*names.items(), *classes.items()]:
+            if not _is_text(name):
+                raise DataError(f"{path}: the name of {number!r} is {reprlib.repr(name)}, no text")
         _unique(path, "annotation", content["annotations"], "image_id")
         objects: dict[str, list[_Raw]] = {Path(name).stem: [] for name in names.values()}
         if len(objects) < len(names):
@@ -218,10 +225,10 @@ def _voc_object(path: Path, number: int, element: ElementTree.Element) -> _Raw:
     return _Raw(label, (x1 - 1, y1 - 1, x2, y2), (element.findtext("difficult") or "0") != "0")
 
 
-_PASCAL_COUNT = re.compile(r"Objects with ground truth : (\d+)")
+_PASCAL_COUNT = re.compile(r"Objects with ground truth : (\d{1,9})\b")
 _PASCAL_BOX = re.compile(
-    r'Bounding box for object (\d+) "([^"]+)" \(Xmin, Ymin\) - \(Xmax, Ymax\) : '
-    r"\((-?\d+), (-?\d+)\) - \((-?\d+), (-?\d+)\)\s*$"
+    r'Bounding box for object (\d{1,9}) "([^"]+)" \(Xmin, Ymin\) - \(Xmax, Ymax\) : '
+    r"\((-?\d{1,9}), (-?\d{1,9})\) - \((-?\d{1,9}), (-?\d{1,9})\)\s*$"
 )
 
 
@@ -298,10 +305,13 @@ def _yolo_classes(folder: Path) -> dict[int, str]:
         if path.suffix != ".yaml":
             return dict(enumerate(_text(path).split("\n")))
         try:
-            names = yaml.safe_load(_text(path))["names"]
-            return dict(names) if isinstance(names, dict) else dict(enumerate(names))
-        except (yaml.YAMLError, KeyError, TypeError) as error:
+            names = from_yaml(_text(path))["names"]
+            classes = dict(names) if isinstance(names, dict) else dict(enumerate(names))
+        except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path} has no list of class names") from error
+        if wrong := [name for name in classes.values() if not _is_text(name)]:
+            raise DataError(f"{path}: a class is called {reprlib.repr(wrong[0])}, which is no text")
+        return classes
     raise DataError(f"YOLO's classes are numbers; put {_NAMES[0]} with their names into {folder}")
 
 
@@ -317,13 +327,20 @@ def _lines(path: Path) -> list[tuple[str, str]]:
     return [(f"{path}:{number}", line.strip()) for number, line in lines if line.strip()]
 
 
+def _is_text(name: Any) -> bool:
+    """Whether it can be written anywhere; JSON has halves of characters."""
+    return isinstance(name, str) and not re.search("[\ud800-\udfff]", name)
+
+
 def _numbers(values: Sequence[Any], where: str, count: int) -> list[float]:
     try:
         numbers = [float(value) for value in values]
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{where}: {values!r} are not all numbers") from error
-    if len(numbers) != count or not all(math.isfinite(number) for number in numbers):
-        raise DataError(f"{where}: {count} finite numbers are needed, here are {values!r}")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"{where}: {reprlib.repr(values)} are not all numbers") from error
+    if len(numbers) != count or not all(abs(number) < _FAR for number in numbers):
+        raise DataError(
+            f"{where}: {count} finite numbers are needed, here are {reprlib.repr(values)}"
+        )
     return numbers
 
 

@@ -68,7 +68,7 @@ class CompiledNetwork:
         # The next run of the graph writes where this one wrote.
         level = None if output.rain_level is None else output.rain_level.clone()
         kept = tuple(part.clone() for part in output.state)
-        return Output(output.clean.clone(), output.attention.clone(), kept, level)
+        return Output(output.derained.clone(), output.attention.clone(), kept, level)
 
     def _compile_beside(self, key: tuple[int, ...], frames: Tensor) -> None:
         try:

@@ -19,11 +19,16 @@ from rain_removal_ros.engines import Cleaned
 from rain_removal_ros.engines._pixels import as_map, as_picture, as_planes
 from rain_removal_ros.errors import EngineError
 from rain_removal_ros.frames import Image
+from rain_removal_ros.parsing import from_json
 
 METADATA_KEY = "rain_removal_ros"
 """Under which a graph carries its description."""
 
 Planes = NDArray[np.float32]
+
+_OUTPUTS = ("clean", "attention")
+_MOST = 10_000
+"""Channels, or pixels of a stride."""
 
 
 class GraphError(EngineError):
@@ -91,11 +96,18 @@ class Description:
     def from_json(cls, text: str) -> Description:
         """Raises ``ValueError`` for anything but what ``to_json`` wrote."""
         try:
-            fields = json.loads(text)
+            fields = from_json(text)
             state = tuple(StateTensor(**part) for part in fields.pop("state"))
-            return cls(**{**fields, "outputs": tuple(fields["outputs"]), "state": state})
+            found = cls(**{**fields, "outputs": tuple(fields["outputs"]), "state": state})
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"not a description of a graph: {error}") from error
+        numbers = [found.scale, found.stride, found.stages]
+        numbers += [number for part in state for number in (part.channels, part.divisor)]
+        if not all(isinstance(number, int) and 1 <= number <= _MOST for number in numbers):
+            raise ValueError(f"not a description of a graph: {numbers} are not all 1 to {_MOST}")
+        if found.outputs not in (_OUTPUTS, (*_OUTPUTS, "rain_level")):
+            raise ValueError(f"not a description of a graph: its outputs are {found.outputs}")
+        return found
 
 
 class Runner(Protocol):

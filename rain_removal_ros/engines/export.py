@@ -50,7 +50,7 @@ class _Flat(nn.Module):
     def forward(self, frame: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         output = self.network(frame, state)
         level = () if output.rain_level is None else (output.rain_level,)
-        return (output.clean, output.attention, *level, *output.state)
+        return (output.derained, output.attention, *level, *output.state)
 
 
 def export(network: Network, *, stages: int = 0) -> tuple[bytes, Description]:

@@ -23,6 +23,7 @@ from rain_removal_ros.engines._graph import (
     Planes,
 )
 from rain_removal_ros.errors import EngineError
+from rain_removal_ros.runtime.patience import PATIENCE_S, ending_after
 from rain_removal_ros.settings import EngineSettings
 
 if TYPE_CHECKING:
@@ -91,8 +92,9 @@ class Session:
         options.intra_op_num_threads = settings.threads
         # Threads that spin while they wait take the cores from whatever else runs on a robot.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors are raised; printed as well, they are read twice
         self._faults = _faults()
+        self._is_ours = facts is not None  # made here just now, or taken from the cache
         try:
             self._session = runtime.InferenceSession(graph, options, providers=providers)
             self.description = facts or _described(self._session)
@@ -115,7 +117,11 @@ class Session:
                 binding.bind_output(name)
             for part in facts.state:
                 binding.bind_output(part.output, self._kind, self._index)
-            self._session.run_with_iobinding(binding)
+            if self._is_ours:
+                self._session.run_with_iobinding(binding)
+            else:
+                with ending_after(PATIENCE_S) as options:
+                    self._session.run_with_iobinding(binding, options)
         except self._faults as error:
             raise EngineError(f"{facts.network} failed: {_first_line(error)}") from error
         values = binding.get_outputs()

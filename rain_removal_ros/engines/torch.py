@@ -41,7 +41,7 @@ class _Begun:
     cameras: int
     state: State
     finite: Tensor
-    clean: Tensor
+    derained: Tensor
     """Floats on a CPU, bytes with channels last from a GPU."""
     maps: Tensor | None
     levels: Tensor | None
@@ -148,8 +148,8 @@ class TorchEngine:
         begun = _Begun(
             len(images),
             output.state,
-            torch.isfinite(output.clean.sum()),
-            output.clean[:, :, : height * self.scale, : width * self.scale],
+            torch.isfinite(output.derained.sum()),
+            output.derained[:, :, : height * self.scale, : width * self.scale],
             output.attention[:, 0, :height, :width] if attention else None,
             output.rain_level,
         )
@@ -163,10 +163,12 @@ class TorchEngine:
         targets = into[: begun.cameras]
         levels = [None for _ in cameras] if begun.levels is None else begun.levels.tolist()
         if self._traffic is None:
-            images = [as_picture(*pair) for pair in zip(_arrays(begun.clean), targets, strict=True)]
+            images = [
+                as_picture(*pair) for pair in zip(_arrays(begun.derained), targets, strict=True)
+            ]
             maps = [as_map(each) for each in _arrays(begun.maps)]
         else:
-            images = [_put(*pair) for pair in zip(_arrays(begun.clean), targets, strict=True)]
+            images = [_put(*pair) for pair in zip(_arrays(begun.derained), targets, strict=True)]
             maps = _arrays(begun.maps)
         return [
             Cleaned(images[one], maps[one] if maps else None, levels[one], _one(begun.state, one))
@@ -223,7 +225,7 @@ class TorchEngine:
         """What was computed on a GPU as bytes in host memory, on its way there."""
         wanted = {
             "finite": begun.finite,
-            "clean": _bytes(begun.clean.permute(0, 2, 3, 1)),
+            "clean": _bytes(begun.derained.permute(0, 2, 3, 1)),
         }
         if begun.maps is not None:
             wanted["maps"] = _bytes(begun.maps)

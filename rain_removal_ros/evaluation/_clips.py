@@ -38,8 +38,8 @@ class Scene:
     """A clip with and without rain."""
 
     rainy: NDArray[np.uint8]
-    """T x H x W x 3, as is ``clean``."""
-    clean: NDArray[np.uint8]
+    """T x H x W x 3, as is ``reference``."""
+    reference: NDArray[np.uint8]
     flows: list[NDArray[np.float32]] | None = None
     """For every frame where it was in the one before, if that is known."""
 
@@ -97,9 +97,9 @@ class Moving:
     """One for each way."""
     before: dict[int, Trace] = field(default_factory=dict)
     """Of the untouched input by scale."""
-    clean_change: list[float] = field(default_factory=list)
+    reference_change: list[float] = field(default_factory=list)
     """How much the clean clip changes in each step, in grey levels."""
-    clean_warping: list[float] = field(default_factory=list)
+    reference_warping: list[float] = field(default_factory=list)
     used: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     checksum: str = ""
@@ -138,7 +138,7 @@ class ClipSet:
             try:
                 scene = take.load()
                 _add(done, scene)
-                digest.update(scene.rainy.tobytes() + scene.clean.tobytes())
+                digest.update(scene.rainy.tobytes() + scene.reference.tobytes())
                 done.used.append(take.name)
             except (DataError, EngineError) as error:
                 problem = f"{take.name}: {' '.join(str(error).split())}"
@@ -177,8 +177,8 @@ def _take(clip: clips.Clip, window: range, seed: tuple[int, ...]) -> Take:
         if len(window) < 2:
             raise DataError("a clip needs two frames or more")
         cache = clips.Cache(0)
-        clean = np.stack([clip.frame(index, cache)[-1] for index in window])
-        return Scene(_rained_on(clean, seed), clean)
+        reference = np.stack([clip.frame(index, cache)[-1] for index in window])
+        return Scene(_rained_on(reference, seed), reference)
 
     name = clip.name.removeprefix("clip ")
     return Take(f"{name}, frames {window.start} to {window.stop - 1}, rain {seed[-1]}", load)
@@ -187,19 +187,19 @@ def _take(clip: clips.Clip, window: range, seed: tuple[int, ...]) -> Take:
 def _drive(seed: int, frames: int) -> Scene:
     drive = Drive(seed)
     seen = [drive.frame(_DRIVE_START + index) for index in range(frames)]
-    clean = np.stack([frame.image for frame in seen])
+    reference = np.stack([frame.image for frame in seen])
     depth = np.stack([sight(frame.depth) for frame in seen])
-    return Scene(_rained_on(clean, (seed,), depth), clean, [frame.flow for frame in seen])
+    return Scene(_rained_on(reference, (seed,), depth), reference, [frame.flow for frame in seen])
 
 
 def _rained_on(
-    clean: NDArray[np.uint8], seed: tuple[int, ...], depth: NDArray[np.float32] | None = None
+    reference: NDArray[np.uint8], seed: tuple[int, ...], depth: NDArray[np.float32] | None = None
 ) -> NDArray[np.uint8]:
     rng = np.random.default_rng(seed)
     rain = sample(
-        rng, severity=rng.uniform(*_SEVERITY), scale=max(clean.shape[1:3]) / _DROP_REFERENCE
+        rng, severity=rng.uniform(*_SEVERITY), scale=max(reference.shape[1:3]) / _DROP_REFERENCE
     )
-    return render_frames(clean, rain, depth=depth)
+    return render_frames(reference, rain, depth=depth)
 
 
 def _ways(runner: Runner) -> list[Way]:
@@ -212,29 +212,29 @@ def _add(done: Moving, scene: Scene) -> None:
     scales = sorted({1, *(way.runner.scale for way in done.ways if way.runner)})
     before = {scale: truth.trace(_untouched(scene, scale), scale) for scale in scales}
     traces = [
-        before[1] if way.runner is None else truth.trace(_cleaned(way, scene), way.runner.scale)
+        before[1] if way.runner is None else truth.trace(_derained(way, scene), way.runner.scale)
         for way in done.ways
     ]
     for kept, trace in zip(done.traces, traces, strict=True):
         kept.extend(trace)
     for scale, trace in before.items():
         done.before.setdefault(scale, Trace()).extend(trace)
-    done.clean_change += truth.changes
-    done.clean_warping += truth.warping
+    done.reference_change += truth.changes
+    done.reference_warping += truth.warping
 
 
 def _untouched(scene: Scene, scale: int) -> Iterator[Image]:
-    for rainy, clean in zip(scene.rainy, scene.clean, strict=True):
-        yield reduced_for(scale, rainy, clean)[1]
+    for rainy, reference in zip(scene.rainy, scene.reference, strict=True):
+        yield reduced_for(scale, rainy, reference)[1]
 
 
-def _cleaned(way: Way, scene: Scene) -> Iterator[Image]:
+def _derained(way: Way, scene: Scene) -> Iterator[Image]:
     runner = way.runner
     assert runner is not None
     state = None
-    for rainy, clean in zip(scene.rainy, scene.clean, strict=True):
-        given = reduced_for(runner.scale, rainy, clean)[0]
-        result = runner.clean(given, state)
+    for rainy, reference in zip(scene.rainy, scene.reference, strict=True):
+        given = reduced_for(runner.scale, rainy, reference)[0]
+        result = runner.derain(given, state)
         state = result.state if way.carried else None
         yield result.image
 
@@ -244,7 +244,7 @@ class _Truth:
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
-        planes = [luma(image) for image in scene.clean]
+        planes = [luma(image) for image in scene.reference]
         self._planes = planes
         self.changes = [
             float(np.abs(now - then).mean()) for then, now in itertools.pairwise(planes)
@@ -267,12 +267,12 @@ class _Truth:
         before: Plane | None = None
         for index, image in enumerate(produced):
             height, width = image.shape[:2]
-            clean = self._scene.clean[index][:height, :width]
+            reference = self._scene.reference[index][:height, :width]
             truth, now = self._planes[index][:height, :width], luma(image)
             trace.number.append(index)
             trace.psnr_y.append(psnr(now, truth))
             trace.ssim_y.append(ssim(now, truth))
-            trace.psnr_rgb.append(psnr(image, clean))
+            trace.psnr_rgb.append(psnr(image, reference))
             if before is not None:
                 then = self._planes[index - 1][:height, :width]
                 trace.flicker.append(flicker(before, now, then, truth))

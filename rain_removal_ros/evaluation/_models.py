@@ -46,7 +46,7 @@ class Runner:
     stages: int
     engine: Engine
     tile_side: int
-    """Frames of more pixels than a square of this side are cleaned in overlapping tiles."""
+    """Frames of more pixels than a square of this side are derained in overlapping tiles."""
     label: str
     """The model, and its stages where several numbers of them are compared."""
 
@@ -54,7 +54,7 @@ class Runner:
     def scale(self) -> int:
         return self.engine.scale
 
-    def clean(self, image: Image, state: Any = None, *, attention: bool = False) -> Cleaned:
+    def derain(self, image: Image, state: Any = None, *, attention: bool = False) -> Cleaned:
         """One frame; a ``state`` of None is a fresh start."""
         if self.engine.stages != self.stages:
             self.engine.stages = self.stages
@@ -84,8 +84,8 @@ class _Loaded:
 
 def _truncated(_: object, __: object, output: Output) -> Output:
     """Cuts off what does not fit into a byte, so that nothing is left for the engine to round."""
-    whole = (output.clean.float() * 255).clamp(0, 255).floor()
-    return output._replace(clean=whole / 255)
+    whole = (output.derained.float() * 255).clamp(0, 255).floor()
+    return output._replace(derained=whole / 255)
 
 
 def load_runners(
@@ -103,6 +103,11 @@ def load_runners(
         for loaded, title in zip(found, titles, strict=True)
         for runner in _variants(loaded, title, stages, settings, protocol)
     ]
+
+
+def load_network(name: str) -> Network:
+    """One model's network: a name, a weight file, or ``NETWORK:FILE`` published elsewhere."""
+    return _load(name)[0].network
 
 
 def _load(name: str) -> list[_Loaded]:

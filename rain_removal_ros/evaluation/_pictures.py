@@ -119,7 +119,7 @@ def paired_set(text: str) -> PictureSet:
     """``DIR`` or ``DIR:layout``, or a list file."""
     folder, layout = pairs.split_layout(text)
     items = [
-        Item(pair.name, tuple(dict.fromkeys((pair.rainy, pair.clean))), pair.load)
+        Item(pair.name, tuple(dict.fromkeys((pair.rainy, pair.reference))), pair.load)
         for pair in pairs.find_pairs(folder, layout)
     ]
     return PictureSet(set_name(folder), "pairs", str(folder), items)
@@ -145,26 +145,26 @@ def set_name(folder: Path) -> str:
     return "/".join(folder.resolve().parts[-2:]).lstrip("/")
 
 
-def reduced_for(scale: int, rainy: Image, clean: Image) -> tuple[Image, Image, Image]:
+def reduced_for(scale: int, rainy: Image, reference: Image) -> tuple[Image, Image, Image]:
     """What a network is given, the same untouched but of the output's size, and the truth."""
     if scale == 1:
-        return rainy, rainy, clean
-    height, width = (side // scale * scale for side in clean.shape[:2])
+        return rainy, rainy, reference
+    height, width = (side // scale * scale for side in reference.shape[:2])
     if not height or not width:
         raise DataError(f"too small for a network that enlarges {scale} times")
     small = _resized(rainy[:height, :width], (width // scale, height // scale), cv2.INTER_AREA)
-    return small, _resized(small, (width, height), cv2.INTER_CUBIC), clean[:height, :width]
+    return small, _resized(small, (width, height), cv2.INTER_CUBIC), reference[:height, :width]
 
 
 def _scored(item: Item, runners: Sequence[Runner]) -> Scored:
-    rainy, clean = item.load()
-    given = {scale: reduced_for(scale, rainy, clean) for scale in _scales(runners)}
+    rainy, reference = item.load()
+    given = {scale: reduced_for(scale, rainy, reference) for scale in _scales(runners)}
     after = [
-        score(runner.clean(given[runner.scale][0]).image, given[runner.scale][2])
+        score(runner.derain(given[runner.scale][0]).image, given[runner.scale][2])
         for runner in runners
     ]
     before = {scale: score(parts[1], parts[2]) for scale, parts in given.items()}
-    return Scored(item, clean.shape[1], clean.shape[0], before, after)
+    return Scored(item, reference.shape[1], reference.shape[0], before, after)
 
 
 def _scales(runners: Sequence[Runner]) -> list[int]:

@@ -66,12 +66,12 @@ def clip_rows(measured: Moving) -> Iterator[Row]:
 
 
 def _steadiness(measured: Moving, trace: Trace) -> Row:
-    moved = _mean(measured.clean_change)
+    moved = _mean(measured.reference_change)
     shaken = _mean(trace.flicker)
     row = {"flicker": shaken, "flicker_relative": shaken / moved if moved > 0 else None}
     if trace.warping:
         row["warping_error"] = _mean(trace.warping)
-        row["warping_error_clean"] = _mean(measured.clean_warping)
+        row["warping_error_clean"] = _mean(measured.reference_warping)
     return row
 
 

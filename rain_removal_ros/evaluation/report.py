@@ -89,9 +89,9 @@ def _merit(scored: Scored, index: int, runner: Runner) -> float:
 
 
 def _compared(scored: Scored, index: int, runner: Runner, kind: str) -> Html:
-    rainy, clean = scored.item.load()
-    given, untouched, truth = reduced_for(runner.scale, rainy, clean)
-    result = runner.clean(given, attention=True)
+    rainy, reference = scored.item.load()
+    given, untouched, truth = reduced_for(runner.scale, rainy, reference)
+    result = runner.derain(given, attention=True)
     after = scored.after[index]
     gain = f", gain {_merit(scored, index, runner):+.2f} dB" if kind == "pairs" else ""
     return slider(

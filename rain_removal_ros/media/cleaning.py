@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rain_removal_ros import checkpoints, engines
-from rain_removal_ros.data.pictures import natural_order
+from rain_removal_ros.data.pictures import MOST_PIXELS, natural_order
 from rain_removal_ros.errors import DataError, RainRemovalError
 from rain_removal_ros.frames import Frame, Image
 from rain_removal_ros.media import pictures, videos
@@ -44,6 +44,8 @@ class Wishes:
     """Side of the tiles of large frames; 0 is what fits into memory."""
     memory_gb: float = 0.0
     """Gibibytes the process may fill; 0 is most of what is free."""
+    most_pixels: int = MOST_PIXELS
+    """Files that announce larger pictures are refused."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class Cleaner:
         return replace(done, seconds=time.perf_counter() - began)
 
     def _picture(self, job: Job) -> Done:
-        picture = pictures.load(job.source)
+        picture = pictures.load(job.source, self.wishes.most_pixels)
         image = picture.image
         height, width = image.shape[:2]
         engine = self._tiled(height, width, carry_state=False)
@@ -155,7 +157,7 @@ class Cleaner:
     def _video(self, job: Job) -> Done:
         wishes, targets = self.wishes, [job.target]
         with ExitStack() as stack:
-            reader = stack.enter_context(videos.reading(job.source))
+            reader = stack.enter_context(videos.reading(job.source, self.wishes.most_pixels))
             clean = stack.enter_context(videos.writing(job.target, reader.rate))
             seen = None
             if wishes.attention and not wishes.side_by_side:

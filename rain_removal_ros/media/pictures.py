@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rain_removal_ros.data.pictures import SUFFIXES, encoded
+from rain_removal_ros.data.pictures import MOST_PIXELS, SUFFIXES, as_decoded, encoded
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
 
@@ -56,16 +56,16 @@ class Picture:
             pixels = np.repeat(pixels[..., None], 3, axis=2)
         return np.ascontiguousarray(pixels)
 
-    def with_image(self, clean: Image) -> Picture:
+    def with_image(self, derained: Image) -> Picture:
         """This picture as ``clean`` shows it, at its size."""
-        size = (clean.shape[1], clean.shape[0])
+        size = (derained.shape[1], derained.shape[0])
         alpha = self.alpha
         if alpha is not None and alpha.shape != size[::-1]:
             alpha = np.asarray(cv2.resize(alpha, size, interpolation=cv2.INTER_LINEAR))
         before: NDArray[Any] = self.image
-        after: NDArray[Any] = clean
+        after: NDArray[Any] = derained
         if self.pixels.ndim == 2:
-            before, after = before[..., 0], np.asarray(cv2.cvtColor(clean, cv2.COLOR_RGB2GRAY))
+            before, after = before[..., 0], np.asarray(cv2.cvtColor(derained, cv2.COLOR_RGB2GRAY))
         if self.pixels.dtype == np.uint16:
             if after.shape == before.shape:
                 change = (after.astype(np.int32) - before) * 257
@@ -75,22 +75,17 @@ class Picture:
         return Picture(after, alpha)
 
 
-def load(path: Path) -> Picture:
+def load(path: Path, most_pixels: int = MOST_PIXELS) -> Picture:
     """One picture; what cannot be read, or is more than one picture, is one clear error."""
-    data = encoded(path)
+    data = encoded(path, most_pixels)
     # A JPEG knows no alpha, but may say that it lies on its side; only this way is that heeded.
     flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
     if not data.startswith(_JPEG_START):
         flags = cv2.IMREAD_UNCHANGED
-    try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-        count = cv2.imcount(str(path)) if decoded is not None else 0
-    except cv2.error as error:
-        raise DataError(f"{path} cannot be decoded: {' '.join(str(error.err).split())}") from error
+    decoded = as_decoded(path, data, flags)
     if decoded is None:
-        state = "is no picture that can be decoded" if data else "is empty"
-        raise DataError(f"{path} {state}")
-    if count > 1:
+        raise DataError(f"{path} is no picture that can be decoded")
+    if (count := cv2.imcount(str(path))) > 1:
         raise DataError(
             f"{path} holds {count} pictures; take them apart, or make a video of them, first"
         )

@@ -180,7 +180,7 @@ class TiledEngine:
         height, width = image.shape[:2]
         if target is None:
             target = np.empty((height * self.scale, width * self.scale, 3), np.uint8)
-        clean = _Mosaic(target, self.scale)
+        derained = _Mosaic(target, self.scale)
         seen = _Mosaic(np.empty((height, width), np.uint8), 1) if attention else None
         kept: list[Any] = []
         level = 0.0
@@ -188,7 +188,7 @@ class TiledEngine:
         for (rows, columns), before in zip(tiles, state or [None] * len(tiles), strict=True):
             tile = image[slice(*rows), slice(*columns)]
             (result,) = self._engine.step([tile], [before], attention=attention)
-            clean.add(result.image, rows, columns)
+            derained.add(result.image, rows, columns)
             if seen is not None and result.attention is not None:
                 seen.add(result.attention, rows, columns)
             if result.rain_level is not None:

@@ -16,6 +16,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from rain_removal_ros.data.pictures import MOST_PIXELS
+from rain_removal_ros.data.videos import opened
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
 from rain_removal_ros.media.pictures import draft_of
@@ -62,7 +64,7 @@ class Reader:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[Reader]:
+def reading(path: Path, most_pixels: int = MOST_PIXELS) -> Iterator[Reader]:
     """A video, open."""
     try:
         with path.open("rb") as file:
@@ -71,10 +73,8 @@ def reading(path: Path) -> Iterator[Reader]:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     if empty:
         raise DataError(f"{path} is empty")
-    capture = cv2.VideoCapture(str(path))
+    capture = opened(path, most_pixels)
     try:
-        if not capture.isOpened():
-            raise DataError(f"{path} is no video that can be decoded, or is cut off")
         yield Reader(path, capture)
     finally:
         capture.release()

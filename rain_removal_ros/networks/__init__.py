@@ -13,6 +13,7 @@ import pkgutil
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from rain_removal_ros import settings
 from rain_removal_ros.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from rain_removal_ros.networks._base import Network
 
-__all__ = ["available", "create", "module", "unknown"]
+__all__ = ["available", "build", "create", "module", "unknown"]
 
 __path__ += filter(None, os.environ.get("RAIN_REMOVAL_NETWORKS", "").split(os.pathsep))
 
@@ -49,7 +50,17 @@ def create(name: str, **config: Any) -> Network:
     for key in config:
         if key not in known:
             raise SettingsError(f"{name} has no setting {key!r}; it has {_near(key, known)}")
-    network: Network = file.Network(file.Config(**config))
+    return build(name, settings.build(file.Config, config, where=name))
+
+
+def build(name: str, config: Any) -> Network:
+    """A freshly initialised network of this ``Config``, refused where it would be too large."""
+    from rain_removal_ros.networks import _limits
+
+    for field in fields(config):
+        _limits.check(name, field.name, getattr(config, field.name))
+    with _limits.bounded(name):
+        network: Network = module(name).Network(config)
     return network
 
 

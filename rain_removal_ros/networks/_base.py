@@ -20,7 +20,7 @@ State: TypeAlias = tuple[Tensor, ...]
 class Output(NamedTuple):
     """What a network makes of one batch of frames."""
 
-    clean: Tensor
+    derained: Tensor
     """B x 3 x sH x sW in [0, 1], where s is the network's scale."""
     attention: Tensor
     """B x 1 x H x W in [0, 1]: where the network saw rain."""
@@ -73,13 +73,13 @@ class Network(nn.Module):
         raise NotImplementedError
 
 
-def change_map(clean: Tensor, frame: Tensor, *, full_at: float = 0.25) -> Tensor:
+def change_map(derained: Tensor, frame: Tensor, *, full_at: float = 0.25) -> Tensor:
     """The attention map of a network that has none by design: the size of the change it made.
 
     A change of ``full_at`` of the value range is shown as 1, so that maps of different frames can
     be compared; normalising each by its own maximum would make a clear frame look rainy.
     """
-    return ((clean - frame).abs().amax(1, keepdim=True) / full_at).clamp(0, 1)
+    return ((derained - frame).abs().amax(1, keepdim=True) / full_at).clamp(0, 1)
 
 
 @dataclass
@@ -88,7 +88,7 @@ class Batch:
 
     rainy: Tensor
     """B x T x 3 x H x W in [0, 1]."""
-    clean: Tensor
+    reference: Tensor
     """B x T x 3 x sH x sW in [0, 1]."""
     unlabelled: Tensor | None = None
     """B' x T x 3 x H x W in [0, 1]: real rain, for objectives with ``wants_unlabelled``."""
@@ -121,9 +121,9 @@ class Objective(nn.Module):
         frames: list[dict[str, Tensor]] = []
         for place, rainy in enumerate(batch.rainy.unbind(1)):
             output = self.network(rainy, state)
-            losses = self.frame_losses(output, rainy, batch.clean[:, place])
+            losses = self.frame_losses(output, rainy, batch.reference[:, place])
             if batch.taught is not None:
-                unlike = (output.clean.float() - batch.taught[:, place]).abs().mean()
+                unlike = (output.derained.float() - batch.taught[:, place]).abs().mean()
                 losses["taught"] = 0.5 * unlike
             frames.append(losses)
             state = output.state
@@ -131,10 +131,10 @@ class Objective(nn.Module):
                 state = tuple(each.detach() for each in state)
         return {name: torch.stack([frame[name] for frame in frames]).mean() for name in frames[0]}
 
-    def frame_losses(self, output: Output, rainy: Tensor, clean: Tensor) -> dict[str, Tensor]:
+    def frame_losses(self, output: Output, rainy: Tensor, reference: Tensor) -> dict[str, Tensor]:
         """Named, weighted losses of one frame."""
-        produced = output.clean.float()
+        produced = output.derained.float()
         return {
-            "l1": (produced - clean).abs().mean(),
-            "ssim": 0.2 * (1 - ssim(produced, clean)),
+            "l1": (produced - reference).abs().mean(),
+            "ssim": 0.2 * (1 - ssim(produced, reference)),
         }

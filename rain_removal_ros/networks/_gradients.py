@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from rain_removal_ros.networks import _native as forward
 from rain_removal_ros.runtime import native
-from rain_removal_ros.runtime.native import call
+from rain_removal_ros.runtime.native import agree, call
 
 FOLD, COARSE = 4, 8  # as in planes.h
 
@@ -57,6 +57,8 @@ class FoldInputs(torch.autograd.Function):
             return None, None, None, None, None, None
         folded, narrow = _folded(of_folded)
         batch, channels, height, width = folded.shape
+        most = max(channels // FOLD**2, ctx.first + 3) * FOLD**2
+        agree("fold_inputs_gradient", folded.shape, (batch, most, height, width))
         of_past = torch.empty(batch, 3, height * FOLD, width * FOLD)
         planes = channels // FOLD**2
         size = *of_past.shape[-2:], narrow
@@ -77,24 +79,34 @@ class ComposeOutput(torch.autograd.Function):
         known: Tensor | None,
         anchored: bool,  # noqa: FBT001
     ) -> tuple[Tensor, ...]:
-        clean, mask, base = forward.compose_output(
+        derained, attention, base = forward.compose_output(
             frame, streaks, maps, past, known, anchored=anchored
         )
         ctx.save_for_backward(frame, streaks, maps, past, known, base if anchored else None)
         ctx.set_materialize_grads(False)
-        return (clean, mask, base) if anchored else (clean, mask)
+        return (derained, attention, base) if anchored else (derained, attention)
 
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any, of_clean: Tensor | None, of_mask: Tensor | None, of_base: Tensor | None = None
+        ctx: Any,
+        of_derained: Tensor | None,
+        of_attention: Tensor | None,
+        of_base: Tensor | None = None,
     ) -> tuple[Tensor | None, ...]:
         frame, streaks, maps, past, known, base = ctx.saved_tensors
+        for whole, shape in (
+            (of_derained, frame.shape),
+            (of_base, frame.shape),
+            (of_attention, (len(frame), 1, *frame.shape[-2:])),
+        ):
+            if whole is not None:
+                agree("compose_output_gradient", whole.shape, shape)
         folded, narrow = _folded(streaks)
         of_streaks = torch.empty_like(folded)
         of_maps = None if maps is None else torch.empty(maps.shape)
         of_past = None if past is None else torch.empty(past.shape)
-        of_clean = torch.zeros(frame.shape) if of_clean is None else of_clean
+        of_derained = torch.zeros(frame.shape) if of_derained is None else of_derained
         given = [_plain(each) for each in (past, maps, known)]
         call(
             "compose_output_gradient",
@@ -104,9 +116,9 @@ class ComposeOutput(torch.autograd.Function):
             given[1],
             given[2],
             base,
-            _plain(of_clean),
+            _plain(of_derained),
             _plain(of_base),
-            _plain(of_mask),
+            _plain(of_attention),
             frame.shape[0],
             *frame.shape[-2:],
             narrow,
@@ -130,6 +142,8 @@ class Warp(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, of_moved: Tensor) -> tuple[Tensor | None, ...]:
         (flow,) = ctx.saved_tensors
+        cells = [side // ctx.finer for side in of_moved.shape[-2:]]
+        agree("warp_gradient", flow.shape, (len(of_moved), 2, *cells))
         of_moved = of_moved.float().contiguous()
         of_image = torch.empty(of_moved.shape)
         cells = flow.shape[-2:]

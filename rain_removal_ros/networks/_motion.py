@@ -18,10 +18,10 @@ from rain_removal_ros.networks import _native as native
 def estimate_flow(past: Tensor, now: Tensor) -> Tensor:
     """Where each eighth-resolution cell of ``now`` was in ``past``: B x 2 (x, y), in cells.
 
-    Both are clean, B x C x H x W, sides multiples of 16, and looked at in grey. Block matching at a
-    sixteenth finds the large motions; gradient steps at an eighth, a quarter and a half find the
-    fractions of a pixel. Streaks that were left standing are bright and narrow, and are taken away
-    first.
+    Both are derained, B x C x H x W, sides multiples of 16, and looked at in grey. Block matching
+    at a sixteenth finds the large motions; gradient steps at an eighth, a quarter and a half find
+    the fractions of a pixel. Streaks that were left standing are bright and narrow, and are taken
+    away first.
     """
     if native.serves(now, least_side=16):
         return native.estimate_flow(past, now)

@@ -68,6 +68,8 @@ def warp(image: Tensor, flow: Tensor, finer: int) -> Tensor:
     batch, _, height, width = image.shape
     agree("warp", flow.shape, (batch, 2, height // finer, width // finer))
     agree("warp", image.shape[-2:], (height // finer * finer, width // finer * finer))
+    if min(height, width) < 2:
+        raise RuntimeError(f"warp: {tuple(image.shape)} where two rows and columns were expected")
     out = torch.empty(image.shape)
     call("warp", _plain(image), *image.shape, _plain(flow), *flow.shape[-2:], finer, out)
     return out
@@ -123,12 +125,22 @@ def compose_output(
     narrow = _is_narrow(streaks)
     streaks = streaks if narrow else streaks.float()
     streaks = streaks.contiguous(memory_format=torch.channels_last)
-    clean, mask = torch.empty(frame.shape), torch.empty(batch, 1, height, width)
+    derained, attention = torch.empty(frame.shape), torch.empty(batch, 1, height, width)
     base = torch.empty(frame.shape) if anchored else None
     said = streaks, _plain(maps), _plain(known)
     size = batch, height, width
-    call("compose_output", _plain(frame), _plain(past), *said, *size, narrow, clean, mask, base)
-    return clean, mask, clean if base is None else base
+    call(
+        "compose_output",
+        _plain(frame),
+        _plain(past),
+        *said,
+        *size,
+        narrow,
+        derained,
+        attention,
+        base,
+    )
+    return derained, attention, derained if base is None else base
 
 
 def serves_features(*maps: Tensor) -> bool:

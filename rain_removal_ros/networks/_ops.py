@@ -55,12 +55,13 @@ def compose_output(
     *,
     anchored: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The clean picture, the mask of the rain that was taken from it, and what is carried on.
+    """The derained picture, the attention (how much rain was taken where), and what is carried on.
 
     ``streaks`` are folded: three planes of rain, one for the mask, and where there is a past, one
     for how far it is trusted. ``maps`` are gains and offsets at an eighth of the resolution;
     ``known`` is one wherever there was a past. ``anchored``, what is carried is the picture before
-    gain and offset, which come last; else it is the clean picture, and they come before the past.
+    gain and offset, which come last; else it is the derained picture, and they come before the
+    past.
     """
     if native.serves(frame, least_side=16):
         return native.compose_output(frame, streaks, maps, past, known, anchored=anchored)
@@ -69,17 +70,17 @@ def compose_output(
         return made if anchored else (*made, made[0])
     streaks = F.pixel_shuffle(streaks, FOLD)
     streaks = streaks.to(torch.float32, memory_format=torch.contiguous_format)
-    rain, mask = streaks[:, :3], streaks[:, 3:4].sigmoid()
-    clean = torch.addcmul(frame, mask, rain, value=-1)
+    rain, attention = streaks[:, :3], streaks[:, 3:4].sigmoid()
+    derained = torch.addcmul(frame, attention, rain, value=-1)
     if not anchored:
-        clean = _apply_affine(clean, maps)
+        derained = _apply_affine(derained, maps)
     if past is not None and known is not None:
         trust = streaks[:, 4:].sigmoid() * F.interpolate(known, scale_factor=8.0)
-        clean = torch.lerp(clean, _clamp_to_surroundings(past, clean), trust)
-    base = clean.clamp(0, 1)
+        derained = torch.lerp(derained, _clamp_to_surroundings(past, derained), trust)
+    base = derained.clamp(0, 1)
     if not anchored or maps is None:
-        return base, mask, base
-    return _apply_affine(base, maps).clamp(0, 1), mask, base
+        return base, attention, base
+    return _apply_affine(base, maps).clamp(0, 1), attention, base
 
 
 def upsample_add(fine: Tensor, coarse: Tensor) -> Tensor:
@@ -119,12 +120,12 @@ def _apply_affine(picture: Tensor, maps: Tensor | None) -> Tensor:
     return torch.addcmul(maps[:, 3:], picture, maps[:, :3])
 
 
-def _clamp_to_surroundings(past: Tensor, clean: Tensor) -> Tensor:
+def _clamp_to_surroundings(past: Tensor, derained: Tensor) -> Tensor:
     """The past within the range of what is around each pixel now: no ghost of what has moved on.
 
     Most of what a streak left has something of the scene beside it, so it is still filled in.
     """
-    low, high = _extreme_of_3x3(clean, torch.minimum), _extreme_of_3x3(clean, torch.maximum)
+    low, high = _extreme_of_3x3(derained, torch.minimum), _extreme_of_3x3(derained, torch.maximum)
     return torch.minimum(torch.maximum(past, low), high)
 
 

@@ -280,7 +280,7 @@ class Network(_base.Network):
         return scales
 
     def decode(self, frame: Tensor, scales: list[Tensor], state: State = ()) -> Output:
-        """The clean frame out of its features."""
+        """The derained frame out of its features."""
         *skips, features = scales
         kept: State = ()
         if self.gru is not None:
@@ -290,10 +290,10 @@ class Network(_base.Network):
             features = up(features, skip)
         painted = self.tail(features).tanh()
         if self.config.output == "direct":
-            clean = (painted + 1) / 2
+            derained = (painted + 1) / 2
         else:
-            clean = in_range(frame + painted)
-        return Output(clean, change_map(clean, frame), kept)
+            derained = in_range(frame + painted)
+        return Output(derained, change_map(derained, frame), kept)
 
     def project(self, features: Tensor) -> Tensor:
         """What the rain-robust loss compares: one vector a picture."""
@@ -327,12 +327,12 @@ def _widths(config: Config) -> list[int]:
     return [config.channels, *between, config.bottleneck]
 
 
-def robust_loss(rainy: Tensor, clean: Tensor, *, temperature: float) -> Tensor:
+def robust_loss(rainy: Tensor, reference: Tensor, *, temperature: float) -> Tensor:
     """How badly a picture's features with rain are told to belong to its features without.
 
-    Of all other features in the batch, rainy and clean, only the same picture's count as alike.
+    Of all other features in the batch, rainy and reference, only the same picture's count as alike.
     """
-    features = torch.cat([rainy, clean]).float()
+    features = torch.cat([rainy, reference]).float()
     count = len(features)
     similarity = F.cosine_similarity(features[:, None], features[None], dim=2) / temperature
     itself = torch.eye(count, dtype=torch.bool, device=features.device)
@@ -350,23 +350,24 @@ class Objective(_base.Objective):
         worn = swapped_rain(batch, share=config.rain_mix) if self.training else batch.rainy
         state: State = ()
         frames: list[dict[str, Tensor]] = []
-        for rainy, clean in zip(worn.unbind(1), batch.clean.unbind(1), strict=True):
+        for rainy, reference in zip(worn.unbind(1), batch.reference.unbind(1), strict=True):
             # Together, so that batch normalisation sees one population.
-            scales = self.network.encode(torch.cat([rainy, clean]))
+            scales = self.network.encode(torch.cat([rainy, reference]))
             output = self.network.decode(rainy, [scale[: len(rainy)] for scale in scales], state)
             state = output.state
             seen, wanted = self.network.project(scales[-1]).chunk(2)
             robust = robust_loss(seen, wanted, temperature=config.temperature)
             frames.append(
-                self.frame_losses(output, rainy, clean) | {"robust": config.robust_weight * robust}
+                self.frame_losses(output, rainy, reference)
+                | {"robust": config.robust_weight * robust}
             )
         return {name: torch.stack([frame[name] for frame in frames]).mean() for name in frames[0]}
 
-    def frame_losses(self, output: Output, rainy: Tensor, clean: Tensor) -> dict[str, Tensor]:
-        config, produced = self.network.config, output.clean.float()
+    def frame_losses(self, output: Output, rainy: Tensor, reference: Tensor) -> dict[str, Tensor]:
+        config, produced = self.network.config, output.derained.float()
         return {
-            "ms_ssim": config.ms_ssim_weight * (1 - ms_ssim(produced, clean)),
-            "l1": config.l1_weight * F.l1_loss(produced, clean),
+            "ms_ssim": config.ms_ssim_weight * (1 - ms_ssim(produced, reference)),
+            "l1": config.l1_weight * F.l1_loss(produced, reference),
         }
 
 
@@ -381,5 +382,5 @@ def swapped_rain(batch: Batch, *, share: float) -> Tensor:
     other = torch.randperm(count).to(device)
     down, right = int(torch.randint(height, ())), int(torch.randint(width, ()))
     swapped = (torch.rand(count) < share).to(device).view(-1, 1, 1, 1, 1)
-    rain = (batch.rainy - batch.clean)[other].roll((down, right), (-2, -1))
-    return torch.where(swapped, (batch.clean + rain).clamp(0, 1), batch.rainy)
+    rain = (batch.rainy - batch.reference)[other].roll((down, right), (-2, -1))
+    return torch.where(swapped, (batch.reference + rain).clamp(0, 1), batch.rainy)

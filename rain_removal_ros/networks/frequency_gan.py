@@ -75,8 +75,8 @@ class _Block(nn.Module):
         change = F.relu(self.second(F.relu(self.first(features))))
         if self.attention is None:
             return features + change, None
-        seen = self.attention(change)
-        return features + seen * change, seen
+        attention = self.attention(change)
+        return features + attention * change, attention
 
 
 class Network(_base.Network):
@@ -101,18 +101,18 @@ class Network(_base.Network):
         constant = [frame, self.base_layer(frame)] if self.config.base else [frame]
         background = frame
         memory = (state[0], state[1]) if state else None
-        seen: Tensor | None = None
+        attention: Tensor | None = None
         for _ in range(self.stages):
             features = F.relu(self.head(torch.cat([*constant, background], 1)))
             if self.lstm is not None:
                 memory = self.lstm(features, memory)
                 features = memory[0]
             for block in self.blocks:
-                features, seen = block(features)
+                features, attention = block(features)
             background = frame + self.tail(features)
-        clean = in_range(background)
-        attention = change_map(clean, frame) if seen is None else seen
-        return Output(clean, attention, memory or ())
+        derained = in_range(background)
+        attention = change_map(derained, frame) if attention is None else attention
+        return Output(derained, attention, memory or ())
 
     def base_layer(self, frame: Tensor) -> Tensor:
         """The frame's low frequencies."""
@@ -152,17 +152,17 @@ class Objective(_base.Objective):
             return super().forward(batch)
         with torch.no_grad():
             produced = self._produced(batch)
-        real, fake = self.discriminator(batch.clean.flatten(0, 1)), self.discriminator(produced)
+        real, fake = self.discriminator(batch.reference.flatten(0, 1)), self.discriminator(produced)
         return {"discriminator": _relativistic(real, fake)}
 
-    def frame_losses(self, output: Output, rainy: Tensor, clean: Tensor) -> dict[str, Tensor]:
-        config, produced = self.network.config, output.clean.float()
+    def frame_losses(self, output: Output, rainy: Tensor, reference: Tensor) -> dict[str, Tensor]:
+        config, produced = self.network.config, output.derained.float()
         losses = {
-            "mse": config.mse_weight * F.mse_loss(produced, clean),
-            "ssim": config.ssim_weight * (1 - ssim(produced, clean)),
+            "mse": config.mse_weight * F.mse_loss(produced, reference),
+            "ssim": config.ssim_weight * (1 - ssim(produced, reference)),
         }
         if config.adversarial_weight:
-            fake, real = self._judged(produced), self._judged(clean)
+            fake, real = self._judged(produced), self._judged(reference)
             losses["adversarial"] = config.adversarial_weight * _relativistic(fake, real)
         return losses
 
@@ -172,7 +172,7 @@ class Objective(_base.Objective):
         frames: list[Tensor] = []
         for rainy in batch.rainy.unbind(1):
             output = self.network(rainy, state)
-            frames.append(output.clean)
+            frames.append(output.derained)
             state = output.state
         return torch.stack(frames, 1).flatten(0, 1)
 

@@ -425,22 +425,22 @@ class Objective(_base.Objective):
 
     def forward(self, batch: Batch, player: str = "network") -> dict[str, Tensor]:
         # Nothing is carried from frame to frame, so a clip is a batch.
-        rainy, clean = batch.rainy.flatten(0, 1), batch.clean.flatten(0, 1)
+        rainy, reference = batch.rainy.flatten(0, 1), batch.reference.flatten(0, 1)
         results = self.network.coarse(rainy)
         config = self.network.config
-        small = F.avg_pool2d(clean, config.scale)
+        small = F.avg_pool2d(reference, config.scale)
         losses = {
             name: getattr(config, f"{name}_weight") * F.mse_loss(result.float(), small)
             for name, result in results.items()
         }
-        return losses | self.frame_losses(self.network.refine(rainy, results), rainy, clean)
+        return losses | self.frame_losses(self.network.refine(rainy, results), rainy, reference)
 
-    def frame_losses(self, output: Output, rainy: Tensor, clean: Tensor) -> dict[str, Tensor]:
-        produced = output.clean.float()
-        losses = {"output": F.mse_loss(produced, clean)}
+    def frame_losses(self, output: Output, rainy: Tensor, reference: Tensor) -> dict[str, Tensor]:
+        produced = output.derained.float()
+        losses = {"output": F.mse_loss(produced, reference)}
         if self.vgg is not None:
             with torch.no_grad():
-                wanted = self.vgg(clean)
+                wanted = self.vgg(reference)
             weight = self.network.config.vgg_weight
             losses["perceptual"] = weight * F.mse_loss(self.vgg(produced).float(), wanted.float())
         return losses

@@ -70,15 +70,15 @@ class Network(_base.Network):
                 features = memory[0]
             # The published weights predict the negative rain layer, which the paper leaves unsaid.
             background = frame + self.tail(self.blocks(features))
-        clean = in_range(background)
-        return Output(clean, change_map(clean, frame), memory or ())
+        derained = in_range(background)
+        return Output(derained, change_map(derained, frame), memory or ())
 
 
 class Objective(_base.Objective):
     """Negative SSIM of the last stage, which the paper found to be all that is needed."""
 
-    def frame_losses(self, output: Output, rainy: Tensor, clean: Tensor) -> dict[str, Tensor]:
-        return {"ssim": 1 - ssim(output.clean.float(), clean)}
+    def frame_losses(self, output: Output, rainy: Tensor, reference: Tensor) -> dict[str, Tensor]:
+        return {"ssim": 1 - ssim(output.derained.float(), reference)}
 
 
 def from_published(weights: dict[str, Tensor]) -> tuple[Config, dict[str, Tensor]]:

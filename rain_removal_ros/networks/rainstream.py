@@ -2,12 +2,12 @@
 
 Ours, not a paper's. Three decisions give it its speed and its manners. Nearly all work is done at a
 quarter of the resolution and below (pixel unshuffle in, pixel shuffle out). What comes out is not a
-picture but a correction, ``clean = gain * (frame - mask * rain) + offset``: rain is taken from the
-frame at full resolution, so clean detail is never redrawn, and the smooth gain and offset lift the
-veil, whose inverse is just such an affine map. And the last clean frame, brought into line with the
-moving scene by a measured displacement, stands beside the current one as evidence: a streak is
-hardly ever where it was a frame ago, the scene behind it nearly always is. Where the network trusts
-it, the past may also take the place of what the frame alone allows.
+picture but a correction, ``derained = gain * (frame - attention * rain) + offset``: rain is taken
+from the frame at full resolution, so clean detail is never redrawn, and the smooth gain and offset
+lift the veil, whose inverse is just such an affine map. And the last derained frame, brought into
+line with the moving scene by a measured displacement, stands beside the current one as evidence: a
+streak is hardly ever where it was a frame ago, the scene behind it nearly always is. Where the
+network trusts it, the past may also take the place of what the frame alone allows.
 """
 
 from __future__ import annotations
@@ -173,7 +173,9 @@ class Network(_base.Network):
             maps = torch.cat([gain.clamp(-_MOST_GAIN, _MOST_GAIN).exp(), offset], 1)
         streaks = self.leave(self.up_fine(fine))
         anchored = self.config.anchored
-        clean, mask, base = compose_output(frame, streaks, maps, past, known, anchored=anchored)
+        derained, attention, base = compose_output(
+            frame, streaks, maps, past, known, anchored=anchored
+        )
         if self.gate is not None:
             hidden = hidden.float()
             carried = (base, torch.cat([hidden, torch.ones_like(hidden[:, :1])], 1))
@@ -181,12 +183,12 @@ class Network(_base.Network):
                 carried += (self._motion(base, state), small)
             if greys is not None:
                 carried += (greys[:, :2].contiguous(),)
-        return Output(clean, mask, carried, self.level(summary).float().sigmoid()[:, 0])
+        return Output(derained, attention, carried, self.level(summary).float().sigmoid()[:, 0])
 
     def _aligned(
         self, frame: Tensor, small: Tensor, state: State
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Last clean frame and hidden state as seen from where the camera is now; and the last
+        """Last derained frame and hidden state as seen from where the camera is now; and the last
         three frames in grey, the newest first, if they are looked at.
 
         The hidden state's last channel is one wherever there is a past, and zero at a fresh start.
@@ -201,9 +203,9 @@ class Network(_base.Network):
             return past, hidden, grey if grey is None else torch.cat([grey, state[2]], 1)
         course, before = state[2:4]
         # Between frames in the rain, motion can be told for the view as a whole only; between the
-        # clean ones it was told everywhere, a frame ago. Things go on as they went; what shakes is
-        # the camera, and what varies is how long it takes to the next frame.
-        # Nothing moves at a fresh start, also where it is told by zeros, as in an exported graph.
+        # derained ones it was told everywhere, a frame ago. Things go on as they went; what shakes
+        # is the camera, and what varies is how long it takes to the next frame. Nothing moves at a
+        # fresh start, also where it is told by zeros, as in an exported graph.
         flow = motion.propagate_flow(course, before, small) * hidden[:, -1:].detach()
         past, hidden = motion.warp(past, flow, 8), motion.warp(hidden, flow, 1)
         if grey is None:
@@ -212,11 +214,11 @@ class Network(_base.Network):
         known = F.interpolate(hidden[:, -1:].detach(), scale_factor=8.0)
         return past, hidden, torch.cat([grey, torch.lerp(grey, earlier, known)], 1)
 
-    def _motion(self, clean: Tensor, state: State) -> Tensor:
-        """How things moved from the last clean frame to this one."""
+    def _motion(self, derained: Tensor, state: State) -> Tensor:
+        """How things moved from the last derained frame to this one."""
         if not state:
-            return motion.zero_flow(clean)
-        flow = motion.estimate_flow(state[0], clean)
+            return motion.zero_flow(derained)
+        flow = motion.estimate_flow(state[0], derained)
         return flow * state[1][:, -1:].detach()
 
 
@@ -273,25 +275,25 @@ class Objective(_base.Objective):
     leave a few streaks standing.
     """
 
-    def frame_losses(self, output: Output, rainy: Tensor, clean: Tensor) -> dict[str, Tensor]:
-        change = (rainy - clean).abs().amax(1, keepdim=True)
+    def frame_losses(self, output: Output, rainy: Tensor, reference: Tensor) -> dict[str, Tensor]:
+        change = (rainy - reference).abs().amax(1, keepdim=True)
         # Saturating targets: a change of a tenth of the range is rain for certain, and a mean
         # change of that size is as hard as rain gets.
-        mask = (change * 10).clamp_max(1)
+        rainy_area = (change * 10).clamp_max(1)
         level = 1 - torch.exp(-change.mean((1, 2, 3)) * 10)
         assert output.rain_level is not None
-        error = (output.clean - clean).abs()
+        error = (output.derained - reference).abs()
         return {
             "l1": error.mean(),
-            "rainy": _RAINY * _mean_over(mask, error),
-            "ssim": 0.2 * (1 - ssim(output.clean, clean)),
-            "mask": 0.01 * F.l1_loss(output.attention, mask),
+            "rainy": _RAINY * _mean_over(rainy_area, error),
+            "ssim": 0.2 * (1 - ssim(output.derained, reference)),
+            "mask": 0.01 * F.l1_loss(output.attention, rainy_area),
             "level": 0.01 * F.mse_loss(output.rain_level, level),
         }
 
 
-def _mean_over(mask: Tensor, error: Tensor) -> Tensor:
+def _mean_over(attention: Tensor, error: Tensor) -> Tensor:
     """The mean error under the mask of each picture, pictures weighing alike; 0 for dry ones."""
-    covered = mask.sum((1, 2, 3))
-    error_of_each = (mask * error.mean(1, keepdim=True)).sum((1, 2, 3))
+    covered = attention.sum((1, 2, 3))
+    error_of_each = (attention * error.mean(1, keepdim=True)).sum((1, 2, 3))
     return (error_of_each / covered.clamp_min(_FEWEST_PIXELS)).mean()

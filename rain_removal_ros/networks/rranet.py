@@ -50,7 +50,7 @@ class Config:
     """Ablation: whether anything is carried from frame to frame."""
     alignment: str = "none"
     """How what is carried is brought into line with a moving scene: not at all (``none``), or by
-    motion that was ``measured`` between clean frames, and goes on as it went."""
+    motion that was ``measured`` between derained frames, and goes on as it went."""
 
     def __post_init__(self) -> None:
         for field, known in (
@@ -65,7 +65,7 @@ class Config:
 
     @property
     def keeps_picture(self) -> bool:
-        """Whether the clean frame is part of the state."""
+        """Whether the derained frame is part of the state."""
         return self.begin_with == "previous" or self.alignment == "measured"
 
 
@@ -129,11 +129,11 @@ class _Decoder(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Features of this scale, and the attention map they were made with."""
         decoded = self.up(below)
-        seen = None
+        attention = None
         if self.attention is not None:
-            seen = self.attention(encoded, decoded, guide)
-            encoded = seen * encoded
-        return self.block(torch.cat([encoded, decoded], 1)), seen
+            attention = self.attention(encoded, decoded, guide)
+            encoded = attention * encoded
+        return self.block(torch.cat([encoded, decoded], 1)), attention
 
 
 class Network(_base.Network):
@@ -164,17 +164,17 @@ class Network(_base.Network):
         grey = motion.downsample_grey(frame) if self._aligns else None
         background, memories = self._begin(frame, state, grey)
         constant, guides = self._guide(frame)
-        seen: Tensor | None = None
+        attention: Tensor | None = None
         for _ in range(self.stages):
             features = F.relu(self.head(torch.cat([*constant, background], 1)))
             skips, memories = self._encode(features, memories)
             features = skips.pop()
             for decoder, guide in zip(self.decoder, guides, strict=True):
-                features, seen = decoder(features, skips.pop(), guide)
+                features, attention = decoder(features, skips.pop(), guide)
             background = frame + self.tail(features)  # the negative rain layer
-        clean = in_range(background)
-        attention = change_map(clean, frame) if seen is None else seen
-        return Output(clean, attention, self._state(memories, clean, state, grey))
+        derained = in_range(background)
+        attention = change_map(derained, frame) if attention is None else attention
+        return Output(derained, attention, self._state(memories, derained, state, grey))
 
     def _encode(
         self, features: Tensor, memories: list[Memory | None]
@@ -224,34 +224,34 @@ class Network(_base.Network):
         return background, [(state[2 * scale], state[2 * scale + 1]) for scale in range(_SCALES)]
 
     def _state(
-        self, memories: list[Memory | None], clean: Tensor, state: State, grey: Tensor | None
+        self, memories: list[Memory | None], derained: Tensor, state: State, grey: Tensor | None
     ) -> State:
-        """Memories, then the clean frame, its motion and a small grey frame where they are used."""
+        """Memories, then the derained frame, its motion and a small grey frame, where used."""
         if not self.config.carry:
             return ()
         kept = tuple(tensor for memory in memories if memory is not None for tensor in memory)
         if not self.config.keeps_picture:
             return kept
         if grey is None:
-            return (*kept, clean)
-        return (*kept, clean, _motion(state[-3] if state else None, clean), grey)
+            return (*kept, derained)
+        return (*kept, derained, _motion(state[-3] if state else None, derained), grey)
 
 
-def _motion(past: Tensor | None, clean: Tensor) -> Tensor:
-    """How the scene moved between two clean frames; not at all where there was none before."""
+def _motion(past: Tensor | None, derained: Tensor) -> Tensor:
+    """How the scene moved between two derained frames; not at all where there was none before."""
     if past is None:
-        return motion.zero_flow(clean)
-    height, width = clean.shape[-2:]
+        return motion.zero_flow(derained)
+    height, width = derained.shape[-2:]
     # A displacement is measured down to a sixteenth, the network needs no more than eighths.
     before, now = (
         F.pad(picture, (0, -width % 16, 0, -height % 16), mode="replicate")
-        for picture in (past, clean)
+        for picture in (past, derained)
     )
     return motion.estimate_flow(before, now)[..., : height // 8, : width // 8]
 
 
 def _aligned(state: State, grey: Tensor) -> State:
-    """Memories and the last clean frame, seen from where the camera is now."""
+    """Memories and the last derained frame, seen from where the camera is now."""
     *maps, course, before = state
     cells = motion.propagate_flow(course, before, grey)
     height = cells.shape[-2]
@@ -265,5 +265,5 @@ def _aligned(state: State, grey: Tensor) -> State:
 class Objective(_base.Objective):
     """Eq. 1: negative SSIM of the last stage."""
 
-    def frame_losses(self, output: Output, rainy: Tensor, clean: Tensor) -> dict[str, Tensor]:
-        return {"ssim": 1 - ssim(output.clean.float(), clean)}
+    def frame_losses(self, output: Output, rainy: Tensor, reference: Tensor) -> dict[str, Tensor]:
+        return {"ssim": 1 - ssim(output.derained.float(), reference)}

@@ -1,4 +1,4 @@
-"""Deraining at several scales at once, which learns from real rain that has no clean picture.
+"""Deraining at several scales at once, which learns from real rain that has no reference.
 
 Features of synthetic and of real rain are made alike in mean and covariance before any rain is
 removed. The paper's figures are lost; what they showed is done as its ancestor JDNet (Wang et al.
@@ -72,7 +72,7 @@ def _cascade(config: Config) -> nn.Sequential:
 
 
 class _Unit(nn.Module):
-    """A multi-scale de-raining unit: pooled, cleaned at every scale, enlarged and summed."""
+    """A multi-scale de-raining unit: pooled, derained at every scale, enlarged and summed."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -85,10 +85,12 @@ class _Unit(nn.Module):
         for scale, cascade in enumerate(self.scales):
             if scale > 0:
                 pooled = F.max_pool2d(pooled, 2)  # two poolings by two are one by four
-            cleaned = cascade(pooled)
+            derained = cascade(pooled)
             if scale > 0:
-                cleaned = F.interpolate(cleaned, scale_factor=2**scale, mode=self.config.upsampling)
-            total = total + cleaned
+                derained = F.interpolate(
+                    derained, scale_factor=2**scale, mode=self.config.upsampling
+                )
+            total = total + derained
         return total
 
 
@@ -123,14 +125,14 @@ class Network(_base.Network):
         return matched
 
     def derain(self, frame: Tensor, features: Tensor) -> Output:
-        """The clean frame out of its features."""
+        """The derained frame out of its features."""
         made = [features]
         for number, unit in enumerate(self.units):
             made.append(unit(features))
             features = self.links[number](torch.cat(made, 1)) if self.config.dense else made[-1]
         image = self.conversion(features)
-        clean = in_range(frame - image if self.config.output == "rain" else image)
-        return Output(clean, change_map(clean, frame), ())
+        derained = in_range(frame - image if self.config.output == "rain" else image)
+        return Output(derained, change_map(derained, frame), ())
 
 
 def matching_losses(synthetic: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,16 +157,16 @@ def _statistics(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Objective(_base.Objective):
-    """Negative SSIM where there is a clean picture, matching where there is none."""
+    """Negative SSIM where there is a reference, matching where there is none."""
 
     wants_unlabelled: ClassVar[bool] = True
     network: Network
 
     def forward(self, batch: Batch, player: str = "network") -> dict[str, Tensor]:
         # Nothing is carried from frame to frame, so a clip is a batch.
-        rainy, clean = batch.rainy.flatten(0, 1), batch.clean.flatten(0, 1)
+        rainy, reference = batch.rainy.flatten(0, 1), batch.reference.flatten(0, 1)
         synthetic = self.network.features(rainy)
-        losses = self.frame_losses(self.network.derain(rainy, synthetic), rainy, clean)
+        losses = self.frame_losses(self.network.derain(rainy, synthetic), rainy, reference)
         config = self.network.config
         if config.matching and batch.unlabelled is not None:
             real = self.network.features(batch.unlabelled.flatten(0, 1))
@@ -173,5 +175,5 @@ class Objective(_base.Objective):
             losses["covariance"] = config.matching_weight * covariance
         return losses
 
-    def frame_losses(self, output: Output, rainy: Tensor, clean: Tensor) -> dict[str, Tensor]:
-        return {"ssim": 1 - ssim(output.clean.float(), clean)}
+    def frame_losses(self, output: Output, rainy: Tensor, reference: Tensor) -> dict[str, Tensor]:
+        return {"ssim": 1 - ssim(output.derained.float(), reference)}

@@ -32,6 +32,7 @@ def unpack_rgb(picture: Image, planes: NDArray[np.float32]) -> bool:
     if library is None or not _is_rgb(picture) or not _is_plain(planes):
         return False
     agree("unpack_rgb", planes.shape, (3, max(rows, height), max(columns, width)))
+    agree("unpack_rgb", picture.shape, (height, width, 3))
     size = height, width
     stride = ctypes.c_size_t(picture.strides[0])
     call("unpack_rgb", picture, stride, *size, planes, rows, columns)
@@ -44,6 +45,7 @@ def pack_rgb(planes: NDArray[np.float32], picture: Image) -> bool:
     if library is None or not _is_rgb(picture) or step != 1 or planes.dtype != np.float32:
         return False
     agree("pack_rgb", planes.shape, (3, *picture.shape[:2]))
+    agree("pack_rgb", picture.shape, (*planes.shape[1:], 3))
     strides = [ctypes.c_size_t(stride) for stride in (plane, line, picture.strides[0])]
     size = planes.shape[1:]
     call("pack_rgb", planes, *strides[:2], *size, picture, strides[2])
@@ -60,9 +62,11 @@ def _is_rgb(picture: Image) -> bool:
 
 
 def agree(name: str, shape: Sequence[int], wanted: Sequence[int]) -> None:
-    """C looks at no shape: what does not fit would be read beyond its end."""
+    """C looks at no shape: what does not fit, or is empty, would be read beyond its end."""
     if tuple(shape) != tuple(wanted):
         raise RuntimeError(f"{name}: {tuple(shape)} where {tuple(wanted)} was expected")
+    if 0 in shape:
+        raise RuntimeError(f"{name}: {tuple(shape)} where something was expected")
 
 
 def call(name: str, *arguments: Any) -> None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rain_removal_ros.data import pictures
 from rain_removal_ros.data.clips import VIDEO_SUFFIXES
 from rain_removal_ros.data.rain import STYLES, Rain, render_frames, sample
+from rain_removal_ros.data.videos import opened
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
 from rain_removal_ros.settings import setting
@@ -208,10 +209,10 @@ class _Video:
     def __init__(self, path: Path, settings: SceneSettings) -> None:
         self._path = path
         self._settings = settings
-        self._capture = cv2.VideoCapture(str(path))
+        self._capture = opened(path)
         self._next = 0
         self.frames = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        if not self._capture.isOpened() or self.frames < 1:
+        if self.frames < 1:
             raise DataError(f"scene.source: {path} is no video that can be decoded")
 
     def shot(self, index: int) -> Shot:

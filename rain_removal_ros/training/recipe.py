@@ -8,10 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from rain_removal_ros.data.mix import DataSettings, SourceSettings
 from rain_removal_ros.errors import SettingsError
+from rain_removal_ros.parsing import from_yaml
 from rain_removal_ros.settings import build, group, read_yaml, setting
 
 T = TypeVar("T")
@@ -141,8 +140,8 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not equals or not name:
         raise SettingsError(f"an override is NAME=VALUE, not {text!r}")
     try:
-        return name, yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        return name, from_yaml(value)
+    except ValueError as error:
         raise SettingsError(f"the value of {name} is not YAML: {value!r}") from error
 
 

@@ -19,6 +19,7 @@ from rain_removal_ros import checkpoints, networks
 from rain_removal_ros.data.mix import Mix, Samples
 from rain_removal_ros.errors import CheckpointError, SettingsError, TrainingError
 from rain_removal_ros.networks._base import Batch, Network, Objective
+from rain_removal_ros.networks._limits import bounded
 from rain_removal_ros.training.journal import Journal
 from rain_removal_ros.training.optimisation import (
     create_optimiser,
@@ -67,7 +68,8 @@ class Run:
         self.trained_s = 0.0
         self.network = self._create()
         self._warm_start()
-        self.objective: Objective = networks.module(self.name).Objective(self.network)
+        with bounded(self.name):
+            self.objective: Objective = networks.module(self.name).Objective(self.network)
         self.objective.to(self.device)
         self.objective.truncate = recipe.truncate
         self.teacher = self._teacher()
@@ -189,7 +191,7 @@ class Run:
         with self._precision():
             for frame in rainy.unbind(1):
                 output = teacher(frame, state)
-                frames.append(output.clean.float())
+                frames.append(output.derained.float())
                 state = output.state
         return torch.stack(frames, 1)
 
@@ -364,7 +366,7 @@ def _on_device(samples: Samples, device: torch.device) -> Batch:
     unlabelled = samples.unlabelled
     return Batch(
         ready(samples.rainy),
-        ready(samples.clean),
+        ready(samples.reference),
         unlabelled=None if unlabelled is None else ready(unlabelled),
     )
 

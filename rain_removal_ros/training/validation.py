@@ -54,13 +54,13 @@ class Validation:
         """Mean PSNR-Y and its gain over the input, in dB; ``picture`` shows the first few."""
         after, before, strips = [], [], []
         for number, clip in enumerate(self.clips):
-            rainy, clean = self._load(clip, number, network.scale)
+            rainy, reference = self._load(clip, number, network.scale)
             produced = derain(network, rainy, device)
-            untouched = rainy if network.scale == 1 else _enlarged(rainy, clean)
-            after.append(_clip_psnr(produced, clean))
-            before.append(_clip_psnr(untouched, clean))
+            untouched = rainy if network.scale == 1 else _enlarged(rainy, reference)
+            after.append(_clip_psnr(produced, reference))
+            before.append(_clip_psnr(untouched, reference))
             if number < _PICTURES_SHOWN:
-                strips.append(np.concatenate([untouched[-1], produced[-1], clean[-1]], 1))
+                strips.append(np.concatenate([untouched[-1], produced[-1], reference[-1]], 1))
         _write_strips(picture, strips)
         psnr = float(np.mean(after))
         return {"psnr": psnr, "gain": psnr - float(np.mean(before))}
@@ -70,15 +70,15 @@ class Validation:
         height, width = clip.frame(0, self.cache)[0].shape[:2]
         height, width = height // scale * scale, width // scale * scale
         if self.kind == "pairs" and clip.frames == 1:
-            rainy, clean = (view[None, :height, :width] for view in clip.frame(0, self.cache))
+            rainy, reference = (view[None, :height, :width] for view in clip.frame(0, self.cache))
         else:
             window = clips.Window(min(height, _CLIP_SIDE), min(width, _CLIP_SIDE), self.frames)
             parts = clips.cut(clip, window, self.cache, rng)
-            clean = parts[-1]
+            reference = parts[-1]
             rainy = parts[0]
             if self.kind == "clean":
-                rainy = self.rain.fall(clean, rng, severity=rng.uniform(*_SEVERITY))
-        return clips.shrink(rainy, scale), clean
+                rainy = self.rain.fall(reference, rng, severity=rng.uniform(*_SEVERITY))
+        return clips.shrink(rainy, scale), reference
 
 
 @torch.no_grad()
@@ -93,8 +93,8 @@ def derain(network: Network, rainy: Pixels, device: torch.device) -> Pixels:
         padded = F.pad(frame, (0, -width % stride, 0, -height % stride), mode="replicate")
         output = network(padded, state)
         state = output.state
-        clean = output.clean[0, :, : height * scale, : width * scale].float().clamp(0, 1)
-        frames.append((clean * 255).round().byte().permute(1, 2, 0).cpu().numpy())
+        derained = output.derained[0, :, : height * scale, : width * scale].float().clamp(0, 1)
+        frames.append((derained * 255).round().byte().permute(1, 2, 0).cpu().numpy())
     return np.stack(frames)
 
 
@@ -104,8 +104,8 @@ def _clip_psnr(first: Pixels, second: Pixels) -> float:
     return float(np.mean([metrics.psnr(metrics.luma(a), metrics.luma(b)) for a, b in pairs]))
 
 
-def _enlarged(rainy: Pixels, clean: Pixels) -> Pixels:
-    size = (clean.shape[2], clean.shape[1])
+def _enlarged(rainy: Pixels, reference: Pixels) -> Pixels:
+    size = (reference.shape[2], reference.shape[1])
     return np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC) for frame in rainy])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -239,6 +240,9 @@ def bad_files(folder: Path) -> dict[str, str]:
     for name in ("text.png", "text.mp4"):
         (folder / name).write_text("rain, rain, go away")
     cv2.imwrite(str(folder / "float.tif"), np.zeros((4, 4, 3), np.float32))
+    giant = bytearray(cv2.imencode(".png", np.zeros((4, 4, 3), np.uint8))[1])
+    giant[16:24] = struct.pack(">II", 30_000, 30_000)
+    (folder / "giant.png").write_bytes(giant)
     write_video(folder / "whole.mp4")
     # What a player needs comes last in a video of this kind: without it there is nothing to see.
     (folder / "cut.mp4").write_bytes((folder / "whole.mp4").read_bytes()[:-500])
@@ -250,6 +254,7 @@ def bad_files(folder: Path) -> dict[str, str]:
         **dict.fromkeys(("empty.png", "empty.mp4"), "is empty"),
         **dict.fromkeys(("cut.mp4", "text.mp4"), "is no video that can be decoded, or is cut off"),
         "float.tif": "holds float32 values; 8 and 16 bit are understood",
+        "giant.png": "says it is 30000x30000 pixels; at most 100 megapixels are decoded",
     }
 
 
@@ -450,6 +455,8 @@ def test_large_pictures_are_tiled(run: Run, tmp_path: Path) -> None:
         (["--precision", "float64"], "precision is one of auto, float32, bfloat16, float16"),
         (["--stages", "99"], "stages is 0 to 32"),
         (["--device", "quantum"], "no device is called 'quantum'"),
+        (["--max-megapixels", "0.0001"], "at most 0.0001 megapixels are decoded"),
+        (["--max-megapixels", "0"], "--max-megapixels is above 0"),
     ],
     ids=str,
 )

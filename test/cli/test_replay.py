@@ -107,6 +107,7 @@ def test_in_a_browser_the_report_draws_slides_and_has_no_error(
         (["--start", "-1"], "the start must not be negative"),
         (["--stream.max-gap-s", "soon"], "stream.max_gap_s is number, not 'soon'"),
         (["--network.stages", "99"], "network.stages is 0 to 32, not 99"),
+        (["--safety.watchdog-s", "9"], "a replay cannot honour safety.watchdog_s: "),
     ],
 )
 def test_a_mistake_is_one_line_and_writes_nothing(
@@ -157,3 +158,22 @@ def test_of_many_recordings_a_bad_one_is_named_and_the_rest_done(
     assert said.out.strip() == "1 recordings cleaned, 2 frames, 1 failed"
     assert 'href="out/good.html"' in page.read_text()
     assert (tmp_path / "out" / "good" / "metadata.yaml").is_file()
+
+
+def test_bag_bench_measures_settings_side_by_side_without_ros(
+    bag: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures, page = tmp_path / "bench.json", tmp_path / "bench.html"
+    tried = ("always:", "never:bypass.mode=always", "rain:bypass.mode=auto,bypass.on_above=1.0")
+    flags = [word for each in tried for word in ("--try", each)]
+    flags += ["--model", str(weights), "--device", "cpu", "--json", str(figures)]
+    assert cli.main(["bag-bench", str(bag), "--offline", "--report", str(page), *flags]) == 0
+    rows = {row["name"]: row for row in json.loads(figures.read_text())["results"]}
+    assert {name: row["passed"] for name, row in rows.items()} == {
+        "always": {}, "never": {"bypass": 6}, "rain": {"no rain": 6},
+    }  # fmt: skip
+    assert rows["always"]["rate_hz"] > 0
+    assert rows["never"]["rate_hz"] is None
+    assert "bypass 6" in capsys.readouterr().out
+    assert cli.main(["bag-bench", str(bag), "--offline", "--try", "x:input.max_age_ms=5"]) == 2
+    assert "cannot honour input.max_age_ms" in capsys.readouterr().err

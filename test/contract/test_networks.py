@@ -63,7 +63,7 @@ def batch_for(objective: Objective, *, size: int = 64) -> Batch:
     clean = [F.interpolate((clip - 0.1).clamp(0, 1), scale_factor=scale) for clip in rainy]
     return Batch(
         rainy=rainy,
-        clean=torch.stack(clean),
+        reference=torch.stack(clean),
         unlabelled=rainy.flip(-1) if objective.wants_unlabelled else None,
     )
 
@@ -98,9 +98,9 @@ def test_sizes_follow_from_scale_and_values_are_in_range(
     padded = torch.tensor(frame.shape[2:])
 
     for output in run(network, torch.cat([frame, frame])):
-        assert output.clean.shape == (1, 3, *(network.scale * padded).tolist())
+        assert output.derained.shape == (1, 3, *(network.scale * padded).tolist())
         assert output.attention.shape == (1, 1, *padded.tolist())
-        for values in (output.clean, output.attention):
+        for values in (output.derained, output.attention):
             assert values.isfinite().all()
             assert values.min() >= 0
             assert values.max() <= 1
@@ -112,7 +112,7 @@ def test_sizes_follow_from_scale_and_values_are_in_range(
 @pytest.mark.parametrize("shade", [0.0, 1.0])
 def test_a_flat_frame_gives_finite_values(network: Network, shade: float) -> None:
     for output in run(network, torch.full((2, 3, 32, 32), shade)):
-        assert output.clean.isfinite().all()
+        assert output.derained.isfinite().all()
         assert output.attention.isfinite().all()
 
 
@@ -148,7 +148,7 @@ def test_state_is_carried_exactly_if_the_facts_say_so(network: Network) -> None:
     alone = run(network, [second])[0]
     after = run(network, [first, second])[1]
     assert bool(after.state) == network.facts.recurrent
-    assert torch.equal(alone.clean, after.clean) == (not network.facts.recurrent)
+    assert torch.equal(alone.derained, after.derained) == (not network.facts.recurrent)
 
 
 def test_stepping_with_a_state_from_outside_equals_unrolling(network: Network) -> None:
@@ -160,7 +160,7 @@ def test_stepping_with_a_state_from_outside_equals_unrolling(network: Network) -
         # Another object with the same weights: all there is to remember must be in the state.
         output = run(copy.deepcopy(network), [frame], state)[0]
         state = tuple(torch.from_numpy(tensor.numpy().copy()) for tensor in output.state)
-        torch.testing.assert_close(output.clean, expected.clean, rtol=0, atol=1e-5)
+        torch.testing.assert_close(output.derained, expected.derained, rtol=0, atol=1e-5)
 
 
 def test_interleaved_streams_equal_separate_ones(network: Network) -> None:
@@ -172,7 +172,7 @@ def test_interleaved_streams_equal_separate_ones(network: Network) -> None:
         for stream, clip in enumerate(clips):
             output = run(network, [clip[index]], states[stream])[0]
             states[stream] = output.state
-            assert torch.equal(output.clean, separate[stream][index].clean)
+            assert torch.equal(output.derained, separate[stream][index].derained)
 
 
 def test_state_is_not_written_to(network: Network) -> None:
@@ -190,7 +190,7 @@ def test_state_stays_bounded_over_100_frames(name: str) -> None:
     outputs = run(network, rainy_clip(100, 32, 32))
     largest = [max(tensor.abs().max().item() for tensor in output.state) for output in outputs]
     assert max(largest[50:]) <= 1.1 * max(largest[:50])
-    assert outputs[-1].clean.isfinite().all()
+    assert outputs[-1].derained.isfinite().all()
 
 
 def test_a_batch_equals_its_frames_one_by_one(network: Network) -> None:
@@ -202,7 +202,7 @@ def test_a_batch_equals_its_frames_one_by_one(network: Network) -> None:
             state = together.state
     for index, clip in enumerate(clips):
         alone = run(network, clip)[-1]
-        torch.testing.assert_close(together.clean[index], alone.clean[0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(together.derained[index], alone.derained[0], rtol=0, atol=1e-5)
         torch.testing.assert_close(together.attention[index], alone.attention[0], rtol=0, atol=1e-4)
         for ours, theirs in zip(together.state, alone.state, strict=True):
             torch.testing.assert_close(ours[index], theirs[0], rtol=1e-4, atol=1e-4)
@@ -217,7 +217,7 @@ def test_memory_format_does_not_change_the_result(network: Network) -> None:
         for frame in clip:
             output = network(frame[None].to(memory_format=torch.channels_last), state)
             state = output.state
-    torch.testing.assert_close(output.clean, expected.clean, rtol=0, atol=1e-5)
+    torch.testing.assert_close(output.derained, expected.derained, rtol=0, atol=1e-5)
 
 
 def test_bfloat16_agrees_with_float32_within_a_grey_level_on_average(network: Network) -> None:
@@ -225,7 +225,7 @@ def test_bfloat16_agrees_with_float32_within_a_grey_level_on_average(network: Ne
     exact = run(network, clip)[-1]
     with torch.autocast("cpu", torch.bfloat16):
         rounded = run(network, clip)[-1]
-    difference = (rounded.clean.float() - exact.clean).abs()
+    difference = (rounded.derained.float() - exact.derained).abs()
     assert difference.mean() <= GREY_LEVEL
     assert difference.max() <= 8 * GREY_LEVEL
     assert (rounded.attention.float() - exact.attention).abs().mean() <= 0.05
@@ -251,9 +251,9 @@ def test_stages_can_be_changed_at_any_time(name: str) -> None:
     results = []
     for stages in (1, 3):
         network.stages = stages
-        results.append(run(network, [second], state)[0].clean)
+        results.append(run(network, [second], state)[0].derained)
         built_so = small(name, stages=stages)
-        assert torch.equal(results[-1], run(built_so, [second], state)[0].clean)
+        assert torch.equal(results[-1], run(built_so, [second], state)[0].derained)
     assert not torch.equal(*results)
 
 
@@ -263,7 +263,7 @@ def test_every_switch_of_the_config_gives_a_network_that_learns(name: str) -> No
         if not isinstance(field.default, bool):
             continue
         switched = small(name, **{field.name: not field.default})
-        assert run(switched, rainy_clip(2))[-1].clean.isfinite().all(), field.name
+        assert run(switched, rainy_clip(2))[-1].derained.isfinite().all(), field.name
         objective: Objective = file.Objective(switched).train()
         losses = objective(batch_for(objective, size=32))
         assert torch.stack(list(losses.values())).sum().requires_grad, field.name
@@ -280,5 +280,5 @@ def test_a_checkpoint_brings_back_the_same_network(
     clip = rainy_clip(2)
     expected = run(network, clip)[-1]
     output = run(loaded.network, clip)[-1]
-    assert torch.equal(output.clean, expected.clean)
+    assert torch.equal(output.derained, expected.derained)
     assert all(map(torch.equal, output.state, expected.state))

@@ -173,7 +173,7 @@ def test_a_subscriber_that_never_reads_holds_up_nobody(desk: Desk, faulty: Fault
     camera, clean = desk.publisher(), desk.inbox()
     desk.listened(camera)
     until(lambda: node.engine, "a loaded network")
-    until(lambda: node.cameras[0].image.get_subscription_count() == 2, "both subscribers")
+    until(lambda: node.count_subscribers("image_derained") == 2, "both subscribers")
     large = np.zeros((480, 640, 3), np.uint8)
     for index in range(50):
         camera.publish(message(large, stamp_ns=index))

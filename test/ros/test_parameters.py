@@ -19,7 +19,8 @@ from rcl_interfaces.srv import (
 from rclpy.parameter import Parameter
 from ros.desk import Desk, Faulty, message, picture, pixels, until
 
-from rain_removal_ros import checkpoints, networks, settings, stream
+from rain_removal_ros import camera as camera_under_test
+from rain_removal_ros import checkpoints, networks, settings
 from rain_removal_ros.engines import export
 from rain_removal_ros.errors import SettingsError
 from rain_removal_ros.runtime.threads import usual_threads
@@ -81,12 +82,6 @@ def _named(name: str, value: Any) -> Any:
     from rcl_interfaces.msg import Parameter as Message
 
     return Message(name=name, value=value)
-
-
-def test_the_documentation_lists_the_parameters_as_they_are(repository: Path) -> None:
-    assert settings.reference(Settings) in (repository / "docs" / "node.md").read_text(), (
-        "write settings.reference(Settings) to docs/node.md anew"
-    )
 
 
 @pytest.mark.parametrize(
@@ -240,13 +235,13 @@ def test_threads_that_are_set_are_those_that_compute_and_none_are_as_many_as_bef
     desk: Desk, faulty: Faulty, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computed_with: list[int] = []
-    step_together = stream.step_together
+    step_together = camera_under_test.step_together
 
     def noted(*arguments: Any, **more: Any) -> Any:
         computed_with.append(torch.get_num_threads())
         return step_together(*arguments, **more)
 
-    monkeypatch.setattr(stream, "step_together", noted)
+    monkeypatch.setattr(camera_under_test, "step_together", noted)
     usual = usual_threads()
     node = desk.derainer(
         {"network.weights": str(faulty.weights), **EXACT, "engine.threads": usual + 1}

@@ -10,13 +10,12 @@ import cv2
 import numpy as np
 import pytest
 from rcl_interfaces.msg import Log
-from ros.desk import ROOT, Desk, Inbox, picture, pixels, until
+from ros.desk import Desk, Inbox, picture, pixels, until
 from sensor_msgs.msg import CameraInfo, Image
 
 from rain_removal_ros.codec import stamp_ns
 from rain_removal_ros.errors import RainRemovalError
-from rain_removal_ros.ros.tools.simulator import Pace, SimCameraSettings
-from rain_removal_ros.settings import reference
+from rain_removal_ros.ros.tools.simulator import Pace
 from rain_removal_ros.simulation.drive import Drive
 
 PATIENCE_S = 300.0
@@ -135,7 +134,3 @@ def test_a_mistake_is_one_line(desk: Desk, given: str, said: str) -> None:
     assert process.returncode == RainRemovalError.exit_code
     assert len(errors) == 1
     assert said in errors[0]
-
-
-def test_the_documentation_lists_the_parameters_as_they_are() -> None:
-    assert reference(SimCameraSettings) in (ROOT / "docs" / "demo.md").read_text()

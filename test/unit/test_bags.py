@@ -30,9 +30,9 @@ from rain_removal_ros.bags.replay_report import verdict
 from rain_removal_ros.bags.replaying import Replayed, Wishes, replay
 from rain_removal_ros.bags.salvage import SalvagedMcap
 from rain_removal_ros.engines import Cleaned, Engine
-from rain_removal_ros.errors import BagError
+from rain_removal_ros.errors import BagError, EngineError, SettingsError
 from rain_removal_ros.frames import Frame
-from rain_removal_ros.settings import EngineSettings, NetworkSettings, Settings
+from rain_removal_ros.settings import EngineSettings, NetworkSettings, Settings, build
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -591,6 +591,39 @@ def test_a_channel_whose_definition_was_not_recorded_is_copied_and_read(
         level = reader.deserialize(read["/level"][1], read["/level"][0].msgtype)
     assert level.data == 1.0
     assert read["/odd"][1].endswith(b"\x80\x3f")
+
+
+def test_settings_that_a_replay_cannot_honour_are_refused_by_name(
+    bag: Path, tmp_path: Path
+) -> None:
+    late = build(Settings, {"input.max_age_ms": 100.0, "input.cameras": ["front"]})
+    with pytest.raises(SettingsError, match=r"cannot honour input\.cameras, input\.max_age_ms: "):
+        replay(bag, tmp_path / "out", Handing(), late)
+    assert [path.name for path in tmp_path.iterdir()] == ["bag"]
+
+
+class Failing(Handing):
+    """An engine that fails."""
+
+    def step(self, *_: Any, **__: Any) -> list[Cleaned]:
+        raise EngineError("no such luck")
+
+
+def test_a_network_that_fails_at_every_frame_is_an_error_and_leaves_nothing(
+    bag: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(EngineError, match="no frame could be derained: no such luck"):
+        run(bag, tmp_path / "out", Failing())
+    assert [path.name for path in tmp_path.iterdir()] == ["bag"]
+
+
+def test_raw_cameras_get_compressed_images_beside_where_that_is_set(
+    bag: Path, tmp_path: Path
+) -> None:
+    both = build(Settings, {"output.compressed": True})
+    replay(bag, tmp_path / "out", Handing(), both)
+    found = images(tmp_path / "out", "/camera/image_derained/compressed")
+    assert [image.shape for image in found] == [(48, 64, 3)] * 6
 
 
 # --- Writing safely ------------------------------------------------------------------------------

@@ -10,9 +10,22 @@ import cv2
 import numpy as np
 import pytest
 
+from rain_removal_ros.data.rain import render_frames
+from rain_removal_ros.detection.boxes import Detections, Truths, as_boxes
 from rain_removal_ros.engines import Cleaned
 from rain_removal_ros.evaluation._models import Runner
-from rain_removal_ros.evaluation.board import FULL, QUICK, camera, marks, rules, strokes
+from rain_removal_ros.evaluation.board import (
+    QUICK,
+    Setup,
+    camera,
+    clips,
+    detections,
+    marks,
+    rains,
+    rules,
+    strokes,
+    timing,
+)  # fmt: skip
 from rain_removal_ros.evaluation.board.marks import Mark
 from rain_removal_ros.evaluation.board.rules import RULES, Rule
 from rain_removal_ros.frames import Image
@@ -24,11 +37,12 @@ class Model:
     """Changes every frame in one way, and once more for each frame that it has carried state."""
 
     scale = 1
+    recurrent = True
 
     def __init__(self, change: Change) -> None:
         self.change = change
 
-    def clean(self, image: Image, state: Any = None, *, attention: bool = False) -> Cleaned:
+    def derain(self, image: Image, state: Any = None, *, attention: bool = False) -> Cleaned:
         before = image if state is None else state
         return Cleaned(made := self.change(before), None, None, made)
 
@@ -64,7 +78,7 @@ def found(marks: Any) -> dict[str, Mark]:
 
 
 def test_all_light_of_strokes_is_left_by_a_model_that_does_nothing(dry: Path) -> None:
-    measured = found(strokes.strokes_part(model(lambda image: image), dry, FULL))
+    measured = found(strokes.strokes_part(model(lambda image: image), Setup(data=dry)))
     for name in strokes.FIELDS:
         assert measured[f"strokes/{name}"].value == pytest.approx(1)
     assert measured["strokes/invented"].value == 0
@@ -87,19 +101,116 @@ def test_what_a_model_adds_to_dry_pictures_is_invented(dry: Path) -> None:
         made[:30] += 10
         return made
 
-    measured = found(strokes.strokes_part(model(smeared), dry, QUICK))
+    measured = found(strokes.strokes_part(model(smeared), Setup(data=dry, extent=QUICK)))
     # A quarter of the rows, by more than the 5 levels that can be seen.
     assert measured["strokes/invented"].value == pytest.approx(0.25)
 
 
 def test_a_still_camera_tells_a_picture_that_fades_from_one_that_stays(dry: Path) -> None:
-    stays = found(camera.still_part(model(lambda image: image), dry, QUICK))
+    stays = found(camera.still_part(model(lambda image: image), Setup(data=dry, extent=QUICK)))
     fades = found(
-        camera.still_part(model(lambda image: (image * 0.99).astype(np.uint8)), dry, QUICK)
+        camera.still_part(
+            model(lambda image: (image * 0.99).astype(np.uint8)), Setup(data=dry, extent=QUICK)
+        )
     )
     assert stays["still/lost_60"].value == 0
     assert fades["still/60"].value < fades["still/first"].value - 10
     assert fades["still/lost_60"].value < -10
+
+
+def clip(reference: list[Image], rainy: list[Image]) -> clips.Clip:
+    return clips.Clip("a clip", rainy, reference)
+
+
+def test_what_state_is_worth_is_the_gain_over_starting_afresh() -> None:
+    """Carried, this model returns the frame it was first shown; afresh, the frame that is there."""
+    reference = [street(1, 48, 64)] * 150
+    rng = np.random.default_rng(0)
+    noisy = [
+        np.clip(image + rng.normal(0, 10, image.shape), 0, 255).astype(np.uint8)
+        for image in reference
+    ]
+    noisy[0] = reference[0].copy()
+    trace = clips._trace(model(lambda image: image), clip(reference, noisy))
+    assert set(trace["state"]) == {
+        f"a clip {number}" for number in (10, 20, 100, 110, 120, 130, 140)
+    }
+    assert min(trace["gain"].values()) > 30
+    assert trace["state"] == pytest.approx(trace["gain"])
+    assert max(trace["flicker"].values()) == 0
+
+
+def test_state_that_wears_off_is_lost() -> None:
+    worth = {f"a clip {number}": 2.0 for number in (10, 20)}
+    worth |= {f"a clip {number}": 0.5 for number in range(100, 150, 10)}
+    assert clips._lost(worth, "a clip") == pytest.approx(1.5)
+
+
+class BrightSquares:
+    """Finds what is bright."""
+
+    name, fingerprint, sure = "squares", "squares 1", 0.3
+    labels: tuple[str, ...] = ("person",)
+
+    def detect(self, image: Image) -> Detections:
+        found = (image[..., 1] > 200).astype(np.uint8)
+        _, _, stats, _ = cv2.connectedComponentsWithStats(found)
+        boxes = [(x, y, x + w, y + h) for x, y, w, h, area in stats[1:] if area > 60]
+        return Detections(("person",) * len(boxes), np.full(len(boxes), 0.9), as_boxes(boxes))
+
+
+def test_all_is_won_back_by_a_model_that_knows_the_reference(tmp_path: Path) -> None:
+    stems = tuple(name.removeprefix("pennfudan ") for name in rains.names("pennfudan ")[:6])
+    clean, truths = [], []
+    for number in range(len(stems)):
+        image = np.full((120, 160, 3), 90, np.uint8)
+        left = 20 + 15 * number
+        image[30:70, left : left + 30] = 255
+        clean.append(image)
+        truths.append(Truths(("person",), as_boxes([(left, 30, left + 30, 70)]), np.zeros(1, bool)))
+    shown = detections.Labelled("pennfudan", stems, clean, truths, "squares")
+    setup = Setup(data=tmp_path, cache=tmp_path / "cache")
+    # Rain takes from the squares' brightness and adds to what is around them.
+    nothing = found(
+        detections.seen_through(model(lambda image: image), shown, BrightSquares(), setup)
+    )
+    asked: list[Image] = []
+
+    def knowing(image: Image) -> Image:
+        asked.append(image)
+        return clean[(len(asked) - 1) % len(clean)]
+
+    all_known = found(detections.seen_through(model(knowing), shown, BrightSquares(), setup))
+    assert nothing["pennfudan/won_1"].value == 0
+    assert all_known["pennfudan/won_1"].value == pytest.approx(1)
+    assert nothing["pennfudan/clear"].value == all_known["pennfudan/clear"].value == 0
+
+
+def test_rain_of_the_board_falls_as_when_it_was_made() -> None:
+    """Figures of different weeks compare only as long as this holds."""
+    grey = np.full((1, 240, 320, 3), 90, np.uint8)
+    names = [*rains.names("highway"), *rains.names("drive"), rains.names("carla")[0]]
+    for name in names:
+        rainy = render_frames(grey, rains.rain(name), first=5)[0].astype(np.float64)
+        assert [rainy.mean(), rainy.std()] == pytest.approx(list(RAIN[name]), rel=0.02), name
+
+
+def test_lighter_rain_is_less_of_the_same() -> None:
+    name = rains.names("pennfudan")[0]
+    heavy, light = rains.rain(name), rains.rain(name, 0.3)
+    assert heavy.seed == light.seed
+    assert light.layers[0].density == pytest.approx(0.3 * heavy.layers[0].density)
+    assert light.veil.thickness < heavy.veil.thickness
+
+
+def test_speed_is_told_by_turns_and_beside_what_ships() -> None:
+    candidate, shipped = timing.by_turns([lambda: 30.0, lambda: 20.0], lambda: 3000.0)
+    assert {mark.name: mark.value for mark in candidate} == {
+        "speed/ms": 30.0,
+        "speed/times_prenet": 100.0,
+        "speed/of_shipped": 1.5,
+    }
+    assert [mark.value for mark in shipped] == [20.0, 150.0, 1.0]
 
 
 def mark(name: str, values: list[float]) -> Mark:
@@ -207,3 +318,14 @@ LIGHT = {
     "blurred_width_5": 1423.0,
 }
 """Grey levels that each field adds to a grey picture, in thousands."""
+
+RAIN = {
+    "highway 0": (95.67, 14.24),
+    "highway 1": (122.46, 21.24),
+    "highway 2": (115.03, 17.77),
+    "drive 0": (96.60, 15.31),
+    "drive 1": (101.56, 10.64),
+    "drive 2": (93.74, 11.82),
+    "carla Town05_001980": (178.17, 8.66),
+}
+"""Mean and standard deviation of a grey picture under some of the board's rain."""

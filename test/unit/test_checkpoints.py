@@ -37,10 +37,10 @@ def header_of(path: Path) -> dict[str, str]:
         return dict(file.metadata())
 
 
-def rewrite(path: Path, **changes: str) -> None:
-    """The same weights under another header."""
+def rewrite(path: Path, **changes: str | None) -> None:
+    """The same weights under another header; None takes an entry away."""
     with safe_open(str(path), framework="pt") as file:
-        header = {**file.metadata(), **changes}
+        header = {key: value for key, value in {**file.metadata(), **changes}.items() if value}
         weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     save_file(weights, str(path), header)
 
@@ -115,10 +115,21 @@ def test_weights_of_another_program_are_not_taken_for_ours(tmp_path: Path) -> No
         ({"network": "rranet"}, "does not fit this version's rranet"),
         ({"config": json.dumps({"channels": 8})}, "does not fit this version's prenet"),
         ({"config": json.dumps({"chanels": 4})}, "prenet has no setting 'chanels'"),
+        ({"network": None}, "does not say its network"),
+        ({"config": None}, "does not say its config"),
+        ({"facts": None}, "does not say its facts"),
+        ({"config": "[" * 10_000}, "its config cannot be read: it is nested too deeply"),
+        ({"config": "[1]"}, "its config is no table"),
+        ({"facts": "1" * 5000}, "its facts cannot be read"),
+        ({"config": json.dumps({"channels": "4"})}, "channels is integer, not '4'"),
+        ({"config": json.dumps({"blocks": 1_000_000})}, "blocks of prenet is from 0 to 10000"),
+        ({"config": json.dumps({"stages": 1000})}, "stages of prenet is from 0 to 32"),
+        ({"config": json.dumps({"channels": 9_999})}, "does not fit this version's prenet"),
+        ({"config": json.dumps({"channels": 3_000})}, "more than 250 million parameters"),
     ],
 )
 def test_a_header_that_does_not_fit_its_weights_is_one_line(
-    path: Path, changes: dict[str, str], message: str
+    path: Path, changes: dict[str, str | None], message: str
 ) -> None:
     rewrite(path, **changes)
     with pytest.raises(CheckpointError) as raised:
@@ -216,3 +227,20 @@ def test_sizes_of_a_network_ship_under_names_of_their_own() -> None:
         for name in ("rainstream_s", "rainstream", "rainstream_l")
     ]
     assert channels == sorted(set(channels))
+
+
+def test_a_name_longer_than_file_systems_take_is_a_missing_file() -> None:
+    with pytest.raises(SettingsError, match="no network is called 'aaa"):
+        checkpoints.resolve("a" * 300)
+    with pytest.raises(CheckpointError, match="there is no weight file aaa"):
+        checkpoints.resolve("a" * 300 + ".safetensors")
+
+
+def test_published_weights_that_stand_for_a_giant_are_refused(tmp_path: Path) -> None:
+    """A tensor may be a single number that is repeated as often as its shape says."""
+    weights = networks.create("prenet").state_dict()
+    weights["conv0.0.weight"] = torch.zeros(1).expand(5000, 6, 3, 3)
+    weights["head.bias"] = torch.zeros(1).expand(5000)
+    torch.save(weights, tmp_path / "giant.pth")
+    with pytest.raises(CheckpointError, match="does not hold weights of prenet"):
+        checkpoints.import_published(tmp_path / "giant.pth", "prenet")

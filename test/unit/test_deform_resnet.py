@@ -157,8 +157,8 @@ def test_every_choice_gives_a_network_that_runs(change: dict[str, Any]) -> None:
     with torch.no_grad():
         first = network(frame)
         second = network(frame, first.state)
-    assert second.clean.shape == frame.shape
-    assert 0 <= second.clean.min() <= second.clean.max() <= 1
+    assert second.derained.shape == frame.shape
+    assert 0 <= second.derained.min() <= second.derained.max() <= 1
 
 
 def test_an_unknown_choice_names_the_known_ones() -> None:
@@ -195,7 +195,7 @@ def clips(*, size: int = 32) -> Batch:
     clean = clean.repeat_interleave(size // 4, -1).repeat_interleave(size // 4, -2)
     clean = clean.repeat(1, 2, 1, 1, 1)
     streaks = (torch.rand(2, 2, 1, 1, size, generator=generator) > 0.8) * 0.3
-    return Batch(rainy=clean + streaks, clean=clean)
+    return Batch(rainy=clean + streaks, reference=clean)
 
 
 def test_rain_is_swapped_as_a_whole_and_follows_the_seed() -> None:
@@ -208,7 +208,7 @@ def test_rain_is_swapped_as_a_whole_and_follows_the_seed() -> None:
     torch.testing.assert_close(swapped_rain(batch, share=0.0), batch.rainy)
     assert not torch.equal(mixed, batch.rainy)
     # Moved or given away, rain is neither made nor lost: frame by frame there is as much of it.
-    amounts = [(rainy - batch.clean).sum((0, 2, 3, 4)) for rainy in (mixed, batch.rainy)]
+    amounts = [(rainy - batch.reference).sum((0, 2, 3, 4)) for rainy in (mixed, batch.rainy)]
     torch.testing.assert_close(*amounts)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 
-from rain_removal_ros.ros.node.degradation import Backoff, Budget, Bypass, ladder
+from rain_removal_ros.degradation import Backoff, Budget, Bypass, ladder
 from rain_removal_ros.ros.node.mailbox import Mailbox
 from rain_removal_ros.ros.node.watchdog import Abandoned, Watch
 from rain_removal_ros.settings import BypassSettings

@@ -10,7 +10,7 @@ import pytest
 
 from rain_removal_ros.data import pictures
 from rain_removal_ros.detection.boxes import as_boxes, best_of_each_place, overlaps
-from rain_removal_ros.detection.detectors import COCO, create
+from rain_removal_ros.detection.detectors import COCO, create, yolo
 from rain_removal_ros.errors import DataError, EngineError
 
 onnx = pytest.importorskip("onnx")
@@ -104,7 +104,7 @@ def test_boxes_come_back_in_pixels_of_the_picture(
         (np.zeros((1, 1000)), NAMES, "no detector whose head is known: its output is 1x1000"),
         (np.zeros((1, 50, 9)), NAMES, "no detector whose head is known"),
         (columns(), None, "2 classes and does not name them"),
-        (columns(), {0: "person("}, None),
+        (columns(), {0: "person(", 1: "car"}, None),
     ],
 )
 def test_an_onnx_file_with_another_head_is_refused(
@@ -112,7 +112,7 @@ def test_an_onnx_file_with_another_head_is_refused(
 ) -> None:
     path = constant(tmp_path / "net.onnx", output, names=names)
     if message is None:
-        assert create(str(path)).labels == ("person(",)
+        assert create(str(path)).labels == ("person(", "car")
         return
     with pytest.raises(DataError, match=message):
         create(str(path))
@@ -176,3 +176,102 @@ def test_detectors_find_the_pedestrians_of_a_street(
     there = as_boxes([(159, 181, 302, 431), (419, 170, 535, 486)])
     assert int((overlaps(there, people).max(1) > 0.5).sum()) >= at_least
     assert set(found.labels) <= set(COCO)
+
+
+def endless(path: Path, *, names: str = str(NAMES)) -> Path:
+    """A network that goes on adding to the picture's mean until it is stopped."""
+    scalars = [
+        helper.make_tensor_value_info(name, kind, shape)
+        for name, kind, shape in (
+            ("turn", TensorProto.INT64, []),
+            ("go_on", TensorProto.BOOL, []),
+            ("sum", TensorProto.FLOAT, []),
+            ("still", TensorProto.BOOL, []),
+            ("more", TensorProto.FLOAT, []),
+        )
+    ]
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go_on"], ["still"]),
+            helper.make_node("Add", ["sum", "sum"], ["more"]),
+        ],
+        "body",
+        scalars[:3],
+        scalars[3:],
+    )
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMean", ["images"], ["mean"], keepdims=0),
+            helper.make_node("Loop", ["many", "true", "mean"], ["end"], body=body),
+            helper.make_node("Expand", ["end", "shape"], ["output"]),
+        ],
+        "endless",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, SIDE, SIDE])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, 10, 6])],
+        [
+            numpy_helper.from_array(np.array(2**62), "many"),
+            numpy_helper.from_array(np.array(True), "true"),
+            numpy_helper.from_array(np.array([1, 10, 6]), "shape"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, {"names": names})
+    onnx.save(model, str(path))
+    return path
+
+
+def test_an_endless_loop_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(yolo, "PATIENCE_S", 0.5)
+    with pytest.raises(EngineError, match="cannot be run on a picture") as raised:
+        create(str(endless(tmp_path / "net.onnx")))
+    assert "\n" not in str(raised.value)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("output", "names", "message"),
+    [
+        (columns(), "[" * 5000, "names its classes unreadably"),
+        (columns(), "7", "names its classes unreadably"),
+        (columns(), "{0: 1, 1: 2}", "names its classes unreadably"),
+        (columns(), "['person']", "has 2 classes and names 1"),
+        (np.zeros((1, 10, 6)), "{0: 'person'}", None),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(
+    output: np.ndarray, names: str, message: str | None, tmp_path: Path
+) -> None:
+    path = constant(tmp_path / "net.onnx", output)
+    model = onnx.load(str(path))
+    helper.set_model_props(model, {"names": names})
+    onnx.save(model, str(path))
+    if message is None:
+        assert create(str(path)).labels == ("person",)
+        return
+    with pytest.raises(DataError, match=message):
+        create(str(path))
+
+
+@pytest.mark.parametrize("number", [7, -1, 1e30, np.nan])
+def test_a_class_without_a_name_is_one_error(number: float, tmp_path: Path) -> None:
+    rows = final()
+    rows[0, 0, 5] = number
+    detector = create(str(constant(tmp_path / "net.onnx", rows)))
+    with pytest.raises(DataError, match="gives class"):
+        detector.detect(np.zeros((SIDE, SIDE, 3), np.uint8))
+
+
+@pytest.mark.parametrize("head", [yolox, anchors, columns, final])
+def test_boxes_that_are_no_numbers_are_no_boxes(head: Any, tmp_path: Path) -> None:
+    rows = head()
+    boxes = rows[:, :4] if head is columns else rows[..., :4]
+    boxes[...] = np.where(boxes == 0, 0, np.inf)
+    detector = create(str(constant(tmp_path / "net.onnx", rows)))
+    assert detector.detect(np.zeros((SIDE, SIDE, 3), np.uint8)).labels == ()
+
+
+def test_a_detector_of_giant_pictures_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="takes 320000x320000 pixels; up to 8192"):
+        create(str(constant(tmp_path / "net.onnx", columns(), side=320_000)))

@@ -196,8 +196,8 @@ def test_more_severity_is_more_rain(tmp_path: Path) -> None:
     change = []
     for condition in source.conditions:
         (scene,) = source.scenes(condition)
-        assert scene.clean is not None
-        change.append(float(np.abs(scene.rainy.astype(int) - scene.clean).mean()))
+        assert scene.reference is not None
+        change.append(float(np.abs(scene.rainy.astype(int) - scene.reference).mean()))
     assert change[0] == 0
     assert change == sorted(change)
 
@@ -344,9 +344,9 @@ def test_a_recording_brings_its_own_truth_clean_images_and_online_results(
     rows = conclude(run(source, arms, [detector], cache=tmp_path), detector, [], rounds=100).rows
     assert [row.arm for row in rows] == [INPUT, CLEAN, "recorded /camera/image_derained"]
     (scene, *_) = source.scenes(source.conditions[0])
-    assert scene.clean is not None
-    assert (scene.online["/camera/image_derained"] == scene.clean).all()
-    assert (scene.rainy != scene.clean).any()
+    assert scene.reference is not None
+    assert (scene.online["/camera/image_derained"] == scene.reference).all()
+    assert (scene.rainy != scene.reference).any()
 
 
 def test_topics_that_a_recording_lacks_are_named(recording: Path) -> None:

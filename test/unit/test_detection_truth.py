@@ -28,6 +28,10 @@ def coco(**changes: object) -> dict[str, object]:
     }
 
 
+def annotated(height: float) -> dict[str, object]:
+    return {"id": 5, "image_id": 7, "category_id": 1, "bbox": [1, 2, 3, height]}
+
+
 def write_coco(folder: Path) -> Path:
     path = folder / "labels.json"
     path.write_text(json.dumps(coco()))
@@ -134,6 +138,13 @@ def test_classes_are_called_as_coco_calls_them(name: str, common: str) -> None:
     ("content", "message"),
     [
         ("{\n1", r"labels.json:2: is not JSON"),
+        ("[" * 100_000, "is not JSON: it is nested too deeply"),
+        ('{"images": ' + "1" * 5000, "is not JSON: Exceeds the limit"),
+        (json.dumps(coco(categories=[{"id": 1, "name": 5}])), "the name of 1 is 5, no text"),
+        (json.dumps(coco(categories=[{"id": 1, "name": "\ud800"}])), "no text"),
+        (json.dumps(coco(images=[{"id": 7, "file_name": ["a"]}])), "no text"),
+        (json.dumps(coco(annotations=[annotated(1e300)])), "annotation 5: 4 finite numbers"),
+        (json.dumps(coco(annotations=[annotated(10**400)])), "annotation 5: .* not all numbers"),
         ("[]", "is not COCO"),
         (json.dumps({"images": []}), "no 'categories'"),
         (json.dumps(coco(images=[])), "annotation 1 is of image 7"),
@@ -169,6 +180,12 @@ def test_wrong_coco_labels_are_named(content: str, message: str, tmp_path: Path)
         ("street.txt", PASCAL.replace("(60, 90)", "(60)"), r"street.txt:4: this bounding box"),
         ("street.txt", PASCAL.replace("object 2", "object 1"), r"street.txt:5: object 1 has a sec"),
         ("street.txt", PASCAL.replace("truth : 2", "truth : 3"), "announces 3 objects"),
+        ("street.txt", PASCAL.replace("(60, 90)", f"({'6' * 500}, 90)"), r"street.txt:4: this bo"),
+        (
+            "street.txt",
+            PASCAL.replace("truth : 2", "truth : " + "2" * 5000),
+            "does not say how many",
+        ),
         ("street.txt", "Car 0 0\n", r"street.txt:1: 3 fields"),
         ("street.txt", "Car 0 0 0 a b c d 1 1 1 1 1 1 1\n", r"street.txt:1: .* not all numbers"),
         ("street.txt", "0 0.5 0.5 0.1 0.1\n", "put classes.txt"),
@@ -195,6 +212,16 @@ def test_yolo_labels_must_fit_their_classes_and_picture(
     write_yolo(tmp_path).joinpath("street.txt").write_text(f"0 0.5 0.5 0.1 0.1\n{line}\n")
     with pytest.raises(DataError, match=rf"street.txt:2: .*{message}"):
         truth.read(tmp_path, SIZES)
+
+
+@pytest.mark.parametrize("names", ["[1, 2]", "{0: [a]}", "[" * 3000, "{0: " + "9" * 5000, "7"])
+def test_yolo_classes_that_are_no_list_of_names_are_named(names: str, tmp_path: Path) -> None:
+    write_yolo(tmp_path)
+    tmp_path.joinpath("classes.txt").unlink()
+    tmp_path.joinpath("data.yaml").write_text(f"names: {names}\n")
+    with pytest.raises(DataError, match=r"data.yaml(:| has) ") as raised:
+        truth.read(tmp_path, SIZES)
+    assert len(str(raised.value)) < 300
 
 
 def test_missing_labels_are_an_error(tmp_path: Path) -> None:

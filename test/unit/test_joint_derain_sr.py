@@ -76,7 +76,7 @@ def test_a_picture_without_regions_is_covered_by_the_grid() -> None:
     flat = torch.full((1, 3, 32, 48), 0.5)
     assert len(stable_regions(flat)[0]) == 0
     searched, covered = small(), small(regions="grid")
-    assert torch.equal(run(searched, flat).clean, run(covered, flat).clean)
+    assert torch.equal(run(searched, flat).derained, run(covered, flat).derained)
 
 
 def test_regions_change_what_the_operation_layers_make_and_nothing_else() -> None:
@@ -96,8 +96,8 @@ def test_an_exported_network_uses_the_grid(monkeypatch: pytest.MonkeyPatch) -> N
     expected = run(small(regions="grid"), frame)
     monkeypatch.setattr(joint_derain_sr, "stable_regions", unreachable)
     exported = torch.export.export(small(), (frame,)).module()
-    torch.testing.assert_close(exported(frame).clean, expected.clean)
-    assert create("joint_derain_sr").to("meta")(frame.to("meta")).clean.shape == (1, 3, 192, 256)
+    torch.testing.assert_close(exported(frame).derained, expected.derained)
+    assert create("joint_derain_sr").to("meta")(frame.to("meta")).derained.shape == (1, 3, 192, 256)
 
 
 def test_without_regions_there_are_no_weights_for_them() -> None:
@@ -133,18 +133,18 @@ def test_no_transmission_is_divided_by_zero() -> None:
     frame = torch.rand(1, 3, 8, 12)
     with torch.no_grad():
         assert network.coarse(frame)["ats"].isfinite().all()
-    assert run(network, frame).clean.isfinite().all()
+    assert run(network, frame).derained.isfinite().all()
 
 
 def test_training_begins_near_the_picture() -> None:
     frame = discs((30, 40))
-    assert (run(create("joint_derain_sr", scale=1), frame).clean - frame).abs().mean() < 0.15
+    assert (run(create("joint_derain_sr", scale=1), frame).derained - frame).abs().mean() < 0.15
 
 
 @pytest.mark.parametrize("scale", [1, 2, 4])
 def test_the_output_is_larger_by_the_scale_and_the_attention_is_not(scale: int) -> None:
     output = run(small(scale=scale), torch.rand(2, 3, 12, 20))
-    assert output.clean.shape == (2, 3, 12 * scale, 20 * scale)
+    assert output.derained.shape == (2, 3, 12 * scale, 20 * scale)
     assert output.attention.shape == (2, 1, 12, 20)
 
 
@@ -172,12 +172,12 @@ def pairs(*, scale: int = 2) -> Batch:
     clean = F.interpolate(blocks, size=24 * scale)
     streaks = (torch.rand(2, 1, 1, 24, generator=generator) > 0.8) * 0.3
     rainy = F.avg_pool2d(clean, scale) * 0.7 + 0.2 + streaks
-    return Batch(rainy=rainy[:, None], clean=clean[:, None])
+    return Batch(rainy=rainy[:, None], reference=clean[:, None])
 
 
 def test_stage_one_is_held_against_the_clean_picture_at_the_inputs_size() -> None:
     network, batch = small(), pairs()
-    small_clean = F.avg_pool2d(batch.clean[:, 0], 2)
+    small_clean = F.avg_pool2d(batch.reference[:, 0], 2)
     losses = joint_derain_sr.Objective(network)(batch)
     results = network.coarse(batch.rainy[:, 0])
     assert set(losses) == {*results, "output"}

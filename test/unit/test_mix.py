@@ -82,7 +82,7 @@ def test_processes_share_one_sequence(data: DataSettings) -> None:
     together = Mix(replace(data, batch=8), seed=1)[3]
     halves = [Mix(data, seed=1, rank=rank, processes=2)[3] for rank in range(2)]
     assert together.rainy.equal(torch.cat([half.rainy for half in halves]))
-    assert together.clean.equal(torch.cat([half.clean for half in halves]))
+    assert together.reference.equal(torch.cat([half.reference for half in halves]))
 
 
 def test_crops_of_pairs_stay_together(data: DataSettings) -> None:
@@ -91,20 +91,20 @@ def test_crops_of_pairs_stay_together(data: DataSettings) -> None:
         for number in range(5):
             batch = mix[number]
             assert batch.rainy.shape == (4, 1, 3, 32, 32)
-            assert torch.all(batch.rainy.int() - batch.clean.int() == 10)
+            assert torch.all(batch.rainy.int() - batch.reference.int() == 10)
 
 
 def test_a_picture_may_be_half_of_a_pair_and_stand_alone(data: DataSettings) -> None:
     alone = SourceSettings("pairs/input", "unlabelled")
     for sources in ((alone, SourceSettings("pairs")), (SourceSettings("pairs"), alone)):
         batch = Mix(replace(data, sources=sources), seed=0, wants_unlabelled=True)[0]
-        assert torch.all(batch.rainy.int() - batch.clean.int() == 10)
+        assert torch.all(batch.rainy.int() - batch.reference.int() == 10)
 
 
 def test_rain_is_drawn_over_clean_scenes(data: DataSettings) -> None:
     mix = Mix(only(data, "clean"), seed=0)
     batches = [mix[number] for number in range(4)]
-    change = torch.stack([(batch.rainy.int() - batch.clean.int()).abs() for batch in batches])
+    change = torch.stack([(batch.rainy.int() - batch.reference.int()).abs() for batch in batches])
     assert change.float().mean() > 1
     assert change.float().mean() < 128
 
@@ -124,8 +124,8 @@ def test_a_network_that_enlarges_gets_small_rainy_and_large_clean_pictures(
 ) -> None:
     batch = Mix(replace(only(data, "pairs", "pairs"), crop=16, frames=2), seed=0, scale=2)[0]
     assert batch.rainy.shape == (4, 2, 3, 16, 16)
-    assert batch.clean.shape == (4, 2, 3, 32, 32)
-    small = torch.nn.functional.avg_pool2d(batch.clean.flatten(0, 1).float(), 2)
+    assert batch.reference.shape == (4, 2, 3, 32, 32)
+    small = torch.nn.functional.avg_pool2d(batch.reference.flatten(0, 1).float(), 2)
     assert (batch.rainy.flatten(0, 1).float() - small - 10).abs().max() <= 1
 
 
@@ -135,18 +135,18 @@ def test_a_still_becomes_a_clip_of_a_camera_that_moves_smoothly(data: DataSettin
     for number in range(4):
         batch = mix[number]
         assert batch.rainy.shape == (4, 6, 3, 32, 32)
-        difference = batch.clean.int().diff(dim=1).abs().float().mean((2, 3, 4))
+        difference = batch.reference.int().diff(dim=1).abs().float().mean((2, 3, 4))
         moved.append(difference)
         # One step over a smooth scene changes it less than all steps together may.
         assert difference.max() < 30
-        assert (batch.rainy.int() - batch.clean.int() - 10).abs().max() <= 1
+        assert (batch.rainy.int() - batch.reference.int() - 10).abs().max() <= 1
     assert torch.cat(moved).mean() > 0.3
 
 
 def test_video_frames_follow_each_other(data: DataSettings) -> None:
     mix = Mix(replace(only(data, "drive.mp4"), frames=3), seed=0)
     for number in range(3):
-        light = mix[number].clean.float().mean((2, 3, 4)).diff(dim=1)
+        light = mix[number].reference.float().mean((2, 3, 4)).diff(dim=1)
         assert (light.abs() - 20).abs().max() < 4
 
 
@@ -161,8 +161,8 @@ def test_folders_of_frames_are_clips_if_said_so(tmp_path: Path) -> None:
         workers=0,
     )  # fmt: skip
     batch = Mix(data, seed=0)[0]
-    assert torch.all(batch.clean.int().diff(dim=1) == 20)
-    assert torch.all(batch.rainy.int() - batch.clean.int() == 7)
+    assert torch.all(batch.reference.int().diff(dim=1) == 20)
+    assert torch.all(batch.rainy.int() - batch.reference.int() == 7)
 
 
 def test_weights_decide_how_often_a_source_is_drawn(data: DataSettings) -> None:
@@ -175,7 +175,7 @@ def test_weights_decide_how_often_a_source_is_drawn(data: DataSettings) -> None:
         SourceSettings("light", "clean", weight=3),
     )
     mix = Mix(replace(data, sources=sources, batch=100, crop=8), seed=0)
-    share = (mix[0].clean.float().mean((1, 2, 3, 4)) > 128).float().mean()
+    share = (mix[0].reference.float().mean((1, 2, 3, 4)) > 128).float().mean()
     assert 0.6 < share < 0.9
 
 
@@ -219,7 +219,7 @@ def test_a_picture_that_breaks_later_is_replaced_by_another(
     mix = Mix(replace(only(data, "clean"), memory_gb=0), seed=0)
     (data.folder / "clean/1.png").write_bytes(b"")
     mix[0]
-    assert "clean/1.png is no picture" in capsys.readouterr().err
+    assert "clean/1.png is empty" in capsys.readouterr().err
     for number in (0, 2):
         (data.folder / f"clean/{number}.png").unlink()
     with pytest.raises(DataError, match="in a row cannot be used"):
@@ -290,11 +290,11 @@ def test_real_rain_before_a_still_camera_has_its_neighbours_for_a_reference(
     mix = Mix(settings, seed=0)
     for step in range(4):
         batch = mix[step]
-        assert batch.clean.max() < 150
-        rows = batch.clean[0, 0].movedim(0, -1).numpy()[..., ::-1]
+        assert batch.reference.max() < 150
+        rows = batch.reference[0, 0].movedim(0, -1).numpy()[..., ::-1]
         places = [np.abs(rows.astype(int) - dry[:, x : x + 60]).mean() for x in range(21)]
         assert min(places) < 0.5
-        brighter = (batch.rainy.int() - batch.clean.int()).float()
+        brighter = (batch.rainy.int() - batch.reference.int()).float()
         assert (brighter > 50).float().mean() > 0.01
         assert brighter.min() > -3
     with pytest.raises(DataError, match="no folder with frames"):

@@ -204,6 +204,30 @@ def test_planes_without_room_for_the_picture_are_refused(shape: tuple[int, ...])
         native.pack_rgb(np.zeros(shape, np.float32), picture)
 
 
+@pytest.mark.parametrize("size", [(8, 0), (0, 8), (0, 0)])
+def test_an_empty_picture_is_refused(size: tuple[int, int]) -> None:
+    """Of which C would repeat the last column: the one before the first."""
+    height, width = size
+    picture = np.zeros((8, 8, 3), np.uint8)[:height, :width]
+    with pytest.raises(RuntimeError, match="something was expected"):
+        native.unpack_rgb(picture, np.zeros((3, 8, 8), np.float32))
+    planes = np.zeros((3, 8, 8), np.float32)[:, :height, :width]
+    with pytest.raises(RuntimeError, match="something was expected"):
+        native.pack_rgb(planes, picture)
+
+
+@pytest.mark.parametrize(("height", "width"), [(0, 16), (16, 0), (1, 8), (8, 1)])
+def test_pictures_too_small_to_be_looked_up_in_are_refused(height: int, width: int) -> None:
+    """Between four pixels, of which two would be the ones before the first."""
+    picture, flow = torch.zeros(1, 3, height, width), torch.zeros(1, 2, height, width)
+    with pytest.raises(RuntimeError, match="expected"):
+        inference.warp(picture, flow, 1)
+    with pytest.raises(RuntimeError, match="expected"):
+        inference.downsample_grey(picture)
+    with pytest.raises(RuntimeError, match="expected"):
+        inference.estimate_flow(picture, picture)
+
+
 def test_what_is_not_a_number_shows() -> None:
     frame = torch.full((1, 3, 32, 32), 0.5)
     frame[0, 1, 8, 8] = torch.nan

@@ -58,7 +58,7 @@ def test_published_layouts_are_recognised(tmp_path: Path, files: list[tuple[str,
         write(tmp_path / clean, CLEAN)
     found = find_pairs(tmp_path)
     assert sorted(
-        (str(p.rainy.relative_to(tmp_path)), str(p.clean.relative_to(tmp_path))) for p in found
+        (str(p.rainy.relative_to(tmp_path)), str(p.reference.relative_to(tmp_path))) for p in found
     ) == sorted(files)
     assert len({pair.name for pair in found}) == len(files)
     rainy, clean = found[0].load()
@@ -77,7 +77,7 @@ def test_a_list_file_names_pairs_from_its_own_folder(tmp_path: Path) -> None:
     for where in (tmp_path, listed):
         found = find_pairs(where)
         assert [pair.name for pair in found] == ["real_world/a/rain", "real_world/b/rain"]
-        assert found[1].clean == tmp_path / "real_world/b/gt.png"
+        assert found[1].reference == tmp_path / "real_world/b/gt.png"
 
 
 @pytest.mark.parametrize("width", [48, 49])

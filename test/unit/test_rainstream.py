@@ -92,7 +92,7 @@ def test_an_untrained_network_leaves_the_frame_as_it_is() -> None:
     frame = scene(1, shift=0.0)
     network = rainstream.Network(rainstream.Config()).eval()
     with torch.inference_mode():
-        assert (network(frame).clean - frame).abs().mean().item() < 0.01
+        assert (network(frame).derained - frame).abs().mean().item() < 0.01
 
 
 def test_motion_is_taken_up_where_frames_were_dropped() -> None:

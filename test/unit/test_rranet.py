@@ -64,7 +64,7 @@ def test_what_is_carried_is_as_configured(config: dict[str, object], tensors: in
         state = network(frame).state
         again = network(frame, state)
     assert len(state) == len(again.state) == tensors
-    assert again.clean.shape == frame.shape
+    assert again.derained.shape == frame.shape
 
 
 def test_an_unknown_alignment_is_refused() -> None:

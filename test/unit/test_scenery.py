@@ -47,8 +47,8 @@ def test_structures_stand_in_the_reference_and_in_the_rainy_picture_alike(
     monkeypatch.setattr(scenery, "PALE_SHARE", 0.0)
     mix = _mix(tmp_path)
     batches = [mix[step] for step in range(20)]
-    assert all(batch.rainy.equal(batch.clean) for batch in batches)
-    lined = [bool((sample != 120).any()) for batch in batches for sample in batch.clean]
+    assert all(batch.rainy.equal(batch.reference) for batch in batches)
+    lined = [bool((sample != 120).any()) for batch in batches for sample in batch.reference]
     assert 0.1 < np.mean(lined) < 0.4
 
 
@@ -60,7 +60,7 @@ def test_structures_move_with_the_scene_of_a_clip(
     moved = 0
     mix = _mix(tmp_path, frames=4)
     for step in range(4):
-        for clip in mix[step].clean.numpy():
+        for clip in mix[step].reference.numpy():
             first, last = (frame[0].astype(np.float32) for frame in clip[[0, -1]])
             if first.std() < 3 or last.std() < 3:
                 continue
@@ -77,8 +77,8 @@ def test_pale_scenes_stand_in_the_reference_too(
     monkeypatch.setattr(scenery, "STRUCTURE_SHARE", 0.0)
     mix = _mix(tmp_path)
     batches = [mix[step] for step in range(20)]
-    assert all(batch.rainy.equal(batch.clean) for batch in batches)
-    pale = [bool((sample > 130).all()) for batch in batches for sample in batch.clean]
+    assert all(batch.rainy.equal(batch.reference) for batch in batches)
+    pale = [bool((sample > 130).all()) for batch in batches for sample in batch.reference]
     assert 0.1 < np.mean(pale) < 0.45
 
 

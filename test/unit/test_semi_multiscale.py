@@ -28,7 +28,7 @@ def pairs(*, size: int = 32) -> Batch:
     clean = F.interpolate(blocks, size=size)[:, None]
     streaks = (torch.rand(2, 1, 1, 1, size, generator=generator) > 0.8) * 0.3
     real = torch.rand(3, 1, 3, size, size, generator=generator) * 0.3
-    return Batch(rainy=clean + streaks, clean=clean, unlabelled=real)
+    return Batch(rainy=clean + streaks, reference=clean, unlabelled=real)
 
 
 def total(losses: dict[str, Tensor]) -> Tensor:
@@ -121,8 +121,8 @@ def test_every_choice_gives_a_network_that_runs(change: dict[str, Any]) -> None:
     frame = torch.rand(1, 3, 16, 24)
     with torch.no_grad():
         output = small(**change).eval()(frame)
-    assert output.clean.shape == frame.shape
-    assert 0 <= output.clean.min() <= output.clean.max() <= 1
+    assert output.derained.shape == frame.shape
+    assert 0 <= output.derained.min() <= output.derained.max() <= 1
 
 
 def test_more_scales_than_the_padding_allows_are_refused() -> None:

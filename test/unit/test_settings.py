@@ -147,7 +147,16 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a: [1", "is not YAML"), ("- 1\n- 2\n", "must hold names and values, not a list")],
+    [
+        ("a: [1", "is not YAML"),
+        ("- 1\n- 2\n", "must hold names and values, not a list"),
+        ("stream: " + "[" * 2000, "is not YAML: it is nested too deeply"),
+        ("stream: {strength: " + "9" * 5000 + "}", "is not YAML: Exceeds the limit"),
+        ("stream: {strength: " + "9" * 400 + "}", "stream.strength is number, not"),
+        ("engine: {threads: " + "9" * 40 + "}", "engine.threads is integer, not"),
+        ("stream: {strength: 2026-13-32}", "stream.strength is number, not '2026-13-32'"),
+        ("engine: {device: {a: &b [*b]}}", "a value holds itself"),
+    ],
 )
 def test_a_file_that_is_no_settings_is_one_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message) as raised:

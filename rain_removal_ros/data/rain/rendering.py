@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rain_removal_ros.data.rain.description import Rain, Region, Veil
+from rain_removal_ros.data.rain.description import Colour, Rain, Region, Veil
 from rain_removal_ros.data.rain.drops import draw_layer
 from rain_removal_ros.data.rain.textures import Texture, draw_texture
 from rain_removal_ros.errors import DataError
@@ -56,13 +56,10 @@ def render(
     if rain.clear:
         return Rendered(clean, torch.zeros_like(clean), torch.ones_like(clean[:1, :1]), 0.0)
     opacity = _opacity(clean, rain, given, textures, first)
-    colour = clean.new_tensor(rain.colour).view(1, 3, 1, 1)
-    streaks = opacity * (colour - rain.absorption * clean)
     transmission = _transmission(clean, rain.veil, given, rain.seed)
-    light = clean.new_tensor(rain.veil.light).view(1, 3, 1, 1)
-    scene = light + transmission * (clean + streaks - light)
-    level = _level(opacity, transmission)
-    return Rendered(_photograph(scene, rain, first), streaks, transmission, level)
+    streaks = opacity * (_as_pixel(rain.colour, clean) - rain.absorption * clean)
+    rainy = _photograph(_scene(clean, opacity, transmission, rain), rain, first)
+    return Rendered(rainy, streaks, transmission, _level(opacity, transmission))
 
 
 def render_frames(
@@ -74,11 +71,29 @@ def render_frames(
     first: int = 0,
 ) -> NDArray[np.uint8]:
     """``render`` for 8-bit frames, T x H x W x 3."""
-    clip = torch.from_numpy(clean).permute(0, 3, 1, 2).float() / 255
-    distance = None if depth is None else torch.from_numpy(depth)
-    rainy = render(clip, rain, depth=distance, textures=textures, first=first).rainy
-    frames: NDArray[np.uint8] = (rainy * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    return np.ascontiguousarray(frames)
+    if rain.clear:
+        return clean.copy()
+    # Plane by plane in memory: what is the same for three colours is then laid on in long runs.
+    clip = torch.from_numpy(clean).permute(0, 3, 1, 2).contiguous().float().div_(255)
+    given = None if depth is None else _checked_depth(torch.from_numpy(depth), clip)
+    opacity = _opacity(clip, rain, given, textures, first)
+    transmission = _transmission(clip, rain.veil, given, rain.seed)
+    rainy = _photograph(_scene(clip, opacity, transmission, rain), rain, first)
+    return _as_frames(rainy)
+
+
+def _scene(clean: Tensor, opacity: Tensor, transmission: Tensor, rain: Rain) -> Tensor:
+    """``T * (J + sum S) + (1 - T) * A``, in as few passes over the pixels as that takes."""
+    through = transmission * opacity
+    scene = clean * (transmission - rain.absorption * through)
+    scene.addcmul_(through, _as_pixel(rain.colour, clean))
+    if rain.veil.thickness:
+        scene.addcmul_(1 - transmission, _as_pixel(rain.veil.light, clean))
+    return scene
+
+
+def _as_pixel(colour: Colour, like: Tensor) -> Tensor:
+    return like.new_tensor(colour).view(1, 3, 1, 1)
 
 
 def _checked_depth(depth: Tensor, clean: Tensor) -> Tensor:
@@ -120,12 +135,18 @@ def _wetness(region: Region, size: tuple[int, int], seed: int) -> NDArray[np.flo
     """H x W: the share of the drops that fall in each place."""
     height, width = size
     coarse = np.random.default_rng((seed, 4_000)).normal(size=(5, 5)).clip(-2, 2)
-    patches = cv2.resize(coarse.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    patches = _enlarged(coarse, size)
     across = np.linspace(-0.5, 0.5, width, dtype=np.float32) * np.float32(math.cos(region.facing))
     down = np.linspace(-0.5, 0.5, height, dtype=np.float32) * np.float32(math.sin(region.facing))
     inside = across + down[:, None] - region.border + region.patches * patches
     wet: NDArray[np.float32] = np.clip(0.5 + inside / region.softness, 0, 1).astype(np.float32)
     return wet
+
+
+def _enlarged(coarse: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Smoothly, to height and width."""
+    larger = cv2.resize(coarse.astype(np.float32), size[::-1], interpolation=cv2.INTER_CUBIC)
+    return np.asarray(larger, np.float32)
 
 
 def _transmission(clean: Tensor, veil: Veil, depth: Tensor | None, seed: int) -> Tensor:
@@ -134,8 +155,8 @@ def _transmission(clean: Tensor, veil: Veil, depth: Tensor | None, seed: int) ->
         return torch.ones_like(clean[:1, :1])
     distance = _guessed_depth(clean, veil) if depth is None else depth
     height, width = clean.shape[-2:]
-    coarse = np.random.default_rng((seed, 1_000)).normal(size=(1, 1, 4, 4)).clip(-2, 2)
-    uneven = F.interpolate(clean.new_tensor(coarse), (height, width), mode="bicubic")
+    coarse = np.random.default_rng((seed, 1_000)).normal(size=(4, 4)).clip(-2, 2)
+    uneven = torch.from_numpy(_enlarged(coarse, (height, width))).to(clean)
     thickness = veil.thickness * (1 + 0.5 * veil.clouds * uneven).clamp_min(0)
     return (-thickness * distance).exp()
 
@@ -151,8 +172,8 @@ def _guessed_depth(clean: Tensor, veil: Veil) -> Tensor:
     if veil.cue == 0:
         return plane
     # The dark channel, on a small copy: a guess of depth has no use for detail.
-    small = F.adaptive_avg_pool2d(clean.mean(0, keepdim=True), (16, 16))
-    pale = F.interpolate(small.amin(1, keepdim=True), (height, width), mode="bicubic")
+    small = F.adaptive_avg_pool2d(clean.mean(0), (16, 16)).amin(0)
+    pale = torch.from_numpy(_enlarged(small.cpu().numpy(), (height, width))).to(clean)
     guess = veil.nearest + (1 - veil.nearest) * pale.clamp(0, 1)
     return plane + veil.cue * (guess - plane)
 
@@ -168,18 +189,36 @@ def _photograph(scene: Tensor, rain: Rain, first: int) -> Tensor:
     camera = rain.camera
     if camera.exposure != 1 or camera.contrast != 1:
         middle = 0.5 * (1 - camera.contrast)
-        scene = scene * (camera.exposure * camera.contrast) + middle * camera.exposure
+        scene = scene.mul_(camera.exposure * camera.contrast).add_(middle * camera.exposure)
     if camera.noise > 0:
-        rng = np.random.default_rng((rain.seed, 2_000, first))
-        grain = torch.from_numpy(rng.standard_normal(tuple(scene.shape), dtype=np.float32))
-        scene = scene + camera.noise * grain.to(scene)
-    scene = scene.clamp(0, 1)
+        grain = torch.from_numpy(_grain(tuple(scene.shape), (rain.seed, 2_000, first)))
+        scene = scene.add_(grain.to(scene), alpha=camera.noise)
+    scene = scene.clamp_(0, 1)
     return scene if camera.jpeg is None else _compressed(scene, camera.jpeg)
 
 
+_GRAIN_BYTES = 4
+
+
+def _grain(shape: tuple[int, ...], seed: tuple[int, ...]) -> NDArray[np.float32]:
+    """Sums of random bytes: as good as normal for noise, at a quarter of the time."""
+    count = math.prod(shape)
+    drawn = np.random.default_rng(seed).bytes(_GRAIN_BYTES * count)
+    levels = np.frombuffer(drawn, np.uint8).reshape(_GRAIN_BYTES, count)
+    total: NDArray[np.float32] = levels.sum(0, dtype=np.uint16).astype(np.float32).reshape(shape)
+    total -= np.float32(_GRAIN_BYTES * 127.5)
+    total /= np.float32(math.sqrt(_GRAIN_BYTES * (256**2 - 1) / 12))
+    return total
+
+
+def _as_frames(clip: Tensor) -> NDArray[np.uint8]:
+    """T x H x W x 3 of T x 3 x H x W."""
+    frames = (clip * 255).round_().byte().permute(0, 2, 3, 1).contiguous()
+    return np.asarray(frames.cpu().numpy(), np.uint8)
+
+
 def _compressed(clip: Tensor, quality: int) -> Tensor:
-    frames = (clip * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    unpacked = np.stack([_jpeg(frame, quality) for frame in frames])
+    unpacked = np.stack([_jpeg(frame, quality) for frame in _as_frames(clip)])
     return (torch.from_numpy(unpacked).permute(0, 3, 1, 2).float() / 255).to(clip)
 
 

@@ -26,6 +26,9 @@ from rain_removal_ros.errors import DataError
 _MOST_ZOOM = 2.0
 """Beyond it, a texture is seen to be blurred."""
 
+_DENSEST = 320.0
+"""Drops per 1000 square pixels, of all layers together: beyond it they are one surface."""
+
 _SHORTEST_STROKE = 4.0
 _BROADEST = 12.0
 """Half of the widest drop, in pixels."""
@@ -102,7 +105,8 @@ def _draw(
     noise = max(0.0, rng.normal(-0.002, 0.004))
     quality = int(rng.integers(70, 100)) if rng.random() < 0.3 else None
     strokes = _draw_strokes(more, style, severity, scale, direction, shutter)
-    cast = more.normal(0, style.tint, 3)
+    # Mostly weak, at times strong.
+    cast = more.normal(0, 2 * style.tint * more.random(), 3)
     light = _colour(np.clip(np.add(veil.light, cast), 0, 1))
     region = _draw_region(more) if more.random() < style.region_share else None
     return Rain(
@@ -132,6 +136,7 @@ def _draw_layers(
 ) -> tuple[Layer, ...]:
     count = int(rng.integers(style.layers[0], style.layers[1] + 1))
     density = math.exp(rng.uniform(*np.log(style.density))) * severity / scale**2
+    density = min(density, _DENSEST)
     dark = max(0.0, rng.uniform(*style.dark))
     spread = rng.uniform(*style.spread)
     # One layer is as likely near as far; several share the distances between them, far ones first.

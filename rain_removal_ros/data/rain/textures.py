@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rain_removal_ros.data.pictures import as_decoded, encoded
 from rain_removal_ros.data.rain.description import TextureLayer
 from rain_removal_ros.errors import DataError
 
@@ -36,7 +37,7 @@ def load_textures(folder: Path) -> list[Texture]:
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
     textures = []
     for path in paths:
-        image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        image = as_decoded(path, encoded(path), cv2.IMREAD_GRAYSCALE)
         if image is None:
             raise DataError(f"{path} is not a picture OpenCV can read; remove or replace it")
         grey: NDArray[np.float32] = image.astype(np.float32) / np.float32(255)

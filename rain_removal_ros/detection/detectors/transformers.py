@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,10 @@ import torch
 from rain_removal_ros.detection.boxes import Detections, as_boxes
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
+from rain_removal_ros.parsing import from_json
 
 _LEAST = 0.01
+_LARGEST_SIDE = 8192
 
 
 class Transformer:
@@ -78,13 +79,19 @@ def _preparation(folder: Path) -> tuple[int | tuple[int, int], list[float], list
     """Shorter side or width and height, mean and deviation, as the model was trained with."""
     path = folder / "preprocessor_config.json"
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = from_json(path.read_text(encoding="utf-8"))
         size = facts["size"]
         sides = (
             size["shortest_edge"] if "shortest_edge" in size else (size["width"], size["height"])
         )
-        if not facts.get("do_normalize", True):
-            return sides, [0.0] * 3, [1.0] * 3
-        return sides, facts["image_mean"], facts["image_std"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} does not say how pictures are prepared") from error
+        plain = not facts.get("do_normalize", True)
+        mean, std = ([0.0] * 3, [1.0] * 3) if plain else (facts["image_mean"], facts["image_std"])
+        numbers = np.asarray([*mean, *std], np.float64)
+        whole = np.atleast_1d(np.asarray(sides))
+        if numbers.shape != (6,) or not np.isfinite(numbers).all() or (numbers[3:] <= 0).any():
+            raise ValueError("mean and deviation are three numbers each")
+        if whole.dtype.kind != "i" or whole.min() < 1 or whole.max() > _LARGEST_SIDE:
+            raise ValueError(f"sides are from 1 to {_LARGEST_SIDE} pixels")
+        return sides, mean, std
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} does not say how pictures are prepared: {error}") from error

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import reprlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,10 +23,15 @@ from rain_removal_ros.detection.boxes import Detections, as_boxes, best_of_each_
 from rain_removal_ros.detection.detectors import COCO
 from rain_removal_ros.errors import DataError, EngineError
 from rain_removal_ros.frames import Image
+from rain_removal_ros.runtime.patience import PATIENCE_S, ending_after
 
 _STRIDES = (8, 16, 32)
 _LARGEST_STRIDE = 32
 _USUAL_SIDE = 640
+_LARGEST_SIDE = 8192
+_MOST_CLASSES = 1_000_000
+_MOST_NAMES = 1 << 18
+"""Letters."""
 _GREY = 114
 _LEAST = 0.01
 """Detections less sure than this change average precision by nothing that can be seen."""
@@ -69,6 +76,7 @@ class Yolo:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         self.fingerprint = f"yolo 1 {digest} {provider} {ort.__version__}"
 
+    @np.errstate(over="ignore", invalid="ignore")  # what is not a number is no detection
     def detect(self, image: Image) -> Detections:
         ratio = min(self._height / image.shape[0], self._width / image.shape[1])
         size = (max(1, round(image.shape[1] * ratio)), max(1, round(image.shape[0] * ratio)))
@@ -80,7 +88,8 @@ class Yolo:
         shrunk = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
         canvas[top : top + size[1], left : left + size[0]] = shrunk
         found = self._decoded(self._run(canvas, self._head))
-        kept = np.flatnonzero(found.scores >= _LEAST)
+        usable = np.isfinite(found.boxes).all(1) & np.isfinite(found.scores)
+        kept = np.flatnonzero(usable & (found.scores >= _LEAST))
         if self._head != "final":
             best = best_of_each_place(
                 found.boxes[kept], found.scores[kept], found.classes[kept], overlap=_OVERLAP
@@ -89,8 +98,15 @@ class Yolo:
         height, width = image.shape[:2]
         boxes = (found.boxes[kept] - [left, top, left, top]) / ratio
         boxes = np.clip(boxes, 0, [width, height, width, height])
-        labels = tuple(self.labels[index] for index in found.classes[kept])
+        labels = tuple(self._label(index) for index in found.classes[kept])
         return Detections(labels, found.scores[kept].clip(0, 1), as_boxes(boxes))
+
+    def _label(self, index: int) -> str:
+        if not 0 <= index < len(self.labels):
+            raise DataError(
+                f"{self._path} gives class {index}, and has names of {len(self.labels)}"
+            )
+        return self.labels[index]
 
     def _input_size(self) -> tuple[int, int]:
         shape = self._input.shape
@@ -100,6 +116,10 @@ class Yolo:
                 f"{self._input.type}, not 1 x 3 x height x width of float"
             )
         height, width = (side if isinstance(side, int) else _USUAL_SIDE for side in shape[2:])
+        if not 0 < min(height, width) <= max(height, width) <= _LARGEST_SIDE:
+            raise DataError(
+                f"{self._path} takes {width}x{height} pixels; up to {_LARGEST_SIDE} a side are run"
+            )
         if height % _LARGEST_STRIDE or width % _LARGEST_STRIDE:
             raise DataError(f"{self._path} takes {width}x{height}, which no YOLO's grid divides")
         return height, width
@@ -109,16 +129,18 @@ class Yolo:
         pixels: NDArray[Any] = canvas[..., ::-1] if head == "yolox" else canvas / 255
         batch = np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], self._type)
         try:
-            outputs = self._session.run(None, {self._input.name: batch})
+            with ending_after(PATIENCE_S) as options:
+                outputs = self._session.run(None, {self._input.name: batch}, options)
+            return np.asarray(outputs[0], np.float32)
         except Exception as error:  # ONNX Runtime's own kinds have no common public base
             reason = str(error).splitlines()[0]
             raise EngineError(f"{self._path} cannot be run on a picture: {reason}") from error
-        return np.asarray(outputs[0], np.float32)
 
     def _decoded(self, output: _Array) -> _Found:
         if self._head == "final":
             rows = output[0].astype(np.float64)
-            return _Found(rows[:, :4], rows[:, 4], rows[:, 5].astype(np.intp))
+            classes = np.nan_to_num(rows[:, 5], nan=-1).clip(-1, _MOST_CLASSES)
+            return _Found(rows[:, :4], rows[:, 4], classes.astype(np.intp))
         rows = (output[0].T if self._head == "rows" else output[0]).astype(np.float64)
         if self._head == "yolox":
             cells = _cells(self._height, self._width)
@@ -132,19 +154,30 @@ class Yolo:
 
     def _class_names(self, shape: tuple[int, ...]) -> tuple[str, ...]:
         known = self._session.get_modelmeta().custom_metadata_map.get("names")
-        if known:
-            try:
-                names = ast.literal_eval(known)
-                return tuple(dict(names).values()) if isinstance(names, dict) else tuple(names)
-            except (ValueError, SyntaxError) as error:
-                raise DataError(f"{self._path} names its classes unreadably: {known!r}") from error
         count = {"final": len(COCO), "rows": shape[1] - 4}.get(self._head, shape[2] - 5)
+        if known:
+            names = self._read_names(known)
+            if self._head != "final" and len(names) < count:
+                raise DataError(f"{self._path} has {count} classes and names {len(names)}")
+            return names
         if count != len(COCO):
             raise DataError(
                 f"{self._path} has {count} classes and does not name them; only COCO's "
                 f"{len(COCO)} are known by heart. Add 'names' to its metadata"
             )
         return COCO
+
+    def _read_names(self, known: str) -> tuple[str, ...]:
+        names: Any = None
+        if len(known) <= _MOST_NAMES:
+            # Of what is nested too deeply, Python's parser says that memory is short.
+            with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+                names = ast.literal_eval(known)
+        names = list(names.values()) if isinstance(names, dict) else names
+        if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) for n in names):
+            shown = reprlib.repr(known)
+            raise DataError(f"{self._path} names its classes unreadably: {shown}")
+        return tuple(names)
 
 
 def _session(path: Path, provider: str) -> Any:
@@ -156,7 +189,7 @@ def _session(path: Path, provider: str) -> Any:
     if name not in ort.get_available_providers():
         raise EngineError(f"this ONNX Runtime has no {name}; use --provider cpu")
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors are raised; printed as well, they are read twice
     # Idle threads that wait by spinning take the processor from the network being judged.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:

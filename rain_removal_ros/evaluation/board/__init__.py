@@ -11,10 +11,10 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import rain_removal_ros
 from rain_removal_ros import checkpoints
@@ -22,57 +22,45 @@ from rain_removal_ros.checkpoints import Checkpoint
 from rain_removal_ros.errors import DataError, SettingsError
 from rain_removal_ros.evaluation._models import Runner, load_runners
 from rain_removal_ros.evaluation.board.camera import still_part
-from rain_removal_ros.evaluation.board.extent import FULL, QUICK, Extent
+from rain_removal_ros.evaluation.board.clips import clips_part
+from rain_removal_ros.evaluation.board.detections import detection_part
 from rain_removal_ros.evaluation.board.marks import Mark
 from rain_removal_ros.evaluation.board.pictures import clean_part, pairs_part
+from rain_removal_ros.evaluation.board.setup import FULL, QUICK, Extent, Part, Setup, digest
 from rain_removal_ros.evaluation.board.strokes import strokes_part
+from rain_removal_ros.evaluation.board.timing import speed
 from rain_removal_ros.manifest import write_json
 from rain_removal_ros.settings import EngineSettings
 
-__all__ = ["FULL", "PARTS", "QUICK", "Extent", "Measured", "Setup", "default_cache", "measure"]
-
-Part: TypeAlias = Callable[[Runner, Path, Extent], Iterator[Mark]]
+__all__ = [
+    "FULL",
+    "PARTS",
+    "QUICK",
+    "Extent",
+    "Measured",
+    "Setup",
+    "choose",
+    "compare",
+    "counterpart",
+    "default_cache",
+]
 
 PARTS: dict[str, Part] = {
     "pairs": pairs_part,
     "clean": clean_part,
     "still": still_part,
     "strokes": strokes_part,
+    "clips": clips_part,
+    "detection": detection_part,
 }
-"""In the order in which they are measured."""
+"""In the order in which they are measured. Last comes ``SPEED``, which is of models together."""
+SPEED = "speed"
 
 _FOLDERS = ("rain800/test", "rain100l/test", "roadscene/test", "clean/bsds500", "detection")
-_CODE = (
-    "metrics.py",
-    "data",
-    "detection",
-    "engines",
-    "evaluation",
-    "networks",
-    "runtime",
-    "simulation",
-)
-"""Below the package: what figures depend on beside weights and data."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setup:
-    """How the board is measured."""
-
-    data: Path
-    extent: Extent = FULL
-    parts: tuple[str, ...] = tuple(PARTS)
-    engine: EngineSettings = field(
-        default_factory=lambda: EngineSettings(name="torch", precision="bfloat16", threads=1)
-    )
-    cache: Path | None = None
-    """Where figures are kept; None for nowhere."""
-
-    def __post_init__(self) -> None:
-        if unknown := [part for part in self.parts if part not in PARTS]:
-            raise SettingsError(f"the board has no part {unknown[0]!r}; it has {', '.join(PARTS)}")
-        if not self.data.is_dir():
-            raise DataError(f"there is no folder of data sets {self.data}")
+_FILES = ("video/highway.mp4",)
+_CODE = ("metrics.py", "data", "detection", "engines", "evaluation", "networks", "simulation")
+_SHOWING = ("__init__.py", "rules.py", "tables.py", "cards.py", "report.py")
+"""Below the package, what figures depend on beside weights and data; but for what only shows."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +68,8 @@ class Measured:
     """All marks of one model, and what they took."""
 
     model: Runner
-    marks: dict[str, Mark]
-    seconds: dict[str, float]
+    marks: dict[str, Mark] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
     """By part; 0 for what was known."""
 
     def as_json(self) -> dict[str, Any]:
@@ -92,16 +80,51 @@ class Measured:
         }
 
 
-def measure(
-    name: str, setup: Setup, *, said: Callable[[str], None] = lambda line: None
+def compare(
+    candidate: str,
+    shipped: str,
+    setup: Setup,
+    *,
+    parts: Sequence[str],
+    engine: EngineSettings,
+    said: Callable[[str], None] = lambda line: None,
+) -> tuple[Measured, Measured]:
+    """Every mark of two models, each a name, a weight file, or ``NETWORK:FILE``."""
+    names = (candidate, shipped)
+    # What ships comes first: it is known already, unless something is wrong with all of this.
+    both = [_measured(name, setup, parts, engine, said) for name in reversed(names)][::-1]
+    if SPEED in parts:
+        said("speed: by turns")
+        for done, found in zip(both, speed(names, setup.data), strict=True):
+            done.marks.update((mark.name, mark) for mark in found)
+    return both[0], both[1]
+
+
+def choose(only: str, extent: Extent) -> tuple[str, ...]:
+    """The parts that a list with commas names; without one, those that belong to the extent."""
+    wanted = tuple(filter(None, only.split(",")))
+    known = (*PARTS, SPEED)
+    if unknown := [part for part in wanted if part not in known]:
+        raise SettingsError(f"the board has no part {unknown[0]!r}; it has {', '.join(known)}")
+    return wanted or extent.parts
+
+
+def _measured(
+    name: str,
+    setup: Setup,
+    parts: Sequence[str],
+    engine: EngineSettings,
+    said: Callable[[str], None],
 ) -> Measured:
-    """Every mark of a model: a name, a weight file, or ``NETWORK:FILE`` published elsewhere."""
-    (model,) = load_runners((name,), (0,), setup.engine, "default")
-    done = Measured(model, {}, {})
-    for part in setup.parts:
+    if not setup.data.is_dir():
+        raise DataError(f"there is no folder of data sets {setup.data}")
+    (model,) = load_runners((name,), (0,), engine, "default")
+    done = Measured(model)
+    rest = (_code(), _data(setup.data))
+    for part in (part for part in PARTS if part in parts):
         said(f"{model.model}: {part}")
         began = time.perf_counter()
-        found, known = _part(part, model, setup)
+        found, known = _part(part, model, setup, rest)
         done.seconds[part] = 0.0 if known else time.perf_counter() - began
         done.marks.update((mark.name, mark) for mark in found)
     return done
@@ -129,42 +152,42 @@ def default_cache() -> Path:
     return Path(home) / "rain_removal_ros" / "board"
 
 
-def _part(part: str, model: Runner, setup: Setup) -> tuple[Sequence[Mark], bool]:
+def _part(
+    part: str, model: Runner, setup: Setup, rest: tuple[str, ...]
+) -> tuple[Sequence[Mark], bool]:
     """The marks of one part, and whether they were known."""
-    path = setup.cache and setup.cache / f"{part}-{_key(part, model, setup)}.json"
+    path = setup.cache and setup.cache / f"{part}-{_key(part, model, setup, *rest)}.json"
     if path and (kept := _read(path)) is not None:
         return [Mark.from_json(name, mark) for name, mark in kept.items()], True
-    found = list(PARTS[part](model, setup.data, setup.extent))
+    found = list(PARTS[part](model, setup))
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {mark.name: mark.as_json() for mark in found})
+        write_json(path, {mark.name: mark.kept() for mark in found})
     return found, False
 
 
-def _key(part: str, model: Runner, setup: Setup) -> str:
+def _key(part: str, model: Runner, setup: Setup, *rest: str) -> str:
     """Changes with all that the figures depend on."""
     engine = model.engine
     how = (engine.name, engine.device, engine.precision, str(model.stages), model.network)
-    parts = (part, setup.extent.name, model.checksum, *how, _code(), _data(setup.data))
+    parts = (part, setup.extent.name, model.checksum, *how, *rest)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
 
 def _code() -> str:
     root = Path(rain_removal_ros.__path__[0])
     paths = [path for name in _CODE for path in (root / name, *(root / name).rglob("*"))]
-    return _digest(p for p in (*paths, *root.glob("*.so")) if p.suffix in (".py", ".json", ".so"))
+    paths += root.glob("*.so")
+    return digest(
+        path
+        for path in paths
+        if path.suffix in (".py", ".json", ".so") and path.name not in _SHOWING
+    )
 
 
 def _data(folder: Path) -> str:
-    paths = (path for name in _FOLDERS for path in (folder / name).rglob("*") if path.is_file())
-    return _digest(paths)
-
-
-def _digest(paths: Iterator[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(paths):
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()
+    paths = [path for name in _FOLDERS for path in (folder / name).rglob("*")]
+    return digest(path for path in (*paths, *(folder / n for n in _FILES)) if path.is_file())
 
 
 def _read(path: Path) -> Any:

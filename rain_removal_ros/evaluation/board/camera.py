@@ -7,13 +7,12 @@ grows. One picture is shown again and again, with the state carried.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from rain_removal_ros.data import pictures
 from rain_removal_ros.evaluation._models import Runner
 from rain_removal_ros.evaluation.board import marks
-from rain_removal_ros.evaluation.board.extent import Extent
 from rain_removal_ros.evaluation.board.marks import Mark
+from rain_removal_ros.evaluation.board.setup import Setup
 from rain_removal_ros.frames import Image
 from rain_removal_ros.metrics import luma, psnr
 
@@ -40,17 +39,19 @@ _MOST_DB = 60.0
 """Nearer than a quarter of a grey level, nearer is no better."""
 
 
-def still_part(model: Runner, data: Path, extent: Extent) -> Iterator[Mark]:
-    scenes = {name: pictures.read(data / name) for name in SCENES[:: extent.every]}
-    traces = {name: _watched(model, scene, extent.still_frames) for name, scene in scenes.items()}
+def still_part(model: Runner, setup: Setup) -> Iterator[Mark]:
+    scenes = {name: pictures.read(setup.data / name) for name in SCENES[:: setup.extent.every]}
+    traces = {
+        name: _watched(model, scene, setup.extent.still_frames) for name, scene in scenes.items()
+    }
     yield marks.mean("still/first", {name: trace[1] for name, trace in traces.items()})
-    palest = _watched(model, pictures.read(data / PALEST), extent.still_frames)
+    palest = _watched(model, pictures.read(setup.data / PALEST), setup.extent.still_frames)
     for count in _COUNTED:
-        if count <= extent.still_frames:
+        if count <= setup.extent.still_frames:
             yield marks.mean(f"still/{count}", {n: trace[count] for n, trace in traces.items()})
             yield marks.mean(f"still/palest_{count}", {PALEST: palest[count]})
     yield marks.least(
-        f"still/lost_{extent.still_frames}",
+        f"still/lost_{setup.extent.still_frames}",
         {n: min(t.values()) - t[1] for n, t in {**traces, PALEST: palest}.items()},
     )
 
@@ -59,7 +60,7 @@ def _watched(model: Runner, dry: Image, frames: int) -> dict[int, float]:
     """PSNR-Y to the dry picture of frames by their number, counted from 1."""
     state, found, truth = None, {}, luma(dry)
     for number in range(1, frames + 1):
-        result = model.clean(dry, state)
+        result = model.derain(dry, state)
         state = result.state
         if number == 1 or number % _EVERY == 0:
             found[number] = min(_MOST_DB, psnr(luma(result.image), truth))

@@ -25,6 +25,8 @@ class Mark:
     amounts: tuple[float, ...]
     of: tuple[float, ...]
     least: bool = False
+    drawn: tuple[float, ...] = ()
+    """Instead of amounts, the mark as it is and over all draws, where it is no sum over items."""
 
     @property
     def value(self) -> float:
@@ -32,6 +34,8 @@ class Mark:
 
     def values(self, items: Sequence[str]) -> Values:
         """The mark over these items as they are, then over ``ROUNDS`` draws of them."""
+        if self.drawn:
+            return np.array(self.drawn)
         place = {item: index for index, item in enumerate(self.items)}
         chosen = [place[item] for item in items]
         amounts, of = np.array(self.amounts)[chosen], np.array(self.of)[chosen]
@@ -40,6 +44,13 @@ class Mark:
             return np.asarray(np.where(weights > 0, amounts, np.inf).min(1), np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray((weights @ amounts) / (weights @ of), np.float64)
+
+    def shares_items(self, other: Mark) -> list[str]:
+        """Items that both were measured on; all or none where only draws are known."""
+        if self.drawn or other.drawn:
+            return list(self.items) if self.items == other.items else []
+        known = set(other.items)
+        return [item for item in self.items if item in known]
 
     def as_json(self) -> dict[str, Any]:
         found = estimate(self.values(self.items))
@@ -53,10 +64,19 @@ class Mark:
             "of": list(self.of),
         }
 
+    def kept(self) -> dict[str, Any]:
+        """All there is, for the cache."""
+        return {**self.as_json(), "drawn": list(self.drawn)}
+
     @staticmethod
     def from_json(name: str, kept: Mapping[str, Any]) -> Mark:
         return Mark(
-            name, tuple(kept["items"]), tuple(kept["amounts"]), tuple(kept["of"]), kept["least"]
+            name,
+            tuple(kept["items"]),
+            tuple(kept["amounts"]),
+            tuple(kept["of"]),
+            kept["least"],
+            tuple(kept["drawn"]),
         )
 
 
@@ -76,10 +96,14 @@ def share(name: str, by_item: Mapping[str, tuple[float, float]]) -> Mark:
     return Mark(name, tuple(by_item), amounts, of)
 
 
+def of_draws(name: str, items: Sequence[str], values: Values) -> Mark:
+    """A mark that was worked out for every draw by itself."""
+    return Mark(name, tuple(items), (), (), drawn=tuple(values.tolist()))
+
+
 def difference(candidate: Mark, rival: Mark) -> Estimate:
     """How much more the candidate has, on the items that both were measured on."""
-    known = set(rival.items)
-    common = [item for item in candidate.items if item in known]
+    common = candidate.shares_items(rival)
     if not common:
         return Estimate(float("nan"), float("nan"), float("nan"))
     return estimate(candidate.values(common) - rival.values(common))

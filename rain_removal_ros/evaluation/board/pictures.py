@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,8 +13,8 @@ from rain_removal_ros.data import pairs, pictures
 from rain_removal_ros.evaluation._models import Runner
 from rain_removal_ros.evaluation._pictures import reduced_for
 from rain_removal_ros.evaluation.board import marks
-from rain_removal_ros.evaluation.board.extent import Extent
 from rain_removal_ros.evaluation.board.marks import Mark
+from rain_removal_ros.evaluation.board.setup import Setup
 from rain_removal_ros.frames import Image
 from rain_removal_ros.metrics import luma, psnr, ssim
 
@@ -33,11 +32,11 @@ DRY = {
 """Folders of dry pictures, and every how many of them is used."""
 
 
-def pairs_part(model: Runner, data: Path, extent: Extent) -> Iterator[Mark]:
+def pairs_part(model: Runner, setup: Setup) -> Iterator[Mark]:
     """Likeness to the clean picture, gain and harm, and whether attention lies where it rained."""
     for name, folder in SETS.items():
         found: defaultdict[str, dict[str, float]] = defaultdict(dict)
-        for pair in pairs.find_pairs(data / folder)[:: extent.every]:
+        for pair in pairs.find_pairs(setup.data / folder)[:: setup.extent.every]:
             rainy, clean = pair.load()
             for figure, value in _compared(model, rainy, clean).items():
                 found[figure][pair.name] = value
@@ -45,10 +44,10 @@ def pairs_part(model: Runner, data: Path, extent: Extent) -> Iterator[Mark]:
             yield marks.mean(f"{name}/{figure}", by_item)
 
 
-def clean_part(model: Runner, data: Path, extent: Extent) -> Iterator[Mark]:
+def clean_part(model: Runner, setup: Setup) -> Iterator[Mark]:
     """Likeness of the output to a dry input."""
     for name, (folder, every) in DRY.items():
-        paths = pictures.find_pictures(data / folder)[::every][:: extent.every]
+        paths = pictures.find_pictures(setup.data / folder)[::every][:: setup.extent.every]
         kept = {path.stem: _kept(model, pictures.read(path)) for path in paths}
         yield marks.mean(f"{name}/psnr_y", kept)
         yield marks.least(f"{name}/worst", kept)
@@ -56,7 +55,7 @@ def clean_part(model: Runner, data: Path, extent: Extent) -> Iterator[Mark]:
 
 def _compared(model: Runner, rainy: Image, clean: Image) -> dict[str, float]:
     given, untouched, truth = reduced_for(model.scale, rainy, clean)
-    result = model.clean(given, attention=True)
+    result = model.derain(given, attention=True)
     made, reference, before = luma(result.image), luma(truth), luma(untouched)
     after = psnr(made, reference)
     gain = after - psnr(before, reference)
@@ -83,4 +82,4 @@ def _correlation(attention: Image, change: NDArray[np.float64]) -> float:
 
 def _kept(model: Runner, dry: Image) -> float:
     given, _, truth = reduced_for(model.scale, dry, dry)
-    return psnr(luma(model.clean(given).image), luma(truth))
+    return psnr(luma(model.derain(given).image), luma(truth))

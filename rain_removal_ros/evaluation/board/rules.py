@@ -58,6 +58,31 @@ def _strokes(name: str, title: str, goal: float | None = None, slack: float = 2.
     )
 
 
+def _clips(name: str, goal: float) -> tuple[Rule, ...]:
+    return (
+        Rule(f"{name}/psnr_y", f"{name} clips, PSNR-Y"),
+        Rule(f"{name}/gain", f"{name} clips, gain", slack=None, floor=0.0),
+        Rule(f"{name}/state", f"{name} clips, state's worth", goal=goal, enough=True, floor=0.0),
+        Rule(f"{name}/flicker", f"{name} clips, flicker", "levels", less=True, slack=0.2),
+    )
+
+
+def _detection(name: str, aimed: float) -> tuple[Rule, ...]:
+    return (
+        *(
+            Rule(
+                f"{name}/won_{severity:g}",
+                f"{name}, AP50 won back at {severity:g}",
+                "%",
+                slack=2.0,
+                goal=60.0 if severity == aimed else None,
+            )
+            for severity in (0.3, 0.6, 1.0)
+        ),
+        Rule(f"{name}/clear", f"{name}, AP50 in the clear", "%", slack=0.5, floor=0.0),
+    )
+
+
 RULES: tuple[Rule, ...] = (
     *_pairs("rain800", 27.0),
     *_pairs("rain100l", 36.0),
@@ -71,6 +96,9 @@ RULES: tuple[Rule, ...] = (
     Rule("still/palest_300", "still camera, palest, frame 300", slack=1.0, goal=38.0, enough=True),
     Rule("still/lost_60", "still camera, most lost in 60", slack=1.0, goal=-1.0, enough=True),
     Rule("still/lost_300", "still camera, most lost in 300", slack=1.0, goal=-1.0, enough=True),
+    *_clips("highway", 1.5),
+    *_clips("drive", 0.8),
+    Rule("clips/lost", "clips, state lost by frames 100-150", less=True, goal=0.2, enough=True),
     _strokes("count_3", "3 in a picture", 25.0),
     _strokes("count_8", "8"),
     _strokes("count_20", "20"),
@@ -94,6 +122,11 @@ RULES: tuple[Rule, ...] = (
     _strokes("blurred_20", "20 blurred"),
     _strokes("blurred_width_5", "5 pixels wide, blurred"),
     Rule("strokes/invented", "dry pixels changed by 5 levels", "%", less=True, slack=0.1, goal=0.0),
+    *_detection("pennfudan", 1.0),
+    *_detection("carla", 0.6),
+    Rule("speed/ms", "640x480, bfloat16, two threads", "ms", less=True, slack=None),
+    Rule("speed/times_prenet", "published PReNet's time over this", "", slack=None, goal=100.0),
+    Rule("speed/of_shipped", "time of what ships", "%", less=True, slack=None, floor=115.0),
 )  # fmt: skip
 
 
@@ -152,7 +185,7 @@ def judge(readings: Sequence[Reading]) -> Verdict:
 def _reading(rule: Rule, candidate: Mark, shipped: Mark | None) -> Reading:
     own = estimate(candidate.values(candidate.items))
     sign = -1 if rule.less else 1
-    below = rule.floor is not None and sign * (_far(own, sign) - rule.floor) < 0
+    below = rule.floor is not None and sign * (_far(own, sign) - _amount(rule, rule.floor)) < 0
     if shipped is None:
         return Reading(rule, own, None, None, SAME, below)
     change = difference(candidate, shipped)
@@ -163,7 +196,7 @@ def _verdict(rule: Rule, own: Estimate, change: Estimate) -> str:
     if rule.slack is None:
         return SAME
     low, high = (-change.high, -change.low) if rule.less else (change.low, change.high)
-    slack = rule.slack / (100 if rule.unit == "%" else 1)
+    slack = _amount(rule, rule.slack)
     if low > 0 and abs(change.value) > slack:
         return BETTER
     if high < -slack and not (rule.enough and _reached(rule, own.value)):
@@ -178,5 +211,10 @@ def _far(own: Estimate, sign: int) -> float:
 
 def _reached(rule: Rule, value: float) -> bool:
     assert rule.goal is not None
-    goal = rule.goal / (100 if rule.unit == "%" else 1)
+    goal = _amount(rule, rule.goal)
     return value <= goal if rule.less else value >= goal
+
+
+def _amount(rule: Rule, shown: float) -> float:
+    """A figure of the rules as marks have it: shares, where the rules have per cent."""
+    return shown / 100 if rule.unit == "%" else shown

@@ -18,8 +18,8 @@ from rain_removal_ros.data import pictures
 from rain_removal_ros.data.strokes import draw_strokes
 from rain_removal_ros.evaluation._models import Runner
 from rain_removal_ros.evaluation.board import marks
-from rain_removal_ros.evaluation.board.extent import Extent
 from rain_removal_ros.evaluation.board.marks import Mark
+from rain_removal_ros.evaluation.board.setup import Setup
 from rain_removal_ros.frames import Image
 from rain_removal_ros.metrics import luma
 
@@ -55,15 +55,15 @@ FIELDS = {
 """By the name of the mark; each differs from 20 plain strokes in what its name says."""
 
 
-def strokes_part(model: Runner, data: Path, extent: Extent) -> Iterator[Mark]:
+def strokes_part(model: Runner, setup: Setup) -> Iterator[Mark]:
     """The share of the strokes' light that is left, and what is changed where there are none."""
     if model.scale != 1:
         return
     dry = {
         path.stem: pictures.read(path)
-        for path in backgrounds(data)[:: 3 if extent.every > 1 else 1]
+        for path in backgrounds(setup.data)[:: 3 if setup.extent.every > 1 else 1]
     }
-    for name in extent.strokes or FIELDS:
+    for name in setup.extent.strokes or FIELDS:
         strokes = FIELDS[name]
         left = {item: _left(model, image, strokes, item) for item, image in dry.items()}
         yield marks.share(f"strokes/{name}", left)
@@ -96,11 +96,11 @@ def _left(model: Runner, dry: Image, strokes: Strokes, name: str) -> tuple[float
     """The light under the strokes in the output, and in the input."""
     rainy, mask = drawn(dry, strokes, name)
     before = luma(dry)
-    made = luma(model.clean(rainy).image)
+    made = luma(model.derain(rainy).image)
     return float((made - before)[mask].sum()), float((luma(rainy) - before)[mask].sum())
 
 
 def _invented(model: Runner, dry: Image) -> float:
     """Share of a dry picture's pixels that were changed to be seen."""
-    change = np.abs(luma(model.clean(dry).image) - luma(dry))
+    change = np.abs(luma(model.derain(dry).image) - luma(dry))
     return float((change > _INVENTED).mean())

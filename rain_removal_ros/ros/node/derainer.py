@@ -22,13 +22,13 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool, Trigger
 
+from rain_removal_ros.degradation import FULL, Backoff, Level, built_for_its_stages
 from rain_removal_ros.ros.node import diagnostics
-from rain_removal_ros.ros.node.degradation import FULL, Backoff, Level, built_for_its_stages
 from rain_removal_ros.ros.node.loader import Job, Loader
 from rain_removal_ros.ros.node.mailbox import Mailbox
 from rain_removal_ros.ros.node.pipeline import Pipeline
 from rain_removal_ros.ros.node.statistics import Statistics
-from rain_removal_ros.ros.node.topics import Camera
+from rain_removal_ros.ros.node.topics import Topics
 from rain_removal_ros.ros.node.watchdog import Watch
 from rain_removal_ros.ros.node.worker import Worker
 from rain_removal_ros.ros.parameters import Parameters
@@ -74,7 +74,7 @@ class Derainer(LifecycleNode):
     def __init__(self, name: str = "derain", **options: Any) -> None:
         super().__init__(name, automatically_declare_parameters_from_overrides=True, **options)
         self._declared = Parameters(self, self._changed)
-        self._cameras: list[Camera] = []
+        self._cameras: list[Topics] = []
         self.statistics = [Statistics() for _ in self.settings.input.cameras or ("",)]
         self._mailbox = Mailbox()
         self._loader = Loader(self)
@@ -102,7 +102,7 @@ class Derainer(LifecycleNode):
         return self._declared.settings
 
     @property
-    def cameras(self) -> Sequence[Camera]:
+    def cameras(self) -> Sequence[Topics]:
         """The cameras' topics; none before the node is configured."""
         return self._cameras
 
@@ -124,7 +124,7 @@ class Derainer(LifecycleNode):
     @property
     def level(self) -> Level:
         """How much is asked of the network now."""
-        return self._worker.pipeline.level if self._worker is not None else FULL
+        return self._worker.pipeline.cameras.level if self._worker is not None else FULL
 
     # --- Life cycle --------------------------------------------------------------------------
 
@@ -184,8 +184,8 @@ class Derainer(LifecycleNode):
             camera.close()
         self._cameras = []
 
-    def _camera(self, index: int, name: str) -> Camera:
-        return Camera(
+    def _camera(self, index: int, name: str) -> Topics:
+        return Topics(
             self,
             name,
             self.settings,
@@ -211,8 +211,8 @@ class Derainer(LifecycleNode):
         pipeline = Pipeline(
             list(zip(self._cameras, self.statistics, strict=True)), self.settings, self, watch
         )
-        pipeline.do_without(why_not)
-        pipeline.enable(self._enabled)
+        pipeline.cameras.do_without(why_not)
+        pipeline.cameras.enable(self._enabled)
         self._worker = Worker(self._mailbox, pipeline, watch)
         if (engine := self._engine) is not None:
             self._worker.order(lambda pipeline: pipeline.use(engine))
@@ -363,13 +363,13 @@ class Derainer(LifecycleNode):
         response.success = self._worker is not None
         response.message = "reset" if response.success else "the node is not active"
         if self._worker is not None:
-            self._worker.order(lambda pipeline: pipeline.reset("asked to"))
+            self._worker.order(lambda pipeline: pipeline.cameras.reset("asked to"))
         return response
 
     def _enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._enabled = on = bool(request.data)
         if self._worker is not None:
-            self._worker.order(lambda pipeline: pipeline.enable(on))
+            self._worker.order(lambda pipeline: pipeline.cameras.enable(on))
         response.success = True
         response.message = "frames are cleaned" if on else "frames go through untouched"
         return response
@@ -410,8 +410,8 @@ class Derainer(LifecycleNode):
             )
         self._diagnostics.publish(message)
 
-    def _camera_state(self, index: int, camera: Camera) -> diagnostics.CameraState:
-        since_ns = self._worker.pipeline.state_since_ns(index) if self._worker else None
+    def _camera_state(self, index: int, camera: Topics) -> diagnostics.CameraState:
+        since_ns = self._worker.pipeline.cameras.state_since_ns(index) if self._worker else None
         return diagnostics.CameraState(
             name=camera.name,
             topic=camera.topic,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from rain_removal_ros.ros.node.degradation import Backoff, built_for_its_stages
+from rain_removal_ros.degradation import Backoff, built_for_its_stages
 from rain_removal_ros.settings import Settings
 
 if TYPE_CHECKING:

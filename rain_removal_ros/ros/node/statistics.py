@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from rain_removal_ros.camera import Outcome, Result
+
 
 @dataclass
 class Summary:
@@ -66,21 +68,25 @@ class Statistics:
         with self._lock:
             self._lost += count
 
-    def published(
-        self,
-        *,
-        latency_s: float | None,
-        processing_s: float,
-        passed: str = "",
-    ) -> None:
-        """A frame went out; ``passed`` says why it was not cleaned.
-
-        There is no latency before simulated time begins.
-        """
+    def count(self, result: Result, *, latency_s: float | None, processing_s: float) -> None:
+        """Take note of what became of a frame. There is no latency before simulated time begins."""
         with self._lock:
+            if result.fault is not None:
+                self._faults[result.fault.kind] += 1
+                self._last_fault = result.fault.text
+            if result.frame is not None:
+                self.size = result.frame.height, result.frame.width
+            if result.rain_level is not None:
+                self._rain_level = result.rain_level
+            if result.step is not None and result.step.reset:
+                self._resets[result.step.reset] += 1
+                self._last_reset = result.step.reset
+            if result.outcome is Outcome.DROPPED:
+                self._dropped[result.reason] += 1
+                return
             self._published += 1
-            if passed:
-                self._passed[passed] += 1
+            if result.outcome is Outcome.PASSED:
+                self._passed[result.reason] += 1
             if latency_s is not None:
                 self._latency.append(1e3 * latency_s)
             self._processing.append(1e3 * processing_s)
@@ -93,15 +99,6 @@ class Statistics:
         with self._lock:
             self._faults[kind] += 1
             self._last_fault = reason
-
-    def reset(self, reason: str) -> None:
-        with self._lock:
-            self._resets[reason] += 1
-            self._last_reset = reason
-
-    def rain(self, level: float) -> None:
-        with self._lock:
-            self._rain_level = level
 
     def summary(self) -> Summary:
         """The counts so far, and the rates since the last call."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from rclpy.event_handler import (
@@ -20,8 +19,8 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32
 
-from rain_removal_ros.camera_info import scaled
-from rain_removal_ros.codec import stamp_ns
+from rain_removal_ros.camera import Demand, OutputKind
+from rain_removal_ros.camera_info import Calibrations
 from rain_removal_ros.settings import Settings
 
 _OVERRIDABLE = (
@@ -34,24 +33,9 @@ _OVERRIDABLE = (
     QoSPolicyKind.LIVELINESS,
     QoSPolicyKind.LIVELINESS_LEASE_DURATION,
 )
-_INFOS_KEPT = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """Which of a camera's outputs have subscribers."""
-
-    image: bool
-    compressed: bool
-    attention: bool
-    rain_level: bool
-    info: bool
-
-    def __bool__(self) -> bool:
-        return self.image or self.compressed or self.attention or self.rain_level or self.info
-
-
-class Camera:
+class Topics:
     """Subscriptions and publishers of one camera."""
 
     def __init__(
@@ -79,30 +63,29 @@ class Camera:
         self.compressed_topic = f"{self.raw_topic}/compressed"
         self.mismatch = ""
         """Why a publisher's or subscriber's messages cannot pass, if so."""
-        self._infos: OrderedDict[int, CameraInfo] = OrderedDict()
+        self.calibrations = Calibrations()
         self._subscriptions: list[Subscription[Any]] = []
         self.transport = ""
         """What is listened to: "raw", "compressed" or nothing."""
-        self.image = self._publisher(Image, "image_derained")
-        out = node.resolve_topic_name(f"{self._prefix}image_derained")
-        self.compressed = (
-            self._publisher(CompressedImage, f"{out}/compressed")
-            if settings.output.compressed
-            else None
-        )
-        self.info = self._publisher(CameraInfo, "camera_info_derained")
-        self.attention = self._publisher(Image, "attention")
-        self.rain_level = self._publisher(Float32, "rain_level")
+        self._publishers = {
+            OutputKind.IMAGE: self._publisher(Image, "image_derained"),
+            OutputKind.CALIBRATION: self._publisher(CameraInfo, "camera_info_derained"),
+            OutputKind.ATTENTION: self._publisher(Image, "attention"),
+            OutputKind.RAIN_LEVEL: self._publisher(Float32, "rain_level"),
+        }
+        if settings.output.compressed:
+            out = node.resolve_topic_name(f"{self._prefix}image_derained")
+            compressed = self._publisher(CompressedImage, f"{out}/compressed")
+            self._publishers[OutputKind.COMPRESSED] = compressed
 
     def demand(self) -> Demand:
-        """Who is listening now."""
-        return Demand(
-            image=_wanted(self.image),
-            compressed=self.compressed is not None and _wanted(self.compressed),
-            attention=_wanted(self.attention),
-            rain_level=_wanted(self.rain_level),
-            info=_wanted(self.info),
-        )
+        """What somebody listens to now."""
+        publishers = self._publishers.items()
+        return frozenset(each for each, publisher in publishers if _wanted(publisher))
+
+    def publish(self, output: OutputKind, message: Any) -> None:
+        """Send out what was made of a frame."""
+        self._publishers[output].publish(message)
 
     def offered(self, transport: str) -> str:
         """The transport to listen to: ``transport``, or for "auto" what somebody publishes."""
@@ -130,7 +113,7 @@ class Camera:
         kind = CompressedImage if transport == "compressed" else Image
         self._subscriptions = [
             self._images(kind, self.topic),
-            self._subscription(CameraInfo, f"{self._prefix}camera_info", self._keep_info),
+            self._subscription(CameraInfo, f"{self._prefix}camera_info", self.calibrations.keep),
         ]
 
     def ignore(self) -> None:
@@ -143,31 +126,8 @@ class Camera:
     def close(self) -> None:
         """Give up all topics."""
         self.ignore()
-        for publisher in self._publishers():
+        for publisher in self._publishers.values():
             self._node.destroy_publisher(publisher)
-
-    def publish_info(self, header: Any, *, scale: int) -> None:
-        """The calibration of the image with this header; nothing where the camera sends none."""
-        infos = self._infos
-        if not infos:
-            return
-        # Nothing says that it came in step with its image, and it hardly ever changes.
-        info = infos.get(stamp_ns(header)) or next(reversed(infos.values()))
-        info = scaled(info, scale)
-        info.header = header
-        self.info.publish(info)
-
-    def _keep_info(self, info: CameraInfo) -> None:
-        # A new one each time: the worker reads it while the next may come in.
-        infos = OrderedDict(self._infos)
-        infos[stamp_ns(info.header)] = info
-        while len(infos) > _INFOS_KEPT:
-            infos.popitem(last=False)
-        self._infos = infos
-
-    def _publishers(self) -> list[Publisher[Any]]:
-        every = (self.image, self.compressed, self.info, self.attention, self.rain_level)
-        return [publisher for publisher in every if publisher is not None]
 
     def _publisher(self, kind: Any, topic: str) -> Publisher[Any]:
         name = topic if topic.startswith("/") else self._prefix + topic

@@ -10,7 +10,7 @@ import threading
 import time
 
 
-class Abandoned(Exception):  # noqa: N818 - it is no error
+class Abandoned(BaseException):  # no error, and not to be caught as one
     """This thread's work has been given to another."""
 
 

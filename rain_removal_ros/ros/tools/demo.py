@@ -177,10 +177,10 @@ class Recorder:
         return (len(recent) - 1) / (recent[-1] - recent[0])
 
     def _moment(self, stamp: int) -> Moment:
-        rainy, reference, clean, attention = (
+        rainy, reference, derained, attention = (
             codec.decode(self._kept[topic][stamp]).image for topic in _TOPICS
         )
-        return Moment(stamp, rainy, clean, np.ascontiguousarray(attention[..., 0]), reference)
+        return Moment(stamp, rainy, derained, np.ascontiguousarray(attention[..., 0]), reference)
 
 
 # --- Processes -------------------------------------------------------------------------------

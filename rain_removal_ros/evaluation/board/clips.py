@@ -1,0 +1,158 @@
+"""Clips of five seconds in drawn rain: what carried state is worth, and whether it lasts.
+
+Every frame is cleaned with the state carried; those early and late in the clip are also cleaned
+afresh, and the difference is what the state is worth there.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+import rain_removal_ros.simulation as simulation_package
+from rain_removal_ros.data.rain import render_frames
+from rain_removal_ros.evaluation._models import Runner
+from rain_removal_ros.evaluation.board import marks, rains
+from rain_removal_ros.evaluation.board.marks import Mark
+from rain_removal_ros.evaluation.board.setup import Setup, digest, drawn
+from rain_removal_ros.frames import Image
+from rain_removal_ros.metrics import Plane, flicker, luma, psnr
+from rain_removal_ros.simulation.drive import Drive
+from rain_removal_ros.simulation.scenes import sight
+
+_FRAMES = 150
+_EARLY, _LATE = range(10, 30), range(100, 150)
+_BLOCK = 10
+"""Frames that are drawn together when chance is estimated."""
+_HIGHWAY = "video/highway.mp4"
+"""Of the videos the one that no recipe for clips trains on; its frames are 960 x 540."""
+_STARTS = (0, 35, 71)
+"""Where in it the clips begin; the last one ends with it."""
+_DRIVE_START = 60
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames with and without rain."""
+
+    name: str
+    rainy: list[Image]
+    clean: list[Image]
+
+
+def clips_part(model: Runner, setup: Setup) -> Iterator[Mark]:
+    """The marks of each kind of clip, and how much of the state's worth is lost by its end."""
+    if model.scale != 1:
+        return
+    lost: dict[str, float] = {}
+    for kind, load in (("highway", _highway), ("drive", _drive)):
+        found: defaultdict[str, dict[str, float]] = defaultdict(dict)
+        for number in range(setup.extent.clips):
+            clip = load(setup, number)
+            trace = _trace(model, clip)
+            for figure, by_block in trace.items():
+                found[figure].update(by_block)
+            if model.recurrent:
+                lost[clip.name] = _lost(trace["state"], clip.name)
+        for figure, by_block in found.items():
+            yield marks.mean(f"{kind}/{figure}", by_block)
+    if lost:
+        yield marks.mean("clips/lost", lost)
+
+
+def _trace(model: Runner, clip: Clip) -> dict[str, dict[str, float]]:
+    """Each figure by block of frames: the mean over the block."""
+    values: defaultdict[str, defaultdict[str, list[float]]]
+    values = defaultdict(lambda: defaultdict(list))
+    state = None
+    before: tuple[Plane, Plane] | None = None
+    for number, (rainy, clean) in enumerate(zip(clip.rainy, clip.clean, strict=True)):
+        if number not in _EARLY and number not in _LATE:
+            if model.recurrent:
+                state = model.derain(rainy, state).state
+            before = None
+            continue
+        block = f"{clip.name} {number // _BLOCK * _BLOCK}"
+        result = model.derain(rainy, state)
+        truth, made = luma(clean), luma(result.image)
+        score = psnr(made, truth)
+        values["psnr_y"][block].append(score)
+        values["gain"][block].append(score - psnr(luma(rainy), truth))
+        if before is not None:
+            values["flicker"][block].append(flicker(before[0], made, before[1], truth))
+        if model.recurrent:
+            state = result.state
+            alone = psnr(luma(model.derain(rainy).image), truth)
+            values["state"][block].append(score - alone)
+        before = made, truth
+    return {
+        figure: {block: float(np.mean(each)) for block, each in by_block.items()}
+        for figure, by_block in values.items()
+    }
+
+
+def _lost(worth: dict[str, float], clip: str) -> float:
+    """How much less the state is worth late in a clip than early."""
+    early = [worth[f"{clip} {number}"] for number in _EARLY[::_BLOCK]]
+    late = [worth[f"{clip} {number}"] for number in _LATE[::_BLOCK]]
+    return float(np.mean(early) - np.mean(late))
+
+
+def _highway(setup: Setup, number: int) -> Clip:
+    path, name = setup.data / _HIGHWAY, f"highway {number}"
+    clean = list(_frames(path, _STARTS[number]))
+    rainy = drawn(setup, f"{digest([path])} {_key(name)}", _FRAMES, _rain(name, clean))
+    return Clip(name, rainy, clean)
+
+
+def _drive(setup: Setup, number: int) -> Clip:
+    name = f"drive {number}"
+    drive = Drive(number)
+    code = digest(Path(simulation_package.__path__[0]).glob("*.py"))
+
+    def street() -> Iterator[Image]:
+        for index in range(_FRAMES):
+            yield drive.frame(_DRIVE_START + index).image
+
+    def wet() -> Iterator[Image]:
+        fallen = rains.rain(name)
+        for index in range(_FRAMES):
+            seen = drive.frame(_DRIVE_START + index)
+            depth = sight(seen.depth)
+            yield render_frames(seen.image[None], fallen, depth=depth, first=index)[0]
+
+    return Clip(
+        name,
+        drawn(setup, f"{code} {_key(name)}", _FRAMES, wet),
+        drawn(setup, f"{code} {name} dry", _FRAMES, street),
+    )
+
+
+def _rain(name: str, clean: list[Image]) -> Callable[[], Iterator[Image]]:
+    fallen = rains.rain(name)
+
+    def fall() -> Iterator[Image]:
+        for index, image in enumerate(clean):
+            yield render_frames(image[None], fallen, first=index)[0]
+
+    return fall
+
+
+def _key(name: str) -> str:
+    return f"{name} {rains.fingerprint()}"
+
+
+def _frames(path: Path, first: int) -> Iterator[Image]:
+    capture = cv2.VideoCapture(str(path))
+    capture.set(cv2.CAP_PROP_POS_FRAMES, first)
+    for _ in range(_FRAMES):
+        there, decoded = capture.read()
+        if not there:
+            break
+        yield np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)
+    capture.release()

@@ -1,0 +1,92 @@
+"""How the board is measured: where the data is, how much of it is used, and what is kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import cv2
+
+from rain_removal_ros.data import pictures
+from rain_removal_ros.evaluation._models import Runner
+from rain_removal_ros.evaluation.board.marks import Mark
+from rain_removal_ros.frames import Image
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What is left out is left out whole items at a time: what remains compares with the whole."""
+
+    name: str
+    parts: tuple[str, ...]
+    every: int
+    """Every how many of the pictures and scenes."""
+    clips: int
+    """Of each kind."""
+    still_frames: int
+    """Frames that the clear still camera looks on for."""
+    strokes: tuple[str, ...] | None
+    """Fields of the stroke board; None for all."""
+
+
+FULL = Extent(
+    "full",
+    ("pairs", "clean", "still", "strokes", "clips", "detection", "speed"),
+    every=1,
+    clips=3,
+    still_frames=300,
+    strokes=None,
+)
+QUICK = Extent(
+    "quick",
+    ("pairs", "clean", "still", "strokes", "clips"),
+    every=4,
+    clips=1,
+    still_frames=60,
+    strokes=("count_3", "count_20", "count_120", "width_5", "width_8", "angle_60", "opacity_0.3"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What every part of the board is told."""
+
+    data: Path
+    extent: Extent = FULL
+    cache: Path | None = None
+    """Where what was drawn and measured is kept; None for nowhere."""
+
+
+Part: TypeAlias = Callable[[Runner, Setup], Iterator[Mark]]
+
+
+def drawn(setup: Setup, key: str, count: int, make: Callable[[], Iterator[Image]]) -> list[Image]:
+    """Pictures that take longer to draw than to read: kept under ``key``, whole sets at a time."""
+    if setup.cache is None:
+        return list(make())
+    name = hashlib.sha256(key.encode()).hexdigest()[:24]
+    folder = setup.cache / "drawn" / name
+    paths = [folder / f"{index:04d}.png" for index in range(count)]
+    if not all(path.is_file() for path in paths):
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, image in zip(paths, make(), strict=True):
+            _write(path, image)
+    return [pictures.read(path) for path in paths]
+
+
+def digest(paths: Iterable[Path]) -> str:
+    """Changes with the name or the content of any of these files."""
+    found = hashlib.sha256()
+    for path in sorted(paths):
+        found.update(path.name.encode() + path.read_bytes())
+    return found.hexdigest()
+
+
+def _write(path: Path, image: Image) -> None:
+    """Whole or not at all; packed lightly, as that is quick and disks are large."""
+    draft = path.with_suffix(".part.png")
+    cv2.imwrite(str(draft), image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    draft.replace(path)

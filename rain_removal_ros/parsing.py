@@ -1,0 +1,108 @@
+"""Reads YAML and JSON that others wrote. Whatever is wrong with them is one ``ValueError``.
+
+The parsers alone raise errors of many kinds for text that is deep, or holds numbers of thousands of
+digits or days that no calendar has, and a few lines of YAML may stand for more than memory holds.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import yaml
+
+__all__ = ["from_json", "from_yaml", "text_of"]
+
+MOST_BYTES = 1 << 18
+"""Of a file that a person writes. Parsing so much YAML takes seconds."""
+_MOST_NODES = 200_000
+"""Values in a YAML text, each alias counted as what it stands for."""
+_MOST_DEPTH = 64
+_TOO_DEEP = "it is nested too deeply"
+
+
+def text_of(path: Path, *, most_bytes: int = MOST_BYTES) -> str:
+    """The text in a file; an ``OSError`` or a ``ValueError`` where there is none, or too much."""
+    with path.open("rb") as file:
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise ValueError(f"it is larger than {most_bytes} bytes")
+    return content.decode("utf-8")
+
+
+def from_json(text: str | bytes) -> Any:
+    """What a JSON text holds."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError(_TOO_DEEP) from error
+
+
+def from_yaml(text: str) -> Any:
+    """What a YAML text holds; days and times of day are left as text."""
+    import yaml  # only where YAML is read: help and flags come up without it
+
+    try:
+        loader = _loader()(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_size(node, {})
+        return loader.construct_document(node)
+    except RecursionError as error:
+        raise ValueError(_TOO_DEEP) from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise ValueError(f"{where}{error.problem}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    except Exception as error:  # of tags whose value is none of theirs, PyYAML raises any
+        raise ValueError(f"a value cannot be read: {error}") from error
+
+
+@functools.cache
+def _loader() -> type[yaml.SafeLoader]:
+    import yaml
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        yaml_implicit_resolvers: ClassVar = {
+            first: [(tag, form) for tag, form in known if not tag.endswith(":timestamp")]
+            for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
+        def fetch_flow_collection_start(self, token: type) -> None:
+            if self.flow_level >= _MOST_DEPTH:  # each level is looked at again at every bracket
+                raise ValueError(_TOO_DEEP)
+            super().fetch_flow_collection_start(token)
+
+    return Loader
+
+
+def _check_size(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """How many values a node stands for, and how deep they are nested."""
+    import yaml
+
+    if (found := known.get(id(node))) is not None:
+        if not found[0]:
+            raise ValueError("a value holds itself")
+        return found
+    known[id(node)] = (0, 0)
+    below: list[yaml.Node] = []
+    if isinstance(node, yaml.SequenceNode):
+        below = node.value
+    elif isinstance(node, yaml.MappingNode):
+        below = [each for pair in node.value for each in pair]
+    count, depth = 1, 0
+    for each in below:
+        inside = _check_size(each, known)
+        count, depth = count + inside[0], max(depth, inside[1])
+    if depth > _MOST_DEPTH:
+        raise ValueError(_TOO_DEEP)
+    if count > _MOST_NODES:
+        raise ValueError(f"it holds more than {_MOST_NODES} values")
+    known[id(node)] = (count, depth + 1)
+    return known[id(node)]

@@ -1,0 +1,115 @@
+"""The documents hold together: links lead somewhere, and the README's picture is what it says."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rain_removal_ros import cli
+from rain_removal_ros.training import load_recipe
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DOCUMENTS = sorted(
+    path
+    for pattern in ("*.md", "docs/**/*.md", "models/*.md", "benchmarks/**/*.md", ".github/**/*.md")
+    for path in REPOSITORY.glob(pattern)
+)
+
+
+def links(text: str) -> list[str]:
+    """The targets of Markdown links and images, and those in HTML."""
+    prose = re.sub(r"^(```|~~~).*?^\1", "", text, flags=re.MULTILINE | re.DOTALL)
+    prose = re.sub(r"`[^`\n]*`", "", prose)
+    return re.findall(r"\]\(([^()\s]+)\)", prose) + re.findall(r"(?:src|href)=\"([^\"]+)\"", prose)
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that a page's headings have on GitHub."""
+    headings = re.findall(r"^#+ +(.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_every_link_leads_to_something(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for link in links(text):
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (path.parent / name).resolve() if name else path
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target.read_text(encoding="utf-8")), link
+
+
+def test_the_check_of_links_sees_both_kinds_and_skips_code() -> None:
+    assert links('[a](b.md) ![c](d.png) <img src="e.webp">\n`[f](g)`') == [
+        "b.md",
+        "d.png",
+        "e.webp",
+    ]
+    assert anchors("# What's new?\n## `engine.name`: a, b\n") == {"whats-new", "enginename-a-b"}
+
+
+def test_the_readmes_picture_moves_and_is_small() -> None:
+    path = REPOSITORY / "docs" / "images" / "derain.webp"
+    assert "docs/images/derain.webp" in (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert path.stat().st_size < 2_000_000
+    with Image.open(path) as picture:
+        assert picture.n_frames >= 24  # type: ignore[attr-defined]
+        assert picture.width <= 1012, "no wider than a page on GitHub"
+
+
+def commands(text: str) -> list[str]:
+    """The calls of ``rain-removal`` in a page's blocks of code, each on one line."""
+    blocks = re.findall(r"^```(?:console)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    calls = [line.removeprefix("$ ").strip() for line in lines]
+    return [call for call in calls if re.match(r"rain-removal [a-z]", call)]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_every_command_in_the_documents_is_understood(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = cli._parser()
+    for call in commands(path.read_text(encoding="utf-8")):
+        words = shlex.split(call, comments=True)[1:]
+        try:
+            parser.parse_args(words)
+            code: object = 0
+        except SystemExit as ended:
+            code = ended.code
+        assert code == 0, f"{call}: {capsys.readouterr().err}"
+
+
+def test_the_check_of_commands_joins_lines_and_sees_unmarked_blocks() -> None:
+    text = "```console\n$ rain-removal eval \\\n --clean a\n```\n\n```\nls\nrain-removal -h\n```\n"
+    assert commands(text) == ["rain-removal eval   --clean a"]
+
+
+def test_the_tutorials_recipe_is_one(tmp_path: Path) -> None:
+    text = (REPOSITORY / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    path = tmp_path / "my.yaml"
+    path.write_text(block)
+    recipe = load_recipe(path)
+    assert recipe.data.sources
+    assert recipe.validation
+
+
+def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cv2 = pytest.importorskip("cv2")
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    for index in range(2):
+        cv2.imwrite(f"frame{index}.png", np.full((48, 64, 3), 100 + index, np.uint8))
+    exec(compile(block, "README.md", "exec"), {})
+    assert cv2.imread("derained_frame1.png").shape == (48, 64, 3)
+    assert cv2.imread("attention_frame1.png", cv2.IMREAD_UNCHANGED).shape == (48, 64)

@@ -1,0 +1,108 @@
+"""A picture file is decoded only if what it announces fits into memory."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from rain_removal_ros.data import pictures, videos
+from rain_removal_ros.data.picture_headers import announced_size
+from rain_removal_ros.errors import DataError
+
+SIZE = (53, 37)
+
+
+def made(form: str, **options: Any) -> bytes:
+    width, height = SIZE
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    with io.BytesIO() as file:
+        Pillow.fromarray(pixels).save(file, form, **options)
+        return file.getvalue()
+
+
+FORMS = {
+    "png": made("PNG"),
+    "jpeg": made("JPEG"),
+    "progressive jpeg": made("JPEG", progressive=True),
+    "bmp": made("BMP"),
+    "ppm": made("PPM"),
+    "ppm with remarks": b"P6 # of a road\n# in the rain\n53 37\n255\n" + bytes(53 * 37 * 3),
+    "gif": made("GIF"),
+    "webp": made("WEBP"),
+    "lossless webp": made("WEBP", lossless=True),
+    "webp with a profile": made("WEBP", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"),
+    "tiff": made("TIFF"),
+    "packed tiff": made("TIFF", compression="tiff_lzw"),
+    "big tiff": made("TIFF", big_tiff=True),
+    "jpeg 2000": made("JPEG2000"),
+}
+
+
+@pytest.mark.parametrize("data", FORMS.values(), ids=FORMS)
+def test_the_announced_size_is_that_of_what_is_decoded(data: bytes) -> None:
+    assert announced_size(data) == SIZE
+    assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape[1::-1] == SIZE
+
+
+@pytest.mark.parametrize("data", FORMS.values(), ids=FORMS)
+def test_any_beginning_of_a_file_has_a_size_or_none(data: bytes) -> None:
+    for end in range(min(len(data), 400)):
+        assert announced_size(data[:end]) in (None, SIZE)
+
+
+def giant_png(side: int) -> bytes:
+    """All black, and a thousandth of the size it decodes to."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + checksum
+
+    packer = zlib.compressobj(9)
+    rows = b"".join(packer.compress(bytes(1 + side)) for _ in range(side)) + packer.flush()
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", rows), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def test_a_giant_is_refused_before_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "giant.png"
+    path.write_bytes(giant_png(30_000)[:100_000])
+    monkeypatch.setattr(cv2, "imdecode", None)
+    with pytest.raises(DataError, match="30000x30000 pixels; at most 100 megapixels are decoded"):
+        pictures.read(path)
+
+
+def test_whoever_wants_larger_pictures_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    path.write_bytes(giant_png(300))
+    with pytest.raises(DataError, match=r"300x300 pixels; at most 0.05 megapixels"):
+        pictures.encoded(path, 50_000)
+    assert pictures.encoded(path, 90_000) == path.read_bytes()
+
+
+def test_a_file_larger_than_any_picture_is_not_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "long.png"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # of which nothing is on the disk
+    with pytest.raises(DataError, match="is larger than any picture of 100 megapixels"):
+        pictures.read(path)
+
+
+def test_a_giant_video_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "video.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (64, 48))
+    writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.release()
+    videos.opened(path).release()
+    with pytest.raises(DataError, match=r"64x48 pixels; at most 0.002 megapixels"):
+        videos.opened(path, 2000)
