@@ -49,7 +49,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 
 from rain_removal_ros import checkpoints, codec, networks  # noqa: E402
-from rain_removal_ros.manifest import manifest, write_json  # noqa: E402
+from rain_removal_ros.manifest import manifest  # noqa: E402
+from rain_removal_ros.runtime.files import write_json  # noqa: E402
 
 RELAY = """
 import rclpy

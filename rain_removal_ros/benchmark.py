@@ -79,7 +79,7 @@ class Effort:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a configuration costs; times are of one step, which cleans a frame of each camera."""
+    """What a configuration costs; times are of one step, which derains a frame of each camera."""
 
     model: str
     network: str
@@ -198,13 +198,13 @@ def _in_turns(
     effort: Effort,
     said: Callable[[str], None],
     failures: dict[Case, str],
-) -> list[_Run]:
+) -> list[_Timing]:
     """Those that were loaded and stepped to the end; ``failures`` gets the others."""
-    runs: list[_Run] = []
+    runs: list[_Timing] = []
     for case in group:
         said(f"first frame: {case}")
         with _noted(case, failures):
-            run = _Run(case)
+            run = _Timing(case)
             run.warm_up()
             runs.append(run)
     for number in range(1, effort.repeat + 1):
@@ -219,7 +219,7 @@ def _in_turns(
     return runs
 
 
-class _Run:
+class _Timing:
     """A configuration that is loaded and stepped."""
 
     def __init__(self, case: Case) -> None:
@@ -326,7 +326,7 @@ def _in_a_new_process(case: Case) -> int | None:
 
 
 def _peak(case: Case) -> int | None:
-    """The most memory that loading a network and cleaning two frames takes."""
+    """The most memory that loading a network and deraining two frames takes."""
     keep_freed_memory()
     import torch
 

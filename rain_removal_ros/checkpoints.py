@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from rain_removal_ros import networks
 from rain_removal_ros.errors import CheckpointError, SettingsError
 from rain_removal_ros.networks._base import Network
 from rain_removal_ros.parsing import from_json
+from rain_removal_ros.runtime.files import write_whole
 from rain_removal_ros.settings import NetworkSettings
 
 _FORMAT = "rain_removal_ros/1"
@@ -54,23 +54,8 @@ def save(path: Path, network: Network, facts: Mapping[str, Any]) -> str:
         "facts": json.dumps(dict(facts)),
         "sha256": checksum,
     }
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise CheckpointError(f"cannot write {path}: {error.strerror}") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(serialize(weights, metadata=header))
-            file.flush()
-            os.fsync(file.fileno())
-        Path(draft).chmod(0o644)
-        Path(draft).replace(path)
-    except OSError as error:
-        raise CheckpointError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        Path(draft).unlink(missing_ok=True)
+    content = serialize(weights, metadata=header)
+    write_whole(Path(path), content, raises=CheckpointError, durable=True)
     return checksum
 
 

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Frame, Image
+from rain_removal_ros.runtime.files import write_whole
 
-__all__ = ["WAYS", "Moment", "Plan", "Summary", "Tell", "run"]
+__all__ = ["WAYS", "DemoFrame", "DemoPlan", "DemoSummary", "Tell", "run"]
 
 WAYS = ("auto", "ros", "direct")
 """How frames get to the network; auto takes ROS where it is installed."""
@@ -28,7 +29,7 @@ Tell = Callable[[str], None]
 """Is handed a line of progress at a time."""
 
 _PATIENCE_S = 30.0
-"""What has not been cleaned directly by then is left out."""
+"""What has not been derained directly by then is left out."""
 _PANEL_WIDTH = 480
 """Smaller pictures are enlarged to it, so that the labels can be read."""
 _BAR, _FOOT = 28, 32
@@ -36,7 +37,7 @@ _INK, _PAPER, _FAINT = (235, 235, 235), (28, 28, 30), (165, 165, 170)
 
 
 @dataclass(frozen=True)
-class Plan:
+class DemoPlan:
     """What is to be shown."""
 
     output: Path
@@ -51,32 +52,32 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Moment:
+class DemoFrame:
     """One frame on all its ways."""
 
     stamp_ns: int
     rainy: Image
-    clean: Image
+    derained: Image
     attention: NDArray[np.uint8]
     reference: Image
     """The same moment without rain."""
 
 
 @dataclass(frozen=True)
-class Summary:
+class DemoSummary:
     """What came of it."""
 
     frames: int
     rainy_db: float
     """Mean PSNR of the rainy frames against those without rain."""
-    clean_db: float
-    """The same of the cleaned frames."""
+    derained_db: float
+    """The same of the derained frames."""
     still: Path
     video: Path
 
 
-def run(plan: Plan, *, way: str, tell: Tell) -> Summary | None:
-    """Show it; nothing is returned, and nothing written, where no clean frame came through."""
+def run(plan: DemoPlan, *, way: str, tell: Tell) -> DemoSummary | None:
+    """Show it; nothing is returned, and nothing written, where no derained frame came through."""
     try:
         plan.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -88,16 +89,18 @@ def run(plan: Plan, *, way: str, tell: Tell) -> Summary | None:
     tell(f"writing {len(moments)} frames")
     _write_still(still, board(moments[len(moments) // 2], note))
     _write_video(video, [board(moment, note) for moment in moments], _rate(moments, plan.fps))
-    return Summary(
+    return DemoSummary(
         frames=len(moments),
         rainy_db=float(np.mean([_psnr(moment.rainy, moment.reference) for moment in moments])),
-        clean_db=float(np.mean([_psnr(_fitted(moment), moment.reference) for moment in moments])),
+        derained_db=float(
+            np.mean([_psnr(_fitted(moment), moment.reference) for moment in moments])
+        ),
         still=still,
         video=video,
     )
 
 
-def _record(plan: Plan, way: str, tell: Tell) -> tuple[list[Moment], str]:
+def _record(plan: DemoPlan, way: str, tell: Tell) -> tuple[list[DemoFrame], str]:
     """The moments, and a line on how they came about."""
     there = importlib.util.find_spec("rclpy") is not None
     if way == "ros" and not there:
@@ -109,7 +112,7 @@ def _record(plan: Plan, way: str, tell: Tell) -> tuple[list[Moment], str]:
     return demo.record(plan, tell)
 
 
-def _directly(plan: Plan, tell: Tell) -> tuple[list[Moment], str]:
+def _directly(plan: DemoPlan, tell: Tell) -> tuple[list[DemoFrame], str]:
     """Every frame, in order, through a stream."""
     from rain_removal_ros import engines
     from rain_removal_ros.settings import EngineSettings, NetworkSettings
@@ -120,7 +123,7 @@ def _directly(plan: Plan, tell: Tell) -> tuple[list[Moment], str]:
     scene = SceneSettings(width=plan.width, height=plan.height, fps=plan.fps, seed=plan.seed)
     film = Film(open_scene(scene), RainSettings(severity=plan.severity))
     stream = Stream(engine)
-    moments: list[Moment] = []
+    moments: list[DemoFrame] = []
     took_s = 0.0
     count = max(1, round(plan.seconds * plan.fps))
     began = told = time.monotonic()
@@ -132,7 +135,7 @@ def _directly(plan: Plan, tell: Tell) -> tuple[list[Moment], str]:
         took_s += step.seconds
         assert step.attention is not None
         moments.append(
-            Moment(
+            DemoFrame(
                 step.frame.stamp_ns, view.rainy, step.frame.image, step.attention, view.shot.image
             )
         )
@@ -146,13 +149,13 @@ def _directly(plan: Plan, tell: Tell) -> tuple[list[Moment], str]:
 # --- Pictures --------------------------------------------------------------------------------
 
 
-def board(moment: Moment, note: str) -> Image:
-    """Rainy and cleaned side by side, below them attention and the truth, all with labels."""
+def board(moment: DemoFrame, note: str) -> Image:
+    """Rainy and derained side by side, below them attention and the truth, all with labels."""
     derained = _fitted(moment)
-    rainy_db, clean_db = _psnr(moment.rainy, moment.reference), _psnr(derained, moment.reference)
+    rainy_db, derained_db = _psnr(moment.rainy, moment.reference), _psnr(derained, moment.reference)
     top = [
         _panel(moment.rainy, "In the rain", f"{rainy_db:.1f} dB"),
-        _panel(derained, "Cleaned", f"{clean_db:.1f} dB"),
+        _panel(derained, "Derained", f"{derained_db:.1f} dB"),
     ]
     below = [
         _panel(_glow(moment.attention), "Attention", "where the network saw rain"),
@@ -198,19 +201,19 @@ def _glow(attention: NDArray[np.uint8]) -> Image:
     return np.asarray(cv2.cvtColor(coloured, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def _fitted(moment: Moment) -> Image:
-    """The clean frame in the size of the others, from networks that enlarge."""
+def _fitted(moment: DemoFrame) -> Image:
+    """The derained frame in the size of the others, from networks that enlarge."""
     size = moment.reference.shape[1::-1]
-    if moment.clean.shape[1::-1] == size:
-        return moment.clean
-    return np.asarray(cv2.resize(moment.clean, size, interpolation=cv2.INTER_AREA), np.uint8)
+    if moment.derained.shape[1::-1] == size:
+        return moment.derained
+    return np.asarray(cv2.resize(moment.derained, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _psnr(image: Image, reference: Image) -> float:
     return float(cv2.PSNR(image, reference))
 
 
-def _rate(moments: Sequence[Moment], fps: float) -> float:
+def _rate(moments: Sequence[DemoFrame], fps: float) -> float:
     """Frames a second of those that came through, so that the video runs in real time."""
     if len(moments) < 2:
         return fps
@@ -219,10 +222,7 @@ def _rate(moments: Sequence[Moment], fps: float) -> float:
 
 def _write_still(path: Path, image: Image) -> None:
     _, packed = cv2.imencode(".png", image[..., ::-1])
-    try:
-        path.write_bytes(packed.tobytes())
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror}") from error
+    write_whole(path, packed.tobytes())
 
 
 def _write_video(path: Path, images: Sequence[Image], fps: float) -> None:

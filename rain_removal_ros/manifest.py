@@ -6,21 +6,17 @@ Every ``--json`` file carries a manifest, and none is ever seen half written.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 import subprocess
 import sys
-import tempfile
-from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from rain_removal_ros import __version__
-from rain_removal_ros.errors import DataError
 
-__all__ = ["manifest", "write_json", "write_whole"]
+__all__ = ["code_checksum", "manifest"]
 
 
 def manifest() -> dict[str, Any]:
@@ -55,38 +51,6 @@ def code_checksum(*folders: Path) -> str:
             if path.suffix in (".py", ".so"):
                 digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-def write_json(path: Path, payload: Mapping[str, Any]) -> None:
-    """Write ``payload`` to ``path``, whole or not at all."""
-    write_whole(path, json.dumps(payload, indent=2, ensure_ascii=False, default=str) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write ``text`` to ``path``, whole or not at all."""
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            try:
-                file.write(text)
-                file.flush()
-                # A temporary file is private to its owner; a result is like any other file.
-                temporary.chmod(0o666 & ~_umask())
-                temporary.replace(path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def _umask() -> int:
-    """The process's file mode mask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _git_revision() -> str | None:

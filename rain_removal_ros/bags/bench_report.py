@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rain_removal_ros import manifest
 from rain_removal_ros.errors import BagError
+from rain_removal_ros.runtime import files
 from rain_removal_ros.settings import flatten
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def as_text(rows: Sequence[dict[str, Any]]) -> str:
 
 def write_json(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """All figures."""
-    manifest.write_json(path, {"manifest": manifest.manifest(), "results": list(rows)})
+    files.write_json(path, {"manifest": manifest.manifest(), "results": list(rows)})
 
 
 def write_report(path: Path, rows: Sequence[dict[str, Any]], sources: Sequence[Path]) -> None:

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rain_removal_ros.errors import BagError, RainRemovalError
-from rain_removal_ros.manifest import manifest, write_json
+from rain_removal_ros.manifest import manifest
+from rain_removal_ros.runtime.files import write_json
 from rain_removal_ros.settings import Settings, build, flatten
 
 if TYPE_CHECKING:

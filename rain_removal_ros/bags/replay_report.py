@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from rain_removal_ros.bags.frame_scores import FrameScore, Judge, as_rows
 from rain_removal_ros.bags.replaying import Replayed
-from rain_removal_ros.manifest import manifest, write_json
+from rain_removal_ros.manifest import manifest
+from rain_removal_ros.runtime.files import write_json
 
 if TYPE_CHECKING:
     from rain_removal_ros.engines import Engine

@@ -41,7 +41,7 @@ def zstd() -> Any:
 
 
 @dataclass
-class Block:
+class SalvagedChunk:
     """A chunk, or a run of messages outside of any."""
 
     offset: int
@@ -65,7 +65,7 @@ class SalvagedMcap:
     def __post_init__(self) -> None:
         self._schemas: dict[int, tuple[str, str, str]] = {}
         self._by_id: dict[int, Channel] = {}
-        self._blocks: list[Block] = []
+        self._blocks: list[SalvagedChunk] = []
         self._lost = 0
         self._in_bad_chunk = False
         try:
@@ -88,7 +88,7 @@ class SalvagedMcap:
         first = -(2**63) if start_ns is None else start_ns
         last = 2**63 if stop_ns is None else stop_ns
 
-        def within(block: Block) -> Iterator[Message]:
+        def within(block: SalvagedChunk) -> Iterator[Message]:
             found = [
                 Message(channel, stamp, bytes(data))
                 for channel, stamp, data in self._messages_of(block)
@@ -138,7 +138,7 @@ class SalvagedMcap:
             self._lost += int(struct.unpack("<I", self._file.read(4))[0]) // 16
 
     def _take_chunk(self, begin: int, length: int) -> None:
-        block = Block(begin, length, chunked=True)
+        block = SalvagedChunk(begin, length, chunked=True)
         content = self._content(block)
         self._in_bad_chunk = content is None
         if content is None:
@@ -152,7 +152,7 @@ class SalvagedMcap:
         start, size = begin - 9, length + 9
         joins = last is not None and not last.chunked and last.size < _RUN_BYTES
         if last is None or not joins or last.offset + last.size != start:
-            last = Block(start, 0, chunked=False)
+            last = SalvagedChunk(start, 0, chunked=False)
             self._blocks.append(last)
         last.size += size
         self._file.seek(begin)
@@ -165,11 +165,11 @@ class SalvagedMcap:
         """The last record, of which the end is missing."""
         self.losses.append(f"{self.path.name} is cut off in the middle of a record")
         if kind == _CHUNK:
-            block = Block(begin, size - begin, chunked=True)
+            block = SalvagedChunk(begin, size - begin, chunked=True)
             if (content := self._content(block)) is not None:
                 self._index(block, content)
 
-    def _index(self, block: Block, content: memoryview) -> None:
+    def _index(self, block: SalvagedChunk, content: memoryview) -> None:
         self._blocks.append(block)
         for kind, body in _records(content):
             if kind == _MESSAGE and len(body) >= 22:
@@ -178,7 +178,7 @@ class SalvagedMcap:
             else:
                 self._note(kind, body)
 
-    def _count(self, block: Block, channel_id: int, stamp: int) -> None:
+    def _count(self, block: SalvagedChunk, channel_id: int, stamp: int) -> None:
         if (channel := self._by_id.get(channel_id)) is None:
             return
         self.counts[channel] += 1
@@ -201,14 +201,14 @@ class SalvagedMcap:
 
     # --- Content -----------------------------------------------------------------------------
 
-    def _messages_of(self, block: Block) -> Iterator[tuple[Channel, int, memoryview]]:
+    def _messages_of(self, block: SalvagedChunk) -> Iterator[tuple[Channel, int, memoryview]]:
         for kind, body in _records(self._content(block) or memoryview(b"")):
             if kind == _MESSAGE and len(body) >= 22:
                 channel_id, _, stamp, _ = struct.unpack_from("<HIQQ", body)
                 if channel_id in self._by_id:
                     yield self._by_id[channel_id], stamp, body[22:]
 
-    def _content(self, block: Block) -> memoryview | None:
+    def _content(self, block: SalvagedChunk) -> memoryview | None:
         """The records in a block; None where it is damaged."""
         self._file.seek(block.offset)
         raw = memoryview(self._file.read(block.size))

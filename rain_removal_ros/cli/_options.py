@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """``--json FILE``: the results once more, for programs; ``manifest.write_json`` writes them."""
+    """``--json FILE``: the results once more, for programs; ``files.write_json`` writes them."""
     parser.add_argument(
         "--json",
         type=Path,

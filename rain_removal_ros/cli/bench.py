@@ -5,8 +5,8 @@
 
 Every combination of the lists given, with blanks or commas between their items, is measured. Those
 of one size take turns, so that what else the machine does hits them alike; memory is measured in a
-process of its own for each. Times are of one step, which cleans a frame of every camera, from bytes
-to bytes.
+process of its own for each. Times are of one step, which derains a frame of every camera, from
+bytes to bytes.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "passes over each frame; 0, the default, is the network's own number",
     )
     _add_list(
-        parser, "cameras", _at_least(1), [1], "N", "cameras cleaned in one batch (default: 1)"
+        parser, "cameras", _at_least(1), [1], "N", "cameras derained in one batch (default: 1)"
     )
     parser.add_argument(
         "--threads",
@@ -111,7 +111,8 @@ def run(args: argparse.Namespace) -> int:
     import sys
 
     from rain_removal_ros import benchmark, engines, networks
-    from rain_removal_ros.manifest import manifest, write_json, write_whole
+    from rain_removal_ros.manifest import manifest
+    from rain_removal_ros.runtime.files import write_json, write_whole
 
     names = _flat(args.engines)
     wanted = benchmark.cases(

@@ -54,12 +54,13 @@ def run(args: argparse.Namespace) -> int:
 
     from rain_removal_ros.evaluation import board
     from rain_removal_ros.evaluation.board import rules, tables
-    from rain_removal_ros.manifest import manifest, write_json, write_whole
+    from rain_removal_ros.manifest import manifest
+    from rain_removal_ros.runtime.files import cache_folder, write_json, write_whole
 
     setup = board.Setup(
         data=args.data,
         extent=board.QUICK if args.quick else board.FULL,
-        cache=args.cache or board.default_cache(),
+        cache=args.cache or cache_folder("board"),
     )
     parts = board.choose(args.only, setup.extent)
 

@@ -1,9 +1,9 @@
-"""Cleans a drive through the rain and shows before, after and what the network saw.
+"""Derains a drive through the rain and shows before, after and what the network saw.
 
 Where ROS 2 is installed, a simulated camera and the node run as processes of their own, and what
-they publish is recorded; elsewhere the frames are cleaned directly. DIR/still.png and DIR/demo.mp4
-show rainy and clean frames side by side, with the attention and the truth. The exit code is 1 where
-no clean frame came through.
+they publish is recorded; elsewhere the frames are derained directly. DIR/still.png and DIR/demo.mp4
+show rainy and derained frames side by side, with the attention and the truth. The exit code is 1
+where no derained frame came through.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from rain_removal_ros import demo
 
     width, height = args.size
-    plan = demo.Plan(
+    plan = demo.DemoPlan(
         output=args.output,
         weights=args.weights,
         seconds=args.seconds,
@@ -65,12 +65,12 @@ def run(args: argparse.Namespace) -> int:
     )
     summary = demo.run(plan, way=args.way, tell=lambda line: print(line, flush=True))
     if summary is None:
-        print("no clean frame came through")
+        print("no derained frame came through")
         return 1
-    gain = summary.clean_db - summary.rainy_db
+    gain = summary.derained_db - summary.rainy_db
     print(f"{summary.frames} frames, against the same frames without rain (PSNR):")
     print(
-        f"  in the rain {summary.rainy_db:.2f} dB, cleaned {summary.clean_db:.2f} dB "
+        f"  in the rain {summary.rainy_db:.2f} dB, derained {summary.derained_db:.2f} dB "
         f"({gain:+.2f} dB)"
     )
     print(f"look at {summary.still} and {summary.video}")

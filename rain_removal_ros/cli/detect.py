@@ -21,8 +21,8 @@ from rain_removal_ros.cli._options import add_json
 if TYPE_CHECKING:
     from rain_removal_ros.detection.analysis import Findings
     from rain_removal_ros.detection.candidates import Arm
-    from rain_removal_ros.detection.report import Facts
-    from rain_removal_ros.detection.sources import Source
+    from rain_removal_ros.detection.report import ReportFacts
+    from rain_removal_ros.detection.sources import FrameSource
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,17 +108,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the report to FILE")
     parser.add_argument(
+        "--csv", type=Path, metavar="FILE", help="write every score, with its interval, to FILE"
+    )
+    parser.add_argument(
         "--markdown",
         type=Path,
         metavar="FILE",
-        help="write the tables to FILE, below what it has above its line <!-- tables -->",
+        help="write one table to FILE, below its line <!-- tables -->",
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    from rain_removal_ros.detection import analysis, detectors, harness, report
+    from rain_removal_ros.detection import analysis, csv_export, detectors, harness, report
     from rain_removal_ros.errors import DataError
-    from rain_removal_ros.manifest import manifest, write_json, write_whole
+    from rain_removal_ros.manifest import manifest
+    from rain_removal_ros.runtime.files import cache_folder, write_json, write_whole
 
     if args.rounds < 100:
         raise DataError(f"--rounds {args.rounds} is too few for an interval; give 100 or more")
@@ -126,7 +130,7 @@ def run(args: argparse.Namespace) -> None:
     _refuse_twins("detectors", [each.name for each in watching])
     source = _source(args)
     arms, models = _arms(args, source)
-    seen = harness.run(source, arms, watching, cache=args.cache or harness.default_cache())
+    seen = harness.run(source, arms, watching, cache=args.cache or cache_folder("detect"))
     classes = [name.strip() for name in args.classes.split(",") if name.strip()]
     results = [
         analysis.conclude(seen, each, models, classes=classes, rounds=args.rounds)
@@ -136,13 +140,15 @@ def run(args: argparse.Namespace) -> None:
     print(report.markdown(results, facts), end="")
     if args.json:
         write_json(args.json, _payload(manifest(), results, facts))
+    if args.csv:
+        write_whole(args.csv, csv_export.as_csv(results))
     if args.markdown:
         write_whole(args.markdown, report.page(args.markdown, results, facts))
     if args.html:
         report.html(results, seen, facts).write(args.html)
 
 
-def _source(args: argparse.Namespace) -> Source:
+def _source(args: argparse.Namespace) -> FrameSource:
     from rain_removal_ros.detection import sources
     from rain_removal_ros.detection.recordings import Bag
     from rain_removal_ros.errors import DataError
@@ -181,7 +187,7 @@ def _severities(text: str) -> tuple[float, ...]:
         raise DataError(f"--rain is severities from 0 to 1 as in 0.3,0.6,1, not {text!r}") from None
 
 
-def _arms(args: argparse.Namespace, source: Source) -> tuple[list[Arm], list[str]]:
+def _arms(args: argparse.Namespace, source: FrameSource) -> tuple[list[Arm], list[str]]:
     """The arms, and which of them are networks, in the order in which they were named."""
     from rain_removal_ros import checkpoints
     from rain_removal_ros.detection import candidates
@@ -211,8 +217,8 @@ def _refuse_twins(what: str, names: list[str]) -> None:
         raise DataError(f"two {what} have one name: {', '.join(names)}; rename a file")
 
 
-def _facts(args: argparse.Namespace, source: Source) -> Facts:
-    from rain_removal_ros.detection.report import Facts
+def _facts(args: argparse.Namespace, source: FrameSource) -> ReportFacts:
+    from rain_removal_ros.detection.report import ReportFacts
     from rain_removal_ros.manifest import manifest
 
     groups = len({item.group for item in source.items})
@@ -230,16 +236,16 @@ def _facts(args: argparse.Namespace, source: Source) -> Facts:
     }
     if source.notes:
         setting["left out"] = "; ".join(source.notes)
-    return Facts(args.rounds, f"{groups} {of}", setting)
+    return ReportFacts(args.rounds, f"{groups} {of}", setting)
 
 
-def _labels(args: argparse.Namespace, source: Source) -> str:
+def _labels(args: argparse.Namespace, source: FrameSource) -> str:
     if args.truth:
         return str(args.truth.resolve().name)
     return "known exactly" if any(item.truth for item in source.items) else "none"
 
 
-def _payload(made: dict[str, Any], results: list[Findings], facts: Facts) -> dict[str, Any]:
+def _payload(made: dict[str, Any], results: list[Findings], facts: ReportFacts) -> dict[str, Any]:
     return {
         "manifest": made,
         "facts": asdict(facts),

@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
     from rain_removal_ros.evaluation import evaluate
     from rain_removal_ros.evaluation.report import page
     from rain_removal_ros.evaluation.tables import tables
-    from rain_removal_ros.manifest import write_json
+    from rain_removal_ros.runtime.files import write_json
 
     evaluation = evaluate(_plan(args))
     print("\n\n".join(table.markdown() for table in tables(evaluation.rows)))

@@ -31,14 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from rain_removal_ros import checkpoints
-    from rain_removal_ros.engines.export import export, write
-    from rain_removal_ros.errors import SettingsError
+    from rain_removal_ros.engines.export import export
+    from rain_removal_ros.errors import EngineError, SettingsError
+    from rain_removal_ros.runtime.files import write_whole
 
     if args.stages < 0:
         raise SettingsError(f"--stages {args.stages}: there are no fewer than 0")
     checkpoint = checkpoints.load(checkpoints.resolve(args.model))
     graph, facts = export(checkpoint.network, stages=args.stages)
-    write(args.output, graph)
+    write_whole(args.output, graph, raises=EngineError)
     print(f"{args.output}: {facts.network}, opset {facts.opset}, weights {facts.checksum[:12]}")
     print(f"in: {', '.join(facts.input_names)}; out: {', '.join(facts.output_names)}")
     for part in facts.state:

@@ -1,12 +1,12 @@
 """Takes rain out of pictures and videos: a file, several, or whole folders.
 
-Without -o, clean files appear beside the rainy ones: street.png becomes street_derained.png, and
+Without -o, derained files appear beside the rainy ones: street.png becomes street_derained.png, and
 the folder drive becomes drive_derained. Pictures keep their format, bit depth and transparency.
 Videos become MPEG-4 (Motion JPEG in .avi) without their sound. A network's memory of earlier frames
 is carried through a video, never from one picture to the next. What does not fit into memory is
-cleaned in overlapping tiles.
+derained in overlapping tiles.
 
-Ends with 1 if some files could not be cleaned; the others then are.
+Ends with 1 if some files could not be derained; the others then are.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from rain_removal_ros.cli._options import add_json
 
 if TYPE_CHECKING:
-    from rain_removal_ros.media.cleaning import Cleaner, Done, Failure, Wishes
+    from rain_removal_ros.media.deraining import DerainedFile, FailedFile, FileDerainer, FileOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,12 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         metavar="OUT",
-        help="folder for the clean files, which keep their names; for one input also a file",
+        help="folder for the derained files, which keep their names; for one input also a file",
     )
     parser.add_argument(
         "--attention",
         action="store_true",
-        help="show where the network saw rain: a file NAME_attention beside each clean one, or "
+        help="show where the network saw rain: a file NAME_attention beside each derained one, or "
         "with --side-by-side a third panel",
     )
     parser.add_argument(
@@ -85,18 +85,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from rain_removal_ros.media import cleaning
+    from rain_removal_ros.media import deraining
 
-    wishes = _wishes(args)
-    jobs, failures = cleaning.plan(args.inputs, args.output, wishes)
-    cleaner = _cleaner(args, wishes)
+    options = _options(args)
+    jobs, failures = deraining.plan(args.inputs, args.output, options)
+    derainer = _derainer(args, options)
     for failure in failures:
         _say_failure(failure)
-    done: list[Done] = []
+    done: list[DerainedFile] = []
     with tqdm(total=len(jobs), disable=None, unit="file") as bar:
-        for result in cleaning.clean(cleaner, jobs):
+        for result in deraining.derain_files(derainer, jobs):
             bar.update()
-            if isinstance(result, cleaning.Failure):
+            if isinstance(result, deraining.FailedFile):
                 failures.append(result)
                 _say_failure(result)
             else:
@@ -104,42 +104,42 @@ def run(args: argparse.Namespace) -> int:
                 _say_done(result)
     _summarise(done, failures)
     if args.json:
-        _write_json(args.json, cleaner, done, failures)
+        _write_json(args.json, derainer, done, failures)
     return 1 if failures else 0
 
 
-def _wishes(args: argparse.Namespace) -> Wishes:
+def _options(args: argparse.Namespace) -> FileOptions:
     from rain_removal_ros.errors import SettingsError
-    from rain_removal_ros.media.cleaning import Wishes
+    from rain_removal_ros.media.deraining import FileOptions
 
     if args.memory_gb < 0 or args.tile < 0:
         raise SettingsError("--memory-gb and --tile are 0, which is automatic, or more")
     if not 0 < args.max_megapixels <= 1000:
         raise SettingsError("--max-megapixels is above 0, and at most 1000")
     most_pixels = round(args.max_megapixels * 1e6)
-    return Wishes(args.attention, args.side_by_side, args.tile, args.memory_gb, most_pixels)
+    return FileOptions(args.attention, args.side_by_side, args.tile, args.memory_gb, most_pixels)
 
 
-def _cleaner(args: argparse.Namespace, wishes: Wishes) -> Cleaner:
+def _derainer(args: argparse.Namespace, options: FileOptions) -> FileDerainer:
     from rain_removal_ros import settings
-    from rain_removal_ros.media.cleaning import Cleaner
+    from rain_removal_ros.media.deraining import FileDerainer
     from rain_removal_ros.settings import EngineSettings, NetworkSettings
 
-    return Cleaner(
+    return FileDerainer(
         settings.build(NetworkSettings, {"weights": args.model, "stages": args.stages}),
         settings.build(EngineSettings, {"device": args.device, "precision": args.precision}),
-        wishes,
+        options,
     )
 
 
-def _say_failure(failure: Failure) -> None:
+def _say_failure(failure: FailedFile) -> None:
     from tqdm import tqdm
 
     line = " ".join(failure.reason.split())
     tqdm.write(f"rain-removal image: {line}", file=sys.stderr)
 
 
-def _say_done(done: Done) -> None:
+def _say_done(done: DerainedFile) -> None:
     from tqdm import tqdm
 
     for remark in done.remarks:
@@ -147,18 +147,21 @@ def _say_done(done: Done) -> None:
     tqdm.write(f"{done.targets[0]}")
 
 
-def _summarise(done: list[Done], failures: list[Failure]) -> None:
+def _summarise(done: list[DerainedFile], failures: list[FailedFile]) -> None:
     if len(done) + len(failures) > 1:
         failed = f", {len(failures)} failed" if failures else ""
-        print(f"{len(done)} cleaned{failed}")
+        print(f"{len(done)} derained{failed}")
 
 
-def _write_json(path: Path, cleaner: Cleaner, done: list[Done], failures: list[Failure]) -> None:
-    from rain_removal_ros.manifest import manifest, write_json
+def _write_json(
+    path: Path, derainer: FileDerainer, done: list[DerainedFile], failures: list[FailedFile]
+) -> None:
+    from rain_removal_ros.manifest import manifest
+    from rain_removal_ros.runtime.files import write_json
 
-    engine = cleaner.engine
+    engine = derainer.engine
     how: dict[str, Any] = {
-        "weights": cleaner.weights,
+        "weights": derainer.weights,
         "network": engine.network_name,
         "engine": engine.name,
         "device": engine.device,

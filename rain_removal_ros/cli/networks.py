@@ -17,7 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from rain_removal_ros import checkpoints, networks
-    from rain_removal_ros.manifest import manifest, write_json
+    from rain_removal_ros.manifest import manifest
+    from rain_removal_ros.runtime.files import write_json
 
     weights = {path: checkpoints.name_of(path) for path in checkpoints.shipped()}
     results = [

@@ -41,9 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from rain_removal_ros.data.synthesis import Wishes, synthesize
+    from rain_removal_ros.data.synthesis import SynthesisOptions, synthesize
 
-    wishes = Wishes(
+    wishes = SynthesisOptions(
         directions=args.directions, severity=args.severity, style=args.style, seed=args.seed
     )
     count = synthesize(args.source, args.out, wishes, depth=args.depth, textures=args.textures)

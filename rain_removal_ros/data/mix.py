@@ -43,7 +43,7 @@ class SourceSettings:
     kind: str = setting(
         "pairs",
         "pairs; clean scenes that rain is drawn over; real rain before a still camera, in folders "
-        "of frames whose median over time is the reference; or unlabelled, real rain",
+        "of frames whose neighbours in time give the reference; or unlabelled, real rain",
         choices=("pairs", "clean", "still_camera", "unlabelled"),
     )
     clips: bool = setting(False, "the pictures of a folder are the frames of a clip")

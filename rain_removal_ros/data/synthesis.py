@@ -23,7 +23,8 @@ from rain_removal_ros.data import pictures
 from rain_removal_ros.data.rain import Rain, Texture, load_textures, render, sample
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
-from rain_removal_ros.manifest import manifest, write_json
+from rain_removal_ros.manifest import manifest
+from rain_removal_ros.runtime.files import write_json, write_whole
 
 _STEEPEST = 0.75
 """Radians from the vertical that the outermost of several directions lie at."""
@@ -33,7 +34,7 @@ _DEPTH_SUFFIXES = (".npy", ".png", ".tif", ".tiff", ".exr")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
+class SynthesisOptions:
     """What the rain is to be like; what is left open is drawn at random."""
 
     directions: int = 1
@@ -45,7 +46,7 @@ class Wishes:
 def synthesize(
     source: Path,
     out: Path,
-    wishes: Wishes,
+    wishes: SynthesisOptions,
     *,
     depth: Path | None = None,
     textures: Path | None = None,
@@ -77,8 +78,8 @@ def synthesize(
         for number, rain in enumerate(_rains(name, wishes, len(streaks), reference)):
             pair = f"{name}-{number:02d}.png"
             rainy, level = _rendered(reference, rain, distance, streaks)
-            _write(out / "target" / pair, target)
-            _write(out / "input" / pair, _png(rainy))
+            write_whole(out / "target" / pair, target)
+            write_whole(out / "input" / pair, _png(rainy))
             pairs.append({"name": pair, "source": str(path), "level": level, "rain": asdict(rain)})
     if not pairs:
         raise DataError(f"none of the {len(named)} pictures in {source} could be used")
@@ -149,7 +150,7 @@ def _make_folders(out: Path) -> None:
         raise DataError(f"cannot write to {out}: {error.strerror or error}") from error
 
 
-def _rains(name: str, wishes: Wishes, textures: int, reference: Image) -> Iterator[Rain]:
+def _rains(name: str, wishes: SynthesisOptions, textures: int, reference: Image) -> Iterator[Rain]:
     """The rains for one picture, whatever others there are."""
     rng = np.random.default_rng((wishes.seed, zlib.crc32(name.encode())))
     scale = max(reference.shape[:2]) / _REFERENCE_SIZE
@@ -174,14 +175,3 @@ def _rendered(
 def _png(image: Image) -> bytes:
     _, packed = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))
     return packed.tobytes()
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all."""
-    draft = path.with_name(f".{path.name}")
-    try:
-        draft.write_bytes(data)
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise DataError(f"cannot write {path}: {error.strerror or error}") from error

@@ -27,7 +27,7 @@ from rain_removal_ros.detection.bootstrap import (
 from rain_removal_ros.detection.boxes import Detections, Truths
 from rain_removal_ros.detection.candidates import CLEAN, INPUT
 from rain_removal_ros.detection.detectors import Detector
-from rain_removal_ros.detection.harness import Run
+from rain_removal_ros.detection.harness import DetectionResults
 from rain_removal_ros.detection.scoring import Matches
 from rain_removal_ros.errors import DataError
 
@@ -135,7 +135,7 @@ def late(arm: str, frames: int) -> str:
 
 
 def conclude(
-    run: Run,
+    run: DetectionResults,
     detector: Detector,
     models: Sequence[str],
     *,
@@ -162,7 +162,7 @@ class _Sides:
     """Every arm's matches under every condition, and the draws all of them share."""
 
     def __init__(
-        self, run: Run, findings: Findings, models: Sequence[str], weights: Weights
+        self, run: DetectionResults, findings: Findings, models: Sequence[str], weights: Weights
     ) -> None:
         self.run, self.findings, self.models, self.weights = run, findings, models, weights
         self.sequences = [item.sequence for item in run.source.items]
@@ -208,7 +208,7 @@ class _Sides:
             )
 
 
-def _begun(run: Run, detector: Detector, classes: Sequence[str]) -> Findings:
+def _begun(run: DetectionResults, detector: Detector, classes: Sequence[str]) -> Findings:
     truths = [item.truth for item in run.source.items]
     notes: list[str] = []
     is_pseudo = not any(truths)

@@ -15,7 +15,7 @@ import numpy as np
 
 import rain_removal_ros
 from rain_removal_ros import checkpoints, engines, networks, runtime
-from rain_removal_ros.detection.sources import Scene
+from rain_removal_ros.detection.sources import SourceFrame
 from rain_removal_ros.frames import Frame, Image
 from rain_removal_ros.manifest import code_checksum
 from rain_removal_ros.settings import EngineSettings, NetworkSettings
@@ -45,7 +45,7 @@ class Arm(Protocol):
     def begin(self) -> None:
         """A new sequence follows."""
 
-    def show(self, scene: Scene) -> Image: ...
+    def show(self, scene: SourceFrame) -> Image: ...
 
 
 class Input:
@@ -56,7 +56,7 @@ class Input:
     def begin(self) -> None:
         pass
 
-    def show(self, scene: Scene) -> Image:
+    def show(self, scene: SourceFrame) -> Image:
         return scene.rainy
 
 
@@ -68,7 +68,7 @@ class Clean:
     def begin(self) -> None:
         pass
 
-    def show(self, scene: Scene) -> Image:
+    def show(self, scene: SourceFrame) -> Image:
         assert scene.reference is not None
         return scene.reference
 
@@ -81,7 +81,7 @@ class SpatialMedian:
     def begin(self) -> None:
         pass
 
-    def show(self, scene: Scene) -> Image:
+    def show(self, scene: SourceFrame) -> Image:
         return np.asarray(cv2.medianBlur(scene.rainy, 3), np.uint8)
 
 
@@ -96,7 +96,7 @@ class TemporalMedian:
     def begin(self) -> None:
         self._last.clear()
 
-    def show(self, scene: Scene) -> Image:
+    def show(self, scene: SourceFrame) -> Image:
         self._last.append(scene.rainy)
         if len(self._last) < 3:
             return scene.rainy
@@ -115,7 +115,7 @@ class Online:
     def begin(self) -> None:
         pass
 
-    def show(self, scene: Scene) -> Image:
+    def show(self, scene: SourceFrame) -> Image:
         return scene.online[self._topic]
 
 
@@ -144,6 +144,6 @@ class Derain:
     def begin(self) -> None:
         self._stream.reset("new sequence")
 
-    def show(self, scene: Scene) -> Image:
+    def show(self, scene: SourceFrame) -> Image:
         frame = Frame(scene.rainy, scene.stamp_ns)
         return self._stream.step(frame, attention=False).frame.image

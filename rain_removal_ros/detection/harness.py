@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,14 +22,14 @@ from tqdm import tqdm
 from rain_removal_ros.detection.boxes import Detections, as_boxes
 from rain_removal_ros.detection.candidates import CLEAN, Arm
 from rain_removal_ros.detection.detectors import Detector
-from rain_removal_ros.detection.sources import Condition, Source
+from rain_removal_ros.detection.sources import Condition, FrameSource
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
-from rain_removal_ros.manifest import write_json
 from rain_removal_ros.parsing import from_json
 from rain_removal_ros.rain_level import RainGauge
+from rain_removal_ros.runtime.files import write_json
 
-__all__ = ["Run", "default_cache", "run"]
+__all__ = ["DetectionResults", "run"]
 
 _VERSION = 1
 """Of what is kept; another number forgets all of it."""
@@ -38,10 +37,10 @@ _QUALITY = 90
 
 
 @dataclass
-class Run:
+class DetectionResults:
     """All that was seen, ready to be scored."""
 
-    source: Source
+    source: FrameSource
     found: dict[tuple[str, str, str], list[Detections]] = field(default_factory=dict)
     """By condition, arm and detector: what was found on each item."""
     seconds: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -59,11 +58,13 @@ class Run:
         return np.ascontiguousarray(shown[..., ::-1])
 
 
-def run(source: Source, arms: Sequence[Arm], detectors: Sequence[Detector], *, cache: Path) -> Run:
+def run(
+    source: FrameSource, arms: Sequence[Arm], detectors: Sequence[Detector], *, cache: Path
+) -> DetectionResults:
     """See every frame of a source under every condition through every arm."""
     with _writing(cache):
         cache.mkdir(parents=True, exist_ok=True)
-    done = Run(source)
+    done = DetectionResults(source)
     for condition in source.conditions:
         passes = [_Pass(cache, source, condition, arm, detectors) for arm in arms]
         gauge = _Gauge(cache, source, condition)
@@ -79,19 +80,13 @@ def run(source: Source, arms: Sequence[Arm], detectors: Sequence[Detector], *, c
     return done
 
 
-def default_cache() -> Path:
-    """The user's cache folder, as other programs have theirs."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "rain_removal_ros" / "detect"
-
-
 class _Pass:
     """One arm under one condition: what is known of it already, and what is still to be seen."""
 
     def __init__(
         self,
         cache: Path,
-        source: Source,
+        source: FrameSource,
         condition: Condition,
         arm: Arm,
         detectors: Sequence[Detector],
@@ -147,7 +142,7 @@ class _Pass:
 class _Gauge:
     """The rain level of every frame under one condition."""
 
-    def __init__(self, cache: Path, source: Source, condition: Condition) -> None:
+    def __init__(self, cache: Path, source: FrameSource, condition: Condition) -> None:
         self._file = cache / f"{_key('levels', source.fingerprint, condition.name)}.json"
         try:
             self.levels = [float(level) for level in _read(self._file)["levels"]]
@@ -159,7 +154,7 @@ class _Gauge:
         write_json(self._file, {"levels": self.levels})
 
 
-def _see(source: Source, condition: Condition, passes: Sequence[_Pass], gauge: _Gauge) -> None:
+def _see(source: FrameSource, condition: Condition, passes: Sequence[_Pass], gauge: _Gauge) -> None:
     """Go once through the frames and fill what is missing."""
     for one in passes:
         one.begin()

@@ -17,7 +17,7 @@ from rain_removal_ros.bags.messages import BOXES, COMPRESSED, IMAGE, decoded
 from rain_removal_ros.bags.topics import REFERENCE
 from rain_removal_ros.detection import messages
 from rain_removal_ros.detection.boxes import Truths
-from rain_removal_ros.detection.sources import Condition, Item, Scene, block
+from rain_removal_ros.detection.sources import Condition, Item, SourceFrame, block
 from rain_removal_ros.detection.truth import as_truths
 from rain_removal_ros.errors import BagError, DataError, FrameError
 
@@ -69,10 +69,10 @@ class Bag:
         topics = [channel.topic for channel in self._channels]
         self.fingerprint = f"bag {facts} {topics} {limit}"
 
-    def scenes(self, condition: Condition) -> Iterator[Scene]:
+    def scenes(self, condition: Condition) -> Iterator[SourceFrame]:
         with open_recording(self.path) as recording:
             for stamp, together in self._together(recording):
-                yield Scene(
+                yield SourceFrame(
                     codec.decode(together[self._image]).image,
                     None
                     if self._reference is None

@@ -1,4 +1,4 @@
-"""The findings as pages: Markdown for the repository, one HTML file with pictures for the eyes."""
+"""The findings as Markdown and as one HTML file with plots and pictures."""
 
 from __future__ import annotations
 
@@ -17,31 +17,36 @@ from rain_removal_ros.detection.analysis import (
     Example,
     Findings,
     Row,
+    gated,
 )
 from rain_removal_ros.detection.bootstrap import Estimate
 from rain_removal_ros.detection.boxes import Detections, Truths, overlaps
 from rain_removal_ros.detection.candidates import CLEAN, INPUT
-from rain_removal_ros.detection.harness import Run
+from rain_removal_ros.detection.harness import DetectionResults
 from rain_removal_ros.frames import Image
 
-__all__ = ["Facts", "html", "markdown", "page"]
+__all__ = ["ReportFacts", "html", "markdown", "page"]
 
 _MARK = "<!-- tables -->"
 _WHITE, _GREEN, _RED = (255, 255, 255), (60, 220, 90), (255, 70, 60)
 _COUNTED = ("lost", "gained", "false alarms")
-_HOW = (
+_VERDICTS = (
     "Differences are to the rainy input on the same pictures, with 95 % intervals from {rounds} "
-    "paired draws of {groups}. The verdict is that of the difference in AP50: helps or hurts only "
-    "where the whole interval is on one side of nought. AP is COCO's, in points from 0 to 100; "
-    f"recall is at {FALSE_PER_PICTURE:g} false alarms a picture. Won back is the share of what "
-    "rain costs. Lost and gained objects and added false alarms are means a picture, at the score "
-    "that is best (F1) on clear pictures. The gated arm cleans only frames whose rain level, "
-    "gauged as in the node, is above a threshold chosen on the other half of the pictures."
+    "paired draws of {groups}. The verdict is about the difference in AP50: helps or hurts only if "
+    "the whole interval is on one side of zero. Won back is the share of what rain costs. AP is "
+    "COCO's, in points from 0 to 100."
 )
+_SCORES = (
+    f"Recall is at {FALSE_PER_PICTURE:g} false alarms per picture. Lost and gained objects and "
+    "added false alarms are averages per picture, at the score that is best (F1) on clear "
+    "pictures. A gated network runs only on frames whose rain level, measured as in the node, is "
+    "above a threshold chosen on the other half of the pictures."
+)
+_HOW = f"{_VERDICTS} {_SCORES}"
 
 
 @dataclass(frozen=True)
-class Facts:
+class ReportFacts:
     """What a reader must know of the run."""
 
     rounds: int
@@ -51,20 +56,21 @@ class Facts:
     """Names and values: pictures, rain, machine."""
 
 
-def page(path: Path, all_findings: Sequence[Findings], facts: Facts) -> str:
-    """The tables under a heading, or below the text that a page has above its tables."""
+def page(path: Path, all_findings: Sequence[Findings], facts: ReportFacts) -> str:
+    """One table of all detectors, below the text that the page has above its tables."""
     above = f"# Does it help?\n\n{_MARK}\n"
     if path.is_file():
         text, mark, _ = path.read_text(encoding="utf-8").partition(_MARK)
         if mark:
             above = f"{text}{mark}\n"
-    return f"{above}\n{markdown(all_findings, facts)}"
+    return "\n".join(
+        [above, *_preamble(facts, _VERDICTS), *_markdown_table(*_overview(all_findings)), ""]
+    )
 
 
-def markdown(all_findings: Sequence[Findings], facts: Facts) -> str:
-    """The tables, as they stand in the repository's documents."""
-    parts = [f"- {name}: {value}" for name, value in facts.setting.items()]
-    parts += ["", _HOW.format(rounds=facts.rounds, groups=facts.groups), ""]
+def markdown(all_findings: Sequence[Findings], facts: ReportFacts) -> str:
+    """Every table, for a terminal."""
+    parts = _preamble(facts, _HOW)
     for findings in all_findings:
         parts += [f"## {findings.detector}{_pseudo(findings)}", ""]
         parts += [f"{note}\n" for note in findings.notes]
@@ -72,15 +78,35 @@ def markdown(all_findings: Sequence[Findings], facts: Facts) -> str:
         parts += _markdown_table(*_glance(findings))
         parts += ["", "When to clean, over all conditions together:", ""]
         parts += [*_markdown_table(*_gates(findings)), ""]
-        parts += _folded("With intervals", _table(findings))
-        parts += _folded("More scores, as differences to the input", _details(findings))
+        parts += _titled("With intervals", _table(findings))
+        parts += _titled("More scores, as differences to the input", _details(findings))
         if len(findings.labels) > 1:
-            parts += _folded("By class, AP50", _shares(findings, _classes))
-        parts += _folded("By size of the object, AP50", _shares(findings, _sizes))
+            parts += _titled("By class, AP50", _shares(findings, _classes))
+        parts += _titled("By size of the object, AP50", _shares(findings, _sizes))
     return "\n".join(parts).rstrip() + "\n"
 
 
-def html(all_findings: Sequence[Findings], run: Run, facts: Facts) -> report.Page:
+def _preamble(facts: ReportFacts, how: str) -> list[str]:
+    """What was compared, and how to read the tables."""
+    settings = [f"- {name}: {value}" for name, value in facts.setting.items()]
+    return [*settings, "", how.format(rounds=facts.rounds, groups=facts.groups), ""]
+
+
+def _overview(all_findings: Sequence[Findings]) -> tuple[list[str], list[list[str]]]:
+    """AP50, verdict and share won back of every candidate, without the gated ones."""
+    head: list[str] = []
+    lines = []
+    for findings in all_findings:
+        head, rows = _glance(findings)
+        without = {gated(gate.model) for gate in findings.gates}
+        name = f"{findings.detector}{_pseudo(findings)}"
+        lines += [[name, *row] for row in rows if row[0] not in without]
+    return ["detector", *head], lines
+
+
+def html(
+    all_findings: Sequence[Findings], run: DetectionResults, facts: ReportFacts
+) -> report.Page:
     """The report, with curves and pictures."""
     made = report.Page(
         "Does taking the rain out help?",
@@ -123,8 +149,8 @@ def html(all_findings: Sequence[Findings], run: Run, facts: Facts) -> report.Pag
 
 
 _LEGEND = (
-    "White: what is there. Green: found. Red: false alarms. Detections count from the score that "
-    "is best on clear pictures."
+    "White: the truth. Green: found. Red: false alarms. Detections count if their score is above "
+    "the one that is best on clear pictures."
 )
 
 
@@ -263,7 +289,7 @@ def _plots(findings: Findings) -> Iterable[str]:
     )
 
 
-def _example(run: Run, findings: Findings, example: Example) -> str:
+def _example(run: DetectionResults, findings: Findings, example: Example) -> str:
     truth = findings.truths[example.index]
     shown = []
     size = run.picture(example.condition, INPUT, example.index).shape[1::-1]
@@ -313,7 +339,7 @@ def _interval(estimate: Estimate, *, digits: int = 1, sign: str = "", unit: str 
 
 
 def _rounded(value: float, digits: int) -> float:
-    """Without the minus of a nought."""
+    """Rounded, and never minus zero."""
     return round(value, digits) + 0.0
 
 
@@ -321,16 +347,8 @@ def _ms(milliseconds: float) -> str:
     return f"{milliseconds:.0f}" if milliseconds >= 10 else f"{milliseconds:.1f}"
 
 
-def _folded(title: str, table: tuple[Sequence[str], Sequence[Sequence[str]]]) -> list[str]:
-    """Shown when it is asked for: these tables are long."""
-    return [
-        f"<details><summary>{title}</summary>",
-        "",
-        *_markdown_table(*table),
-        "",
-        "</details>",
-        "",
-    ]
+def _titled(title: str, table: tuple[Sequence[str], Sequence[Sequence[str]]]) -> list[str]:
+    return [f"{title}:", "", *_markdown_table(*table), ""]
 
 
 def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -30,7 +30,7 @@ _NONE: NDArray[np.intp] = np.zeros(0, np.intp)
 
 
 @dataclass(frozen=True)
-class Table:
+class RankedDetections:
     """The detections of one class and size on all pictures, the surest first."""
 
     scores: NDArray[np.float64]
@@ -51,12 +51,12 @@ class Table:
 class Matches:
     """Truth against detections, for every class."""
 
-    tables: dict[tuple[str, str], Table]
+    tables: dict[tuple[str, str], RankedDetections]
     """By class and size."""
     labels: tuple[str, ...]
     pictures: int
 
-    def of(self, label: str | None, size: str = "all") -> list[Table]:
+    def of(self, label: str | None, size: str = "all") -> list[RankedDetections]:
         """The tables of one class, or of all."""
         return [self.tables[name, size] for name in ([label] if label else self.labels)]
 
@@ -200,12 +200,12 @@ def best_score(matches: Matches) -> float:
     return float(scores[order][np.argmax(2 * hits / (hits + alarms + positives))])
 
 
-def _false(table: Table) -> NDArray[np.bool_]:
+def _false(table: RankedDetections) -> NDArray[np.bool_]:
     false: NDArray[np.bool_] = ~(table.hit[_HALF] | table.ignored[_HALF])
     return false
 
 
-def _ap(table: Table, weights: Weights, rows: Iterable[int]) -> NDArray[np.float64]:
+def _ap(table: RankedDetections, weights: Weights, rows: Iterable[int]) -> NDArray[np.float64]:
     """Draws x thresholds: area under the precision envelope, at COCO's 101 recalls."""
     rows = list(rows)
     result = np.full((len(weights), len(rows)), np.nan)
@@ -312,7 +312,7 @@ def _as_coco(box: NDArray[np.float64]) -> list[float]:
     return [x1, y1, x2 - x1, y2 - y1]
 
 
-def _table(found: Sequence[dict[str, Any] | None], origin: NDArray[np.intp]) -> Table:
+def _table(found: Sequence[dict[str, Any] | None], origin: NDArray[np.intp]) -> RankedDetections:
     """One class and size out of pycocotools' record of each picture, None where it has neither."""
     scores, pictures, hits, ignored = [], [], [], []
     positives = np.zeros(len(found), np.int64)
@@ -337,7 +337,7 @@ def _table(found: Sequence[dict[str, Any] | None], origin: NDArray[np.intp]) -> 
         found_at.append(at[real] if len(at) else np.zeros(0))
         counted.append(origin[np.asarray(entry["gtIds"], int)[real]] if len(at) else _NONE)
     return _sorted(
-        Table(
+        RankedDetections(
             np.concatenate([np.zeros(0), *scores]),
             np.concatenate([_NONE, *pictures]),
             np.concatenate([np.zeros((len(IOUS), 0), bool), *hits], axis=1),
@@ -349,7 +349,7 @@ def _table(found: Sequence[dict[str, Any] | None], origin: NDArray[np.intp]) -> 
     )
 
 
-def _sorted(table: Table) -> Table:
+def _sorted(table: RankedDetections) -> RankedDetections:
     order = np.argsort(-table.scores, kind="stable")
     return replace(
         table,
@@ -360,9 +360,9 @@ def _sorted(table: Table) -> Table:
     )
 
 
-def _merged(tables: Sequence[Table]) -> Table:
+def _merged(tables: Sequence[RankedDetections]) -> RankedDetections:
     return _sorted(
-        Table(
+        RankedDetections(
             np.concatenate([table.scores for table in tables]),
             np.concatenate([table.picture for table in tables]),
             np.concatenate([table.hit for table in tables], axis=1),
@@ -374,14 +374,16 @@ def _merged(tables: Sequence[Table]) -> Table:
     )
 
 
-def _chosen(first: Table, second: Table, use_second: NDArray[np.bool_]) -> Table:
+def _chosen(
+    first: RankedDetections, second: RankedDetections, use_second: NDArray[np.bool_]
+) -> RankedDetections:
     parts = [_only(first, ~use_second), _only(second, use_second)]
     found_at = (
         (theirs if use else mine)
         for mine, theirs, use in zip(first.found_at, second.found_at, use_second, strict=True)
     )
     return _sorted(
-        Table(
+        RankedDetections(
             np.concatenate([part.scores for part in parts]),
             np.concatenate([part.picture for part in parts]),
             np.concatenate([part.hit for part in parts], axis=1),
@@ -393,7 +395,7 @@ def _chosen(first: Table, second: Table, use_second: NDArray[np.bool_]) -> Table
     )
 
 
-def _only(table: Table, pictures: NDArray[np.bool_]) -> Table:
+def _only(table: RankedDetections, pictures: NDArray[np.bool_]) -> RankedDetections:
     """The detections on some of the pictures."""
     kept = pictures[table.picture]
     return replace(

@@ -24,7 +24,16 @@ from rain_removal_ros.frames import Image
 from rain_removal_ros.manifest import code_checksum
 from rain_removal_ros.simulation.drive import Drive
 
-__all__ = ["Condition", "Drives", "Falling", "Item", "Photos", "Recorded", "Scene", "Source"]
+__all__ = [
+    "Condition",
+    "Drives",
+    "Falling",
+    "FrameSource",
+    "Item",
+    "Photos",
+    "Recorded",
+    "SourceFrame",
+]
 
 _REFERENCE_SIZE = 500
 """Longer side, in pixels, of the pictures that drops of scale 1 suit."""
@@ -60,7 +69,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Scene:
+class SourceFrame:
     """One frame as the camera gives it, and as it would be without rain where that is known."""
 
     rainy: Image
@@ -101,7 +110,7 @@ class Falling:
         return f"{self.style} {self.seed} {code[:16]}"
 
 
-class Source(Protocol):
+class FrameSource(Protocol):
     """Frames, sequence after sequence."""
 
     name: str
@@ -113,7 +122,7 @@ class Source(Protocol):
     fingerprint: str
     notes: list[str]
 
-    def scenes(self, condition: Condition) -> Iterator[Scene]:
+    def scenes(self, condition: Condition) -> Iterator[SourceFrame]:
         """One scene for each item, in order."""
         ...
 
@@ -200,7 +209,7 @@ class Photos:
         self.notes = self._files.notes
         self.fingerprint = f"photos {self._files.digest} {video_fps} {falling.fingerprint}"
 
-    def scenes(self, condition: Condition) -> Iterator[Scene]:
+    def scenes(self, condition: Condition) -> Iterator[SourceFrame]:
         begun: dict[str, int] = {}
         for index, (path, item) in enumerate(zip(self._files.paths, self.items, strict=True)):
             reference = pictures.read(path)
@@ -208,7 +217,7 @@ class Photos:
             rainy = reference
             if condition.severity:
                 rainy = self._falling.on(reference, item.sequence, condition.severity, frame)
-            yield Scene(rainy, reference, self._files.stamp_ns(index))
+            yield SourceFrame(rainy, reference, self._files.stamp_ns(index))
 
 
 class Recorded:
@@ -240,13 +249,13 @@ class Recorded:
             digest.update(path.read_bytes())
         self.fingerprint = f"recorded {self._files.digest} {digest.hexdigest()[:16]} {video_fps}"
 
-    def scenes(self, condition: Condition) -> Iterator[Scene]:
+    def scenes(self, condition: Condition) -> Iterator[SourceFrame]:
         for index, path in enumerate(self._files.paths):
             rainy = pictures.read(path)
             reference = None if self._reference is None else pictures.read(self._reference[index])
             if reference is not None and reference.shape != rainy.shape:
                 raise DataError(f"{path} and its clean counterpart differ in size")
-            yield Scene(rainy, reference, self._files.stamp_ns(index))
+            yield SourceFrame(rainy, reference, self._files.stamp_ns(index))
 
 
 class Drives:
@@ -285,7 +294,7 @@ class Drives:
             f"drive {sequences} {frames} {width}x{height} {fps} {code[:16]} {falling.fingerprint}"
         )
 
-    def scenes(self, condition: Condition) -> Iterator[Scene]:
+    def scenes(self, condition: Condition) -> Iterator[SourceFrame]:
         for number, drive in enumerate(self._drives):
             for index in range(self._frames):
                 reference = drive.frame(index).image
@@ -293,7 +302,9 @@ class Drives:
                 if condition.severity:
                     name = f"drive-{drive.seed}"
                     rainy = self._falling.on(reference, name, condition.severity, index)
-                yield Scene(rainy, reference, number * _STILL_NS + round(index * 1e9 / self._fps))
+                yield SourceFrame(
+                    rainy, reference, number * _STILL_NS + round(index * 1e9 / self._fps)
+                )
 
 
 def block(sequence: str, seconds: float) -> str:

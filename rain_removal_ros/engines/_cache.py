@@ -11,15 +11,15 @@ import hashlib
 import inspect
 import json
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from rain_removal_ros import __version__
 from rain_removal_ros.engines._graph import Description, GraphError
-from rain_removal_ros.errors import EngineError
+from rain_removal_ros.errors import DataError, EngineError
 from rain_removal_ros.manifest import code_checksum
+from rain_removal_ros.runtime.files import cache_folder, write_whole
 
 if TYPE_CHECKING:
     from rain_removal_ros.networks._base import Network
@@ -42,7 +42,7 @@ def started(
 
     ``engine`` is its name and version, ``device`` where it runs, with the driver if there is one.
     """
-    from rain_removal_ros.engines.export import export, write
+    from rain_removal_ros.engines.export import export
 
     path = folder(settings) / f"{_key(network, stages or network.stages, engine, device)}.onnx"
     try:
@@ -53,10 +53,10 @@ def started(
         _log.warning("building %s anew: %s", path, error)
     graph, description = export(network, stages=stages)
     try:
-        write(path, graph)
+        write_whole(path, graph, raises=EngineError)
         text = description.to_json()
         sealed = {"sha256": _checksum(graph, text), "graph": text}
-        write(path.with_suffix(".json"), json.dumps(sealed).encode())
+        write_whole(path.with_suffix(".json"), json.dumps(sealed), raises=EngineError)
     except EngineError as error:
         _log.warning("the next start will build again: %s", error)
     return start(graph, description)
@@ -80,12 +80,9 @@ def _checksum(graph: bytes, description: str) -> str:
 def folder(settings: EngineSettings) -> Path:
     """Where built engines lie."""
     try:
-        if settings.cache:
-            return Path(settings.cache).expanduser()
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    except RuntimeError as error:
+        return Path(settings.cache).expanduser() if settings.cache else cache_folder("engines")
+    except (RuntimeError, DataError) as error:
         raise EngineError("there is no home folder to keep engines in; set engine.cache") from error
-    return Path(home) / "rain_removal_ros" / "engines"
 
 
 def _key(network: Network, stages: int, engine: str, device: str) -> str:

@@ -11,11 +11,8 @@ import importlib.util
 import io
 import itertools
 import math
-import os
-import tempfile
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -93,22 +90,6 @@ def export(network: Network, *, stages: int = 0) -> tuple[bytes, Description]:
         )
     described = Description(**{**vars(draft), "difference": difference})
     return _with_metadata(graph, METADATA_KEY, described.to_json()), described
-
-
-def write(path: Path, graph: bytes) -> None:
-    """Write a file; all of it appears, or none."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(graph)
-            Path(draft).chmod(0o644)
-            Path(draft).replace(path)
-        finally:
-            Path(draft).unlink(missing_ok=True)
-    except OSError as error:
-        raise EngineError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _traced(network: Network, facts: Description) -> bytes:

@@ -15,9 +15,9 @@ from typing import Any
 from tqdm import tqdm
 
 from rain_removal_ros.errors import SettingsError
-from rain_removal_ros.evaluation._clips import ClipSet, Moving, find_clip_set, simulated_drives
+from rain_removal_ros.evaluation._clips import ClipResults, ClipSet, find_clip_set, simulated_drives
 from rain_removal_ros.evaluation._models import PROTOCOLS, Runner, load_runners
-from rain_removal_ros.evaluation._pictures import PictureSet, Still, clean_set, paired_set
+from rain_removal_ros.evaluation._pictures import PictureResults, PictureSet, clean_set, paired_set
 from rain_removal_ros.evaluation._rows import INPUT, Row, clip_rows, picture_rows
 from rain_removal_ros.manifest import manifest
 from rain_removal_ros.settings import EngineSettings
@@ -71,12 +71,12 @@ class Evaluation:
 
     plan: Plan
     runners: list[Runner]
-    stills: list[Still]
-    moving: list[Moving]
+    stills: list[PictureResults]
+    moving: list[ClipResults]
     rows: list[Row]
 
     @property
-    def measured(self) -> list[Still | Moving]:
+    def measured(self) -> list[PictureResults | ClipResults]:
         """Everything, set by set."""
         return [*self.stills, *self.moving]
 

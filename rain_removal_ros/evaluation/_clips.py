@@ -34,7 +34,7 @@ _DRIVE_START = 60
 
 
 @dataclass(frozen=True)
-class Scene:
+class RainyClip:
     """A clip with and without rain."""
 
     rainy: NDArray[np.uint8]
@@ -45,15 +45,15 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Take:
+class LazyClip:
     """One scene, rendered when its turn comes."""
 
     name: str
-    load: Callable[[], Scene]
+    load: Callable[[], RainyClip]
 
 
 @dataclass(frozen=True)
-class Way:
+class Variant:
     """A runner, with or without its state carried; without a runner, the untouched input."""
 
     runner: Runner | None
@@ -69,7 +69,7 @@ class Way:
 
 
 @dataclass
-class Trace:
+class FrameTrace:
     """What one way did to one set, frame by frame."""
 
     psnr_y: list[float] = field(default_factory=list)
@@ -80,22 +80,22 @@ class Trace:
     number: list[int] = field(default_factory=list)
     """Of the frame within its clip."""
 
-    def extend(self, other: Trace) -> None:
+    def extend(self, other: FrameTrace) -> None:
         for name, values in vars(other).items():
             getattr(self, name).extend(values)
 
 
 @dataclass
-class Moving:
+class ClipResults:
     """All that was measured on one set of clips."""
 
     name: str
     kind: str
     folder: str
-    ways: list[Way]
-    traces: list[Trace] = field(default_factory=list)
+    ways: list[Variant]
+    traces: list[FrameTrace] = field(default_factory=list)
     """One for each way."""
-    before: dict[int, Trace] = field(default_factory=dict)
+    before: dict[int, FrameTrace] = field(default_factory=dict)
     """Of the untouched input by scale."""
     reference_change: list[float] = field(default_factory=list)
     """How much the clean clip changes in each step, in grey levels."""
@@ -123,15 +123,15 @@ class ClipSet:
     name: str
     kind: str
     folder: str
-    scenes: list[Take]
+    scenes: list[LazyClip]
 
     def __len__(self) -> int:
         return len(self.scenes)
 
-    def measure(self, runners: Sequence[Runner], advance: Advance) -> Moving:
+    def measure(self, runners: Sequence[Runner], advance: Advance) -> ClipResults:
         """All ways see the same clips: what fails for one is left out for all."""
-        ways = [Way(None, False), *(way for runner in runners for way in _ways(runner))]
-        done = Moving(self.name, self.kind, self.folder, ways, [Trace() for _ in ways])
+        ways = [Variant(None, False), *(way for runner in runners for way in _ways(runner))]
+        done = ClipResults(self.name, self.kind, self.folder, ways, [FrameTrace() for _ in ways])
         digest = hashlib.sha256()
         for take in self.scenes:
             problem = None
@@ -166,30 +166,32 @@ def find_clip_set(text: str, *, frames: int, rains: int, seed: int) -> ClipSet:
 def simulated_drives(count: int, *, frames: int, seed: int) -> ClipSet:
     """Streets by their number, each in a rain of its own."""
     takes = [
-        Take(f"drive {seed + number}", lambda number=number: _drive(seed + number, frames))  # type: ignore[misc]
+        LazyClip(f"drive {seed + number}", lambda number=number: _drive(seed + number, frames))  # type: ignore[misc]
         for number in range(count)
     ]
     return ClipSet("drive", "drive", f"simulated, seeds {seed} to {seed + count - 1}", takes)
 
 
-def _take(clip: clips.Clip, window: range, seed: tuple[int, ...]) -> Take:
-    def load() -> Scene:
+def _take(clip: clips.Clip, window: range, seed: tuple[int, ...]) -> LazyClip:
+    def load() -> RainyClip:
         if len(window) < 2:
             raise DataError("a clip needs two frames or more")
         cache = clips.Cache(0)
         reference = np.stack([clip.frame(index, cache)[-1] for index in window])
-        return Scene(_rained_on(reference, seed), reference)
+        return RainyClip(_rained_on(reference, seed), reference)
 
     name = clip.name.removeprefix("clip ")
-    return Take(f"{name}, frames {window.start} to {window.stop - 1}, rain {seed[-1]}", load)
+    return LazyClip(f"{name}, frames {window.start} to {window.stop - 1}, rain {seed[-1]}", load)
 
 
-def _drive(seed: int, frames: int) -> Scene:
+def _drive(seed: int, frames: int) -> RainyClip:
     drive = Drive(seed)
     seen = [drive.frame(_DRIVE_START + index) for index in range(frames)]
     reference = np.stack([frame.image for frame in seen])
     depth = np.stack([sight(frame.depth) for frame in seen])
-    return Scene(_rained_on(reference, (seed,), depth), reference, [frame.flow for frame in seen])
+    return RainyClip(
+        _rained_on(reference, (seed,), depth), reference, [frame.flow for frame in seen]
+    )
 
 
 def _rained_on(
@@ -202,11 +204,15 @@ def _rained_on(
     return render_frames(reference, rain, depth=depth)
 
 
-def _ways(runner: Runner) -> list[Way]:
-    return [Way(runner, False), Way(runner, True)] if runner.recurrent else [Way(runner, False)]
+def _ways(runner: Runner) -> list[Variant]:
+    return (
+        [Variant(runner, False), Variant(runner, True)]
+        if runner.recurrent
+        else [Variant(runner, False)]
+    )
 
 
-def _add(done: Moving, scene: Scene) -> None:
+def _add(done: ClipResults, scene: RainyClip) -> None:
     """Measure one scene in all ways, and only then keep what was found."""
     truth = _Truth(scene)
     scales = sorted({1, *(way.runner.scale for way in done.ways if way.runner)})
@@ -218,17 +224,17 @@ def _add(done: Moving, scene: Scene) -> None:
     for kept, trace in zip(done.traces, traces, strict=True):
         kept.extend(trace)
     for scale, trace in before.items():
-        done.before.setdefault(scale, Trace()).extend(trace)
+        done.before.setdefault(scale, FrameTrace()).extend(trace)
     done.reference_change += truth.changes
     done.reference_warping += truth.warping
 
 
-def _untouched(scene: Scene, scale: int) -> Iterator[Image]:
+def _untouched(scene: RainyClip, scale: int) -> Iterator[Image]:
     for rainy, reference in zip(scene.rainy, scene.reference, strict=True):
         yield reduced_for(scale, rainy, reference)[1]
 
 
-def _derained(way: Way, scene: Scene) -> Iterator[Image]:
+def _derained(way: Variant, scene: RainyClip) -> Iterator[Image]:
     runner = way.runner
     assert runner is not None
     state = None
@@ -242,7 +248,7 @@ def _derained(way: Way, scene: Scene) -> Iterator[Image]:
 class _Truth:
     """The clean clip, against which all ways are held."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: RainyClip) -> None:
         self._scene = scene
         planes = [luma(image) for image in scene.reference]
         self._planes = planes
@@ -262,8 +268,8 @@ class _Truth:
             and (error := known.warping_error(planes[index - 1], planes[index])) is not None
         ]
 
-    def trace(self, produced: Iterator[Image], scale: int) -> Trace:
-        trace = Trace()
+    def trace(self, produced: Iterator[Image], scale: int) -> FrameTrace:
+        trace = FrameTrace()
         before: Plane | None = None
         for index, image in enumerate(produced):
             height, width = image.shape[:2]

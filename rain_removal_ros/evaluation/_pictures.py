@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ Advance = Callable[[str | None], None]
 
 
 @dataclass(frozen=True)
-class Item:
+class PicturePair:
     """A picture as it is given and as it should be."""
 
     name: str
@@ -31,10 +32,10 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Scored:
+class PictureScores:
     """What all runners made of one picture."""
 
-    item: Item
+    item: PicturePair
     width: int
     height: int
     before: dict[int, Scores]
@@ -44,7 +45,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Still:
+class PictureResults:
     """All that was measured on one set of pictures."""
 
     name: str
@@ -52,7 +53,7 @@ class Still:
     folder: str
     labels: list[str]
     """Of the runners."""
-    scored: list[Scored] = field(default_factory=list)
+    scored: list[PictureScores] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
     def as_manifest(self) -> dict[str, Any]:
@@ -91,14 +92,16 @@ class PictureSet:
     name: str
     kind: str
     folder: str
-    items: list[Item]
+    items: list[PicturePair]
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def measure(self, runners: Sequence[Runner], advance: Advance) -> Still:
+    def measure(self, runners: Sequence[Runner], advance: Advance) -> PictureResults:
         """All runners see the same pictures: what fails for one is left out for all."""
-        done = Still(self.name, self.kind, self.folder, [runner.label for runner in runners])
+        done = PictureResults(
+            self.name, self.kind, self.folder, [runner.label for runner in runners]
+        )
         for item in self.items:
             problem = None
             try:
@@ -119,7 +122,7 @@ def paired_set(text: str) -> PictureSet:
     """``DIR`` or ``DIR:layout``, or a list file."""
     folder, layout = pairs.split_layout(text)
     items = [
-        Item(pair.name, tuple(dict.fromkeys((pair.rainy, pair.reference))), pair.load)
+        PicturePair(pair.name, tuple(dict.fromkeys((pair.rainy, pair.reference))), pair.load)
         for pair in pairs.find_pairs(folder, layout)
     ]
     return PictureSet(set_name(folder), "pairs", str(folder), items)
@@ -134,7 +137,7 @@ def clean_set(text: str) -> PictureSet:
     if not found:
         raise DataError(f"{folder} holds no pictures")
     items = [
-        Item(path.relative_to(folder).as_posix(), (path,), lambda path=path: _unchanged(path))  # type: ignore[misc]
+        PicturePair(path.relative_to(folder).as_posix(), (path,), partial(_unchanged, path))
         for path in found
     ]
     return PictureSet(set_name(folder), "clean", str(folder), items)
@@ -156,7 +159,7 @@ def reduced_for(scale: int, rainy: Image, reference: Image) -> tuple[Image, Imag
     return small, _resized(small, (width, height), cv2.INTER_CUBIC), reference[:height, :width]
 
 
-def _scored(item: Item, runners: Sequence[Runner]) -> Scored:
+def _scored(item: PicturePair, runners: Sequence[Runner]) -> PictureScores:
     rainy, reference = item.load()
     given = {scale: reduced_for(scale, rainy, reference) for scale in _scales(runners)}
     after = [
@@ -164,7 +167,7 @@ def _scored(item: Item, runners: Sequence[Runner]) -> Scored:
         for runner in runners
     ]
     before = {scale: score(parts[1], parts[2]) for scale, parts in given.items()}
-    return Scored(item, reference.shape[1], reference.shape[0], before, after)
+    return PictureScores(item, reference.shape[1], reference.shape[0], before, after)
 
 
 def _scales(runners: Sequence[Runner]) -> list[int]:
@@ -180,7 +183,7 @@ def _resized(image: Image, size: tuple[int, int], how: int) -> Image:
     return np.asarray(cv2.resize(np.ascontiguousarray(image), size, interpolation=how), np.uint8)
 
 
-def _checksum(items: Sequence[Item]) -> str:
+def _checksum(items: Sequence[PicturePair]) -> str:
     digest = hashlib.sha256()
     for item in items:
         for path in item.files:

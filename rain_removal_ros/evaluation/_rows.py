@@ -7,9 +7,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from rain_removal_ros.evaluation._clips import Moving, Trace
+from rain_removal_ros.evaluation._clips import ClipResults, FrameTrace
 from rain_removal_ros.evaluation._models import Runner
-from rain_removal_ros.evaluation._pictures import Still
+from rain_removal_ros.evaluation._pictures import PictureResults
 from rain_removal_ros.metrics import Scores
 
 Row: TypeAlias = dict[str, Any]
@@ -18,7 +18,7 @@ INPUT = "input"
 """The name under which the untouched input stands among the models."""
 
 
-def picture_rows(measured: Still, runners: Sequence[Runner]) -> Iterator[Row]:
+def picture_rows(measured: PictureResults, runners: Sequence[Runner]) -> Iterator[Row]:
     """The input, then every model, on one set of pictures."""
     untouched = [scored.before[1] for scored in measured.scored]
     if measured.kind == "pairs":
@@ -46,7 +46,7 @@ def picture_rows(measured: Still, runners: Sequence[Runner]) -> Iterator[Row]:
         yield row
 
 
-def clip_rows(measured: Moving) -> Iterator[Row]:
+def clip_rows(measured: ClipResults) -> Iterator[Row]:
     """The input, then every model with and without its state, on one set of clips."""
     for way, trace in zip(measured.ways, measured.traces, strict=True):
         runner = way.runner
@@ -65,7 +65,7 @@ def clip_rows(measured: Moving) -> Iterator[Row]:
         yield {**row, **(_setup(runner) if runner else {})}
 
 
-def _steadiness(measured: Moving, trace: Trace) -> Row:
+def _steadiness(measured: ClipResults, trace: FrameTrace) -> Row:
     moved = _mean(measured.reference_change)
     shaken = _mean(trace.flicker)
     row = {"flicker": shaken, "flicker_relative": shaken / moved if moved > 0 else None}
@@ -75,7 +75,7 @@ def _steadiness(measured: Moving, trace: Trace) -> Row:
     return row
 
 
-def _head(measured: Still | Moving, model: str, images: int) -> Row:
+def _head(measured: PictureResults | ClipResults, model: str, images: int) -> Row:
     return {
         "kind": measured.kind,
         "model": model,

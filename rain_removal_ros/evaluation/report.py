@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from rain_removal_ros.evaluation import Evaluation
-from rain_removal_ros.evaluation._clips import Moving, Trace
+from rain_removal_ros.evaluation._clips import ClipResults, FrameTrace
 from rain_removal_ros.evaluation._models import PROTOCOLS, Runner
-from rain_removal_ros.evaluation._pictures import Scored, Still, reduced_for
+from rain_removal_ros.evaluation._pictures import PictureResults, PictureScores, reduced_for
 from rain_removal_ros.evaluation.tables import tables
 from rain_removal_ros.manifest import manifest
 from rain_removal_ros.report import (
@@ -52,7 +52,7 @@ def page(evaluation: Evaluation) -> Page:
     return made
 
 
-def _still_section(still: Still, runners: list[Runner], shown: int) -> Iterator[str]:
+def _still_section(still: PictureResults, runners: list[Runner], shown: int) -> Iterator[str]:
     yield still.name
     if still.kind == "pairs":
         yield _gain_plots(still, runners)
@@ -62,7 +62,7 @@ def _still_section(still: Still, runners: list[Runner], shown: int) -> Iterator[
         yield gallery(*(_compared(scored, index, runner, still.kind) for scored in worst))
 
 
-def _gain_plots(still: Still, runners: list[Runner]) -> Html:
+def _gain_plots(still: PictureResults, runners: list[Runner]) -> Html:
     points = {
         runner.label: [
             (scored.before[runner.scale].psnr_y, scored.after[index].psnr_y, scored.item.name)
@@ -83,12 +83,12 @@ def _gain_plots(still: Still, runners: list[Runner]) -> Html:
     )
 
 
-def _merit(scored: Scored, index: int, runner: Runner) -> float:
+def _merit(scored: PictureScores, index: int, runner: Runner) -> float:
     """What the runner did for a picture: the gain, which for a clean one is the loss."""
     return scored.after[index].psnr_y - scored.before[runner.scale].psnr_y
 
 
-def _compared(scored: Scored, index: int, runner: Runner, kind: str) -> Html:
+def _compared(scored: PictureScores, index: int, runner: Runner, kind: str) -> Html:
     rainy, reference = scored.item.load()
     given, untouched, truth = reduced_for(runner.scale, rainy, reference)
     result = runner.derain(given, attention=True)
@@ -105,7 +105,7 @@ def _compared(scored: Scored, index: int, runner: Runner, kind: str) -> Html:
     )
 
 
-def _moving_section(moving: Moving) -> Iterator[str]:
+def _moving_section(moving: ClipResults) -> Iterator[str]:
     yield f"{moving.name}, frame by frame"
     labelled = [(way.label, trace) for way, trace in zip(moving.ways, moving.traces, strict=True)]
     yield f"Clips: {len(moving.used)}. Each begins afresh at frame 0."
@@ -125,7 +125,7 @@ def _moving_section(moving: Moving) -> Iterator[str]:
     )
 
 
-def _by_frame(trace: Trace) -> list[tuple[float, float]]:
+def _by_frame(trace: FrameTrace) -> list[tuple[float, float]]:
     numbers, values = np.array(trace.number), np.array(trace.psnr_y)
     return [(float(n), float(values[numbers == n].mean())) for n in np.unique(numbers)]
 

@@ -1,4 +1,4 @@
-"""A picture file as it came and as it should leave: cleaned, and otherwise what it was.
+"""A picture file as it came and as it should leave: derained, and otherwise what it was.
 
 Networks see 8-bit RGB. Grey stays grey, transparency is kept, and a 16-bit picture gets the
 correction that was found added at 16 bit. A file appears under its name whole or not at all.
@@ -6,10 +6,6 @@ correction that was found added at 16 bit. A file appears under its name whole o
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +17,9 @@ from numpy.typing import NDArray
 from rain_removal_ros.data.pictures import MOST_PIXELS, SUFFIXES, as_decoded, encoded
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
+from rain_removal_ros.runtime.files import write_whole
 
-__all__ = ["READABLE", "WRITABLE", "Picture", "draft_of", "load", "save"]
+__all__ = ["READABLE", "WRITABLE", "Picture", "load", "save"]
 
 WRITABLE = SUFFIXES
 READABLE = SUFFIXES | {".gif", ".jp2", ".pgm", ".jpe", ".jfif"}
@@ -113,33 +110,7 @@ def save(path: Path, picture: Picture) -> None:
         raise DataError(f"{path} cannot be encoded: {' '.join(str(error.err).split())}") from error
     if not made:
         raise DataError(f"{path} cannot be encoded as {suffix}")
-    with draft_of(path) as draft:
-        draft.write_bytes(data.data)
-
-
-@contextmanager
-def draft_of(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` that takes its name once the block ends well, and is gone otherwise.
-
-    It has the same suffix, which is how video containers are chosen.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.stem[:100]}.", suffix=path.suffix
-        )
-        os.close(handle)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
-    draft = Path(name)
-    try:
-        yield draft
-        draft.chmod(0o644)
-        draft.replace(path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        draft.unlink(missing_ok=True)
+    write_whole(path, data.data)
 
 
 def _picture(decoded: NDArray[Any]) -> Picture:

@@ -1,4 +1,4 @@
-"""Cleans a picture too large for memory piece by piece, so that the seams do not show.
+"""Derains a picture too large for memory piece by piece, so that the seams do not show.
 
 Tiles overlap. Near its own border a network knows less than the untiled one would, so the outermost
 part of an overlap is thrown away, and over the rest one tile fades into the next. Tiles begin at

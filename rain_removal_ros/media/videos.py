@@ -20,7 +20,7 @@ from rain_removal_ros.data.pictures import MOST_PIXELS
 from rain_removal_ros.data.videos import opened
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
-from rain_removal_ros.media.pictures import draft_of
+from rain_removal_ros.runtime.files import draft_of
 
 __all__ = ["READABLE", "WRITABLE", "Reader", "Writer", "reading", "writing"]
 
@@ -94,7 +94,7 @@ class Writer:
         if self._writer is None:
             self._writer = self._opened(image.shape[1], image.shape[0])
         if shutil.disk_usage(self._draft.parent).free < image.nbytes:
-            raise DataError(f"{self._path} cannot be written: {os.strerror(28)}")
+            raise DataError(f"cannot write {self._path}: {os.strerror(28)}")
         self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         self.written += 1
 
@@ -109,7 +109,7 @@ class Writer:
         capture.release()
         if there < self.written:
             raise DataError(
-                f"{self._path} cannot be written: of {self.written} frames {max(0, there)} "
+                f"cannot write {self._path}: of {self.written} frames {max(0, there)} "
                 "arrived; is the disk full?"
             )
 
@@ -119,7 +119,7 @@ class Writer:
         code = cv2.VideoWriter.fourcc(*WRITABLE[self._path.suffix.lower()])
         writer = cv2.VideoWriter(str(self._draft), code, self._rate, (width, height))
         if not writer.isOpened():
-            raise DataError(f"{self._path} cannot be written: no encoder for it is here")
+            raise DataError(f"cannot write {self._path}: no encoder for it is here")
         return writer
 
 

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rain_removal_ros.manifest import write_whole
 from rain_removal_ros.report._style import CSS, SCRIPT
+from rain_removal_ros.runtime.files import write_whole
 
 _NUMBER = re.compile(r"[-+−±]?\d[\d,. ]*\s?(?:%|dB|ms|s|Hz|px|MB|fps)?|[–-]?")
 

@@ -20,7 +20,7 @@ from rain_removal_ros.simulation._textures import (
     SKY_EXTENT,
     SKY_PIXELS,
     Array,
-    Texture,
+    Mipmap,
     array32,
     noise,
 )
@@ -35,7 +35,7 @@ _FAN = np.linspace(np.pi / 2, 1.5 * np.pi, 7) + np.array([[0], [np.pi]])
 
 
 @dataclass(frozen=True)
-class Camera:
+class PinholeCamera:
     """Pixel = ``matrix`` (``rotation`` (world - ``position``)), pixel centres at whole numbers."""
 
     matrix: Array
@@ -43,7 +43,7 @@ class Camera:
     position: Array
 
     @classmethod
-    def at(cls, pose: Pose, matrix: Array) -> Camera:
+    def at(cls, pose: Pose, matrix: Array) -> PinholeCamera:
         cy, sy, cp, sp = (f(a) for a in (pose.yaw, pose.pitch) for f in (np.cos, np.sin))
         turn = np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
         nod = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
@@ -113,7 +113,7 @@ class Ground:
 class Canvas:
     """One frame while it is drawn: colour, inverse distance, and which object each pixel shows."""
 
-    def __init__(self, camera: Camera, width: int, height: int) -> None:
+    def __init__(self, camera: PinholeCamera, width: int, height: int) -> None:
         self.camera, self.width, self.height = camera, width, height
         self.image = np.empty((height, width, 3), np.uint8)
         self.inverse = np.zeros((height, width), np.float32)
@@ -151,7 +151,7 @@ class Canvas:
         extent = np.stack([distance.min(1), distance.mean(1), distance.max(1)], 1)
         return lookup, np.concatenate([low, high], 1).astype(int), extent
 
-    def panel(self, texture: Texture, lookup: Array, box: list[int], strength: float) -> None:
+    def panel(self, texture: Mipmap, lookup: Array, box: list[int], strength: float) -> None:
         """Draw a picture, as ``place`` has it; ``strength`` below 1 lets show what is behind."""
         left, top, right, bottom = box
         # Cut into strips across which the distance, and so the reduction, changes little.
@@ -169,7 +169,7 @@ class Canvas:
                 edge = end
 
     def _strip(
-        self, texture: Texture, lookup: Array, box: tuple[int, int, int, int], strength: float
+        self, texture: Mipmap, lookup: Array, box: tuple[int, int, int, int], strength: float
     ) -> None:
         left, top, right, bottom = box
         picture = _reduced(texture, lookup, (left + right - 1) / 2, (top + bottom - 1) / 2)
@@ -190,7 +190,7 @@ class Canvas:
         shown = self.object[top:bottom, left:right]
         cv2.subtract(shown, solid, dst=shown)
 
-    def shade(self, texture: Texture, lookup: Array, box: list[int]) -> None:
+    def shade(self, texture: Mipmap, lookup: Array, box: list[int]) -> None:
         """A shadow on the ground: darkens, and leaves distance and object as they are."""
         left, top, right, bottom = box
         drawn = _looked_up(texture.levels[0][0], lookup, left, top, right, bottom)
@@ -283,7 +283,7 @@ def _cut(corners: Array) -> Array:
     return np.array(ahead)
 
 
-def _reduced(texture: Texture, lookup: Array, u: float, v: float) -> Array:
+def _reduced(texture: Mipmap, lookup: Array, u: float, v: float) -> Array:
     """The reduction of a texture that fits the pixel at (u, v)."""
     (a0, a1, a2), (b0, b1, b2), (c0, c1, c2) = lookup.tolist()
     near = max(c0 * u + c1 * v + c2, 1e-3)

@@ -16,7 +16,7 @@ import numpy as np
 
 from rain_removal_ros.simulation import _meshes as models
 from rain_removal_ros.simulation import _textures as textures
-from rain_removal_ros.simulation._textures import Array, Colour, Texture
+from rain_removal_ros.simulation._textures import Array, Colour, Mipmap
 
 BLOCK, CROSSING = 96.0, 14.0
 REACH = 230.0
@@ -37,7 +37,7 @@ PAINTS: tuple[Colour, ...] = (
 class Panel:
     """A flat picture in the world."""
 
-    texture: Texture
+    texture: Mipmap
     frame: Array
     """As rows: the vectors along its upper and its left side, and its upper left corner."""
     reach: float
@@ -151,17 +151,17 @@ class Route:
 class _Props:
     """The pictures that all blocks share."""
 
-    houses: list[tuple[Texture, float, float]]
-    gables: list[Texture]
-    trees: list[Texture]
-    lamps: list[Texture]
-    signs: list[Texture]
-    lights: list[Texture]
+    houses: list[tuple[Mipmap, float, float]]
+    gables: list[Mipmap]
+    trees: list[Mipmap]
+    lamps: list[Mipmap]
+    signs: list[Mipmap]
+    lights: list[Mipmap]
     clothes: list[models.Clothes]
 
 
 @dataclass(frozen=True)
-class Block:
+class StreetBlock:
     """What never moves between two crossroads."""
 
     panels: list[Panel] = field(default_factory=list)
@@ -177,12 +177,12 @@ class Street:
         walls = [textures.WALLS[i] for i in rng.permutation(len(textures.WALLS))]
         fronts = [textures.house(rng, wall) for wall in walls]
         self._props = _Props(
-            [(Texture(image), width, height) for image, width, height in fronts],
-            [Texture(textures.gable(rng, wall)) for wall in walls[:3]],
-            [Texture(textures.tree(rng)) for _ in range(4)],
-            [Texture(textures.lamp()), Texture(textures.lamp()[:, ::-1])],
-            [Texture(textures.sign(kind)) for kind in range(2)],
-            [Texture(textures.traffic_light(lit)) for lit in (0, 2)],
+            [(Mipmap(image), width, height) for image, width, height in fronts],
+            [Mipmap(textures.gable(rng, wall)) for wall in walls[:3]],
+            [Mipmap(textures.tree(rng)) for _ in range(4)],
+            [Mipmap(textures.lamp()), Mipmap(textures.lamp()[:, ::-1])],
+            [Mipmap(textures.sign(kind)) for kind in range(2)],
+            [Mipmap(textures.traffic_light(lit)) for lit in (0, 2)],
             [models.dressed(rng) for _ in range(24)],
         )
         self.ground = textures.ground(
@@ -237,7 +237,7 @@ class Street:
 
     def _standing(
         self,
-        texture: Texture,
+        texture: Mipmap,
         d: float,
         z: float,
         width: float,
@@ -248,9 +248,9 @@ class Street:
         corner = self._at(d - width / 2, height, z)
         return Panel(texture, np.array([(width, 0, 0), (0, height, 0), corner]), reach)
 
-    def _block(self, number: int) -> Block:
+    def _block(self, number: int) -> StreetBlock:
         rng = self._rng(1, number)
-        block, start = Block(), number * BLOCK
+        block, start = StreetBlock(), number * BLOCK
         for side in (-1, 1):
             self._houses(rng, block, start, side)
             for place in TREES:
@@ -276,7 +276,9 @@ class Street:
                     block.cars.append(Car(name, *self._make(rng), x, z, heading, False))
         return block
 
-    def _houses(self, rng: np.random.Generator, block: Block, start: float, side: int) -> None:
+    def _houses(
+        self, rng: np.random.Generator, block: StreetBlock, start: float, side: int
+    ) -> None:
         chosen: list[int] = []
         room = BLOCK - CROSSING - 2.0
         while sum(self._props.houses[i][1] for i in chosen) < room - 4:

@@ -1,6 +1,6 @@
 """The surfaces of the street: painted once from noise, then looked up in every frame.
 
-All are made by a random generator, at a stated number of pixels a metre. ``Texture`` keeps them
+All are made by a random generator, at a stated number of pixels a metre. ``Mipmap`` keeps them
 reduced along each axis apart, because a street is seen at grazing angles: a wall far ahead is a
 hundred times denser along the road than upwards.
 """
@@ -27,7 +27,7 @@ def array32(values: Any) -> Array:
     return np.asarray(values, np.float32)
 
 
-class Texture:
+class Mipmap:
     """RGBA with the colour multiplied by its opacity, and all its reductions by powers of two.
 
     Each has a clear border of one pixel, which makes the edges of what is drawn soft.

@@ -19,7 +19,7 @@ from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
 from rain_removal_ros.simulation import _meshes as models
 from rain_removal_ros.simulation import _textures as textures
-from rain_removal_ros.simulation._rendering import NEAR_M, Camera, Canvas, Ground, Lens
+from rain_removal_ros.simulation._rendering import NEAR_M, Canvas, Ground, Lens, PinholeCamera
 from rain_removal_ros.simulation._street import Car, Street, Walker
 from rain_removal_ros.simulation._textures import array32
 
@@ -63,8 +63,8 @@ class DriveFrame:
     cx: float
     cy: float
     _moving: NDArray[np.bool_] = field(repr=False)
-    _camera: Camera = field(repr=False)
-    _previous: Camera | None = field(repr=False)
+    _camera: PinholeCamera = field(repr=False)
+    _previous: PinholeCamera | None = field(repr=False)
 
     @functools.cached_property
     def flow(self) -> NDArray[np.float32]:
@@ -107,7 +107,7 @@ class Drive:
         self._street = Street(seed)
         self._ground = Ground(self._street.ground, focal, 1.45, width)
         self._lens = Lens(np.random.default_rng(seed), width, height)
-        self._shadow = textures.Texture(textures.shadow())
+        self._shadow = textures.Mipmap(textures.shadow())
         self._meshes = {
             kind: [models.car(kind, detail=detail) for detail in range(3)] for kind in models.CARS
         }
@@ -142,10 +142,10 @@ class Drive:
             moving, camera, self._camera(index - 1) if index else None,
         )  # fmt: skip
 
-    def _camera(self, index: int) -> Camera:
-        return Camera.at(self._street.pose(index / self.fps), self._matrix)
+    def _camera(self, index: int) -> PinholeCamera:
+        return PinholeCamera.at(self._street.pose(index / self.fps), self._matrix)
 
-    def _ahead(self, camera: Camera, thing: Car | Walker, reach: float) -> bool:
+    def _ahead(self, camera: PinholeCamera, thing: Car | Walker, reach: float) -> bool:
         """Whether any of it may be in the picture, and near enough."""
         x, _, z = camera.see(np.array([thing.x, 0, thing.z])).tolist()
         return bool(-2 < z < reach and abs(x) < z * self._matrix[0, 2] / self._matrix[0, 0] + 4)

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from rain_removal_ros.training.recipe import Recipe, load_recipe
-from rain_removal_ros.training.run import Run, train
+from rain_removal_ros.training.run import TrainingRun, train
 
-__all__ = ["Recipe", "Run", "load_recipe", "train"]
+__all__ = ["Recipe", "TrainingRun", "load_recipe", "train"]

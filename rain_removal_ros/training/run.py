@@ -41,9 +41,9 @@ from rain_removal_ros.training.validation import Validation, prepare
 _PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def train(recipe: Recipe) -> Run:
+def train(recipe: Recipe) -> TrainingRun:
     """Train, or continue, until the recipe's end, its time limit or a signal."""
-    run = Run(recipe)
+    run = TrainingRun(recipe)
     try:
         run.go()
     finally:
@@ -51,7 +51,7 @@ def train(recipe: Recipe) -> Run:
     return run
 
 
-class Run:
+class TrainingRun:
     """A training run in one process, of possibly several."""
 
     def __init__(self, recipe: Recipe) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import os
 import random
 import signal
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from rain_removal_ros.errors import CheckpointError
+from rain_removal_ros.runtime.files import write_whole
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:
@@ -23,20 +22,9 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
     content = io.BytesIO()
     torch.save(state, content)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            Path(draft).chmod(0o644)  # a draft is its owner's alone, a state is like any other file
-            Path(draft).replace(path)
-        finally:
-            Path(draft).unlink(missing_ok=True)
-    except OSError as error:
-        reason = error.strerror or error
-        raise CheckpointError(f"cannot write {path}: {reason}; the one before it stands") from error
+        write_whole(path, content.getbuffer(), raises=CheckpointError, durable=True)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; the one before it stands") from error
 
 
 def read_state(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import xml.dom.minidom
 from pathlib import Path
@@ -43,18 +44,32 @@ def detect(street: Path, *more: str) -> int:
 def test_one_command_writes_every_report(
     street: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = {kind: tmp_path / f"report.{kind}" for kind in ("json", "html", "markdown")}
+    kinds = ("json", "html", "markdown", "csv")
+    files = {kind: tmp_path / f"report.{kind}" for kind in kinds}
     flags = [part for kind, path in files.items() for part in (f"--{kind}", str(path))]
     assert detect(street, "--truth", str(street / "labels"), *flags) == 0
     shown = capsys.readouterr().out
     assert "| rain 1 | small, gated |" in shown
-    assert files["markdown"].read_text().endswith(shown)
+    table = [line for line in files["markdown"].read_text().splitlines() if line[:1] == "|"]
+    assert table[0] == "| detector | shown | clear | rain 1 | ms |"
+    assert [line.split(" | ")[:2] for line in table[2:]] == [
+        ["| hog", arm] for arm in ("input", "clean reference", "3x3 median", "small")
+    ]
     results = json.loads(files["json"].read_text())
     assert results["manifest"]["package"] == "rain_removal_ros"
     (hog,) = results["results"]
     assert not hog["pseudo_ground_truth"]
     arms = [row["arm"] for row in hog["rows"] if row["condition"] == "rain 1"]
     assert arms == ["input", "clean reference", "3x3 median", "small", "small, gated"]
+    with files["csv"].open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["shown"] for line in lines if line["condition"] == "rain 1"] == arms
+    for line, row in zip(lines, hog["rows"], strict=False):
+        assert float(line["AP50"]) == pytest.approx(row["scores"]["AP50"]["value"], abs=0.001)
+        assert line["verdict"] == row["verdict"]
+    assert [line["advice"] for line in lines if line["condition"] == "all"] == [
+        gate["advice"] for gate in hog["gates"]
+    ]
     # Two pictures say nothing, and the report must not claim otherwise.
     assert {row["verdict"] for row in hog["rows"]} == {"", "cannot tell"}
     page = files["html"].read_text()

@@ -113,7 +113,7 @@ def test_a_folder_keeps_its_names_and_its_order_of_folders(
     kept = ["b10.png", "b9.JPG", "c.tiff", "d.webp", "drive.mp4", "night/a.bmp"]
     assert names_in(tmp_path / "out") == kept
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == "6 cleaned"
+    assert lines[-1] == "6 derained"
     assert lines[0].endswith("b9.JPG")
     assert run(tmp_path / "in") == 0
     assert names_in(tmp_path / "in_derained") == kept
@@ -282,7 +282,7 @@ def test_bad_files_are_one_line_each_and_the_good_one_is_done(
         (line,) = (line for line in lines if f"in/{name} " in line)
         assert line.startswith("rain-removal image: ")
         assert reason in line
-    assert process.stdout.splitlines()[-1] == f"1 cleaned, {len(reasons)} failed"
+    assert process.stdout.splitlines()[-1] == f"1 derained, {len(reasons)} failed"
     assert names_in(tmp_path / "out") == ["good.png"]
     written = json.loads((tmp_path / "out.json").read_text())
     assert [row["source"] for row in written["results"]] == ["in/good.png"]
@@ -363,7 +363,7 @@ def test_a_full_disk_leaves_nothing_half_written(weights: Path, tmp_path: Path, 
     )
     assert process.returncode == 1, process.stderr
     (line,) = process.stderr.splitlines()
-    assert f"out/{name} cannot be written" in line
+    assert f"cannot write out/{name}" in line
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["small.png"]
 
 

@@ -47,12 +47,11 @@ def test_counting_leaves_the_network_as_it_was() -> None:
 def test_results_that_cannot_be_written_are_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    missing = tmp_path / "no" / "out.json"
-    assert main(["networks", "--json", str(missing)]) == 2
+    (tmp_path / "file").touch()
+    inside = tmp_path / "file" / "out.json"
+    assert main(["networks", "--json", str(inside)]) == 2
     message = capsys.readouterr().err
-    assert message == (
-        f"rain-removal networks: cannot write {missing}: No such file or directory\n"
-    )
+    assert message == f"rain-removal networks: cannot write {inside}: File exists\n"
 
 
 def test_published_weights_come_in_and_answer_the_same(

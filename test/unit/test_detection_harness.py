@@ -27,9 +27,9 @@ from rain_removal_ros.detection.candidates import (
     SpatialMedian,
     TemporalMedian,
 )
-from rain_removal_ros.detection.harness import Run, run
+from rain_removal_ros.detection.harness import DetectionResults, run
 from rain_removal_ros.detection.recordings import Bag
-from rain_removal_ros.detection.sources import Drives, Falling, Photos, Recorded, Scene
+from rain_removal_ros.detection.sources import Drives, Falling, Photos, Recorded, SourceFrame
 from rain_removal_ros.errors import BagError, DataError
 from rain_removal_ros.frames import Image
 from rain_removal_ros.runtime import native
@@ -65,7 +65,7 @@ class Darkening:
     def begin(self) -> None:
         pass
 
-    def show(self, scene: Scene) -> Image:
+    def show(self, scene: SourceFrame) -> Image:
         return scene.rainy // 3
 
 
@@ -74,7 +74,7 @@ class Oracle(Clean):
 
     name = fingerprint = "oracle"
 
-    def show(self, scene: Scene) -> Image:
+    def show(self, scene: SourceFrame) -> Image:
         return np.repeat(np.repeat(super().show(scene), 2, 0), 2, 1)
 
 
@@ -109,11 +109,11 @@ def photos(tmp_path: Path) -> Photos:
     return Photos(tmp_path / "pictures", HEAVY, labels=labels)
 
 
-def seen(source: sources.Source, cache: Path, *arms: object) -> Run:
+def seen(source: sources.FrameSource, cache: Path, *arms: object) -> DetectionResults:
     return run(source, [Input(), Clean(), *arms], [BrightSquares()], cache=cache)  # type: ignore[list-item]
 
 
-def concluded(done: Run, models: Sequence[str]) -> Findings:
+def concluded(done: DetectionResults, models: Sequence[str]) -> Findings:
     return conclude(done, BrightSquares(), models, rounds=200)
 
 
@@ -288,7 +288,7 @@ def test_the_temporal_median_removes_what_is_there_for_one_frame() -> None:
     streak[:, 1] = 255
     arm = TemporalMedian()
     arm.begin()
-    shown = [arm.show(Scene(frame, None, 0)) for frame in (still, still, streak)]
+    shown = [arm.show(SourceFrame(frame, None, 0)) for frame in (still, still, streak)]
     assert (shown[2] == 50).all()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import shlex
 from pathlib import Path
@@ -113,3 +114,28 @@ def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     exec(compile(block, "README.md", "exec"), {})
     assert cv2.imread("derained_frame1.png").shape == (48, 64, 3)
     assert cv2.imread("attention_frame1.png", cv2.IMREAD_UNCHANGED).shape == (48, 64)
+
+
+@pytest.mark.parametrize("name", ["detection", "detection_drives"])
+def test_the_table_of_a_page_agrees_with_its_data(name: str) -> None:
+    page = (REPOSITORY / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    table = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in page.partition("<!-- tables -->")[2].splitlines()
+        if line.startswith("|")
+    ]
+    conditions = table[0][2:-1]
+    with (REPOSITORY / "benchmarks" / "results" / f"{name}.csv").open(newline="") as file:
+        lines = {
+            (row["detector"], row["condition"], row["shown"]): row for row in csv.DictReader(file)
+        }
+    compared = 0
+    for detector, shown, *cells, _ in table[2:]:
+        for condition, cell in zip(conditions, cells, strict=True):
+            if cell:
+                line = lines[detector, condition, shown]
+                score, *verdict = cell.split(", ")
+                assert float(score) == round(float(line["AP50"]), 1), (detector, shown, condition)
+                assert verdict[:1] == ([line["verdict"]] if line["verdict"] and verdict else [])
+                compared += 1
+    assert compared > 40

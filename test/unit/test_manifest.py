@@ -1,9 +1,7 @@
-"""Results are written whole, with what is needed to believe them later."""
+"""A result says which code, machine and command made it."""
 
 from __future__ import annotations
 
-import json
-import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from rain_removal_ros import __version__
-from rain_removal_ros.errors import DataError
-from rain_removal_ros.manifest import code_checksum, manifest, write_json
+from rain_removal_ros.manifest import code_checksum, manifest
 
 
 def test_manifest_names_code_machine_time_and_command() -> None:
@@ -39,24 +36,6 @@ def test_revision_is_that_of_the_source_tree(repository: Path) -> None:
         ["git", "rev-parse", "HEAD"], cwd=repository, check=True, capture_output=True, text=True
     ).stdout.strip()
     assert manifest()["revision"].rstrip("+") == head
-
-
-def test_json_replaces_what_was_there_and_is_readable_by_others(tmp_path: Path) -> None:
-    path = tmp_path / "out.json"
-    path.write_text("before")
-    write_json(path, {"name": "Größe", "path": tmp_path})
-    assert json.loads(path.read_text(encoding="utf-8")) == {"name": "Größe", "path": str(tmp_path)}
-    other = tmp_path / "other"
-    other.touch()
-    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(other.stat().st_mode)
-
-
-def test_a_failed_write_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "out.json"
-    path.mkdir()
-    with pytest.raises(DataError, match=r"cannot write .*out\.json"):
-        write_json(path, {})
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_checksum_of_code_tells_python_and_what_was_compiled(tmp_path: Path) -> None:

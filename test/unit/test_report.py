@@ -103,8 +103,8 @@ def test_text_is_escaped_wherever_it_is_handed_in() -> None:
 def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     full_page().write(tmp_path / "page.html")
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == full_page().html()
-    with pytest.raises(DataError, match=r"cannot write .*: No such file or directory"):
-        full_page().write(tmp_path / "missing" / "page.html")
+    with pytest.raises(DataError, match=r"cannot write .*: File exists"):
+        full_page().write(tmp_path / "page.html" / "page.html")
 
 
 def test_columns_of_numbers_are_right_aligned() -> None:

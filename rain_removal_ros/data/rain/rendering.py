@@ -110,12 +110,12 @@ def _opacity(
     """T x 1 x H x W of all streaks together, in [-1, 1]; negative where drops darken."""
     frames, _, height, width = clean.shape
     wet = None if rain.region is None else _wetness(rain.region, (height, width), rain.seed)
+    shape = frames, height, width
     total = clean.new_zeros((frames, 1, height, width))
     for index, layer in enumerate(rain.layers):
         seed = (rain.seed, index)
-        drawn = torch.from_numpy(
-            draw_layer((frames, height, width), layer, rain.wind, seed, first, wet)
-        ).to(clean)[:, None]
+        streaks = draw_layer(shape, layer, rain.wind, seed, first, wet)
+        drawn = torch.from_numpy(streaks).to(clean)[:, None]
         if depth is not None:
             # Drops behind an object are hidden by it. Soft, as drops lie at all distances.
             drawn = drawn * ((depth - layer.distance) * 8 + 1).clamp(0, 1)
@@ -125,7 +125,8 @@ def _opacity(
         if not textures:
             raise DataError("this rain has streaks from textures; hand them to the renderer")
         chosen = textures[min(int(patch.choice * len(textures)), len(textures) - 1)]
-        smooth = smooth + draw_texture(total, patch, chosen, first)
+        piece = draw_texture(shape, patch, chosen, first)
+        smooth = smooth + torch.from_numpy(piece).to(clean)[:, None]
     if wet is not None:
         smooth = smooth * torch.from_numpy(wet).to(clean)
     return (total + smooth).clamp(-1, 1)
@@ -201,10 +202,10 @@ _GRAIN_BYTES = 4
 
 
 def _grain(shape: tuple[int, ...], seed: tuple[int, ...]) -> NDArray[np.float32]:
-    """Sums of random bytes: as good as normal for noise, at a quarter of the time."""
+    """Sums of random bytes: as good as normal for noise, at a tenth of the time."""
     count = math.prod(shape)
-    drawn = np.random.default_rng(seed).bytes(_GRAIN_BYTES * count)
-    levels = np.frombuffer(drawn, np.uint8).reshape(_GRAIN_BYTES, count)
+    drawn = np.random.SFC64(seed).random_raw(-(-_GRAIN_BYTES * count // 8)).view(np.uint8)
+    levels = drawn[: _GRAIN_BYTES * count].reshape(_GRAIN_BYTES, count)
     total: NDArray[np.float32] = levels.sum(0, dtype=np.uint16).astype(np.float32).reshape(shape)
     total -= np.float32(_GRAIN_BYTES * 127.5)
     total /= np.float32(math.sqrt(_GRAIN_BYTES * (256**2 - 1) / 12))

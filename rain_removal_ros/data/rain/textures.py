@@ -9,7 +9,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -58,29 +57,29 @@ def streak_direction(image: NDArray[np.float32]) -> float:
     return -across
 
 
-def draw_texture(canvas: Tensor, layer: TextureLayer, texture: Texture, first: int) -> Tensor:
-    """Like ``canvas``, T x 1 x H x W: a piece of a texture, sliding along its streaks."""
-    frames, _, height, width = canvas.shape
-    image = texture.image.to(canvas)
+def draw_texture(
+    shape: tuple[int, int, int], layer: TextureLayer, texture: Texture, first: int
+) -> NDArray[np.float32]:
+    """T x H x W: a piece of a texture, sliding along its streaks."""
+    _, height, width = shape
+    image = texture.image.cpu().numpy()
     tall, broad = image.shape
     turn = layer.direction - texture.direction
     cos, sin = math.cos(turn) / layer.zoom, math.sin(turn) / layer.zoom
-    xs = torch.arange(width, device=canvas.device) - width / 2
-    ys = (torch.arange(height, device=canvas.device) - height / 2)[:, None]
-    across, down = cos * xs - sin * ys, sin * xs + cos * ys
-    frame = torch.arange(first, first + frames, device=canvas.device)[:, None, None]
-    slid = -layer.speed / layer.zoom * frame
-    u = across + layer.start[0] * broad + slid * math.sin(texture.direction)
-    v = down + layer.start[1] * tall + slid * math.cos(texture.direction)
-    # Reflection at the borders would cross the streaks there; wrapping only cuts a few short.
-    grid = torch.stack([_wrapped(u, broad), _wrapped(v, tall)], -1)
-    drawn = F.grid_sample(
-        image.expand(frames, 1, tall, broad), grid, mode="bilinear",
-        padding_mode="border", align_corners=False,
-    )  # fmt: skip
-    return drawn * layer.opacity
-
-
-def _wrapped(position: Tensor, size: int) -> Tensor:
-    """Pixels, any number of times around, as ``grid_sample`` wants them."""
-    return (position % size) / size * 2 - 1
+    # OpenCV counts from the middle of a pixel, and so does everything else here from its corner.
+    middle = (width / 2, height / 2)
+    right = layer.start[0] * broad - cos * middle[0] + sin * middle[1] - 0.5
+    down = layer.start[1] * tall - sin * middle[0] - cos * middle[1] - 0.5
+    pieces = np.empty(shape, np.float32)
+    for index, piece in enumerate(pieces):
+        slid = -layer.speed / layer.zoom * (first + index)
+        # Within the texture once more, because OpenCV's coordinates have 16 bits.
+        x = (right + slid * math.sin(texture.direction)) % broad
+        y = (down + slid * math.cos(texture.direction)) % tall
+        # Reflection at the borders would cross the streaks there; wrapping only cuts a few short.
+        cv2.warpAffine(
+            image, np.array([[cos, -sin, x], [sin, cos, y]]), (width, height), dst=piece,
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_WRAP,
+        )  # fmt: skip
+    pieces *= np.float32(layer.opacity)
+    return pieces

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ from rain_removal_ros.evaluation.board.pictures import clean_part, pairs_part
 from rain_removal_ros.evaluation.board.setup import FULL, QUICK, Extent, Part, Setup, digest
 from rain_removal_ros.evaluation.board.strokes import strokes_part
 from rain_removal_ros.evaluation.board.timing import speed
-from rain_removal_ros.manifest import write_json
+from rain_removal_ros.runtime.files import write_json
 from rain_removal_ros.settings import EngineSettings
 
 __all__ = [
@@ -42,7 +41,6 @@ __all__ = [
     "choose",
     "compare",
     "counterpart",
-    "default_cache",
 ]
 
 PARTS: dict[str, Part] = {
@@ -146,12 +144,6 @@ def _size(checkpoint: Checkpoint) -> Any:
     return getattr(checkpoint.network.config, "channels", None)
 
 
-def default_cache() -> Path:
-    """The user's cache folder, as other programs have theirs."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "rain_removal_ros" / "board"
-
-
 def _part(
     part: str, model: Runner, setup: Setup, rest: tuple[str, ...]
 ) -> tuple[Sequence[Mark], bool]:
@@ -161,7 +153,6 @@ def _part(
         return [Mark.from_json(name, mark) for name, mark in kept.items()], True
     found = list(PARTS[part](model, setup))
     if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {mark.name: mark.kept() for mark in found})
     return found, False
 

@@ -27,7 +27,7 @@ from rain_removal_ros.evaluation.board import marks, rains
 from rain_removal_ros.evaluation.board.marks import ROUNDS, Mark
 from rain_removal_ros.evaluation.board.setup import Setup, digest, drawn
 from rain_removal_ros.frames import Image
-from rain_removal_ros.manifest import write_json
+from rain_removal_ros.runtime.files import write_json
 
 SEVERITIES = (0.3, 0.6, 1.0)
 CLASSES: dict[str, tuple[str, ...]] = {"pennfudan": ("person",), "carla": ("car", "traffic light")}

@@ -30,12 +30,12 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
 from rain_removal_ros import checkpoints, codec
-from rain_removal_ros.demo import Moment, Plan, Tell
+from rain_removal_ros.demo import DemoFrame, DemoPlan, Tell
 from rain_removal_ros.errors import RainRemovalError
 from rain_removal_ros.ros.process import Spinner
 
 _START_S = 120.0
-"""How long to wait for the first clean frame; a busy machine takes a while to start Python."""
+"""How long to wait for the first derained frame; a busy machine takes a while to start Python."""
 _TELL_S = 1.0
 _GRACE_S = 10.0
 _DOMAINS = 100
@@ -49,7 +49,7 @@ class DemoError(RainRemovalError):
     exit_code = 1
 
 
-def record(plan: Plan, tell: Tell) -> tuple[list[Moment], str]:
+def record(plan: DemoPlan, tell: Tell) -> tuple[list[DemoFrame], str]:
     """Run camera and node for as long as planned; what came through, and a line about it."""
     # Before anything is started: without weights there is nothing to show.
     weights = checkpoints.resolve(plan.weights or "auto")
@@ -65,14 +65,14 @@ def record(plan: Plan, tell: Tell) -> tuple[list[Moment], str]:
 
 
 def _watch(
-    recorder: Recorder, plan: Plan, processes: list[subprocess.Popen[bytes]], tell: Tell
+    recorder: Recorder, plan: DemoPlan, processes: list[subprocess.Popen[bytes]], tell: Tell
 ) -> None:
     """Say how it goes until enough was recorded, or it takes too long."""
     tell("starting a simulated camera and the node, each a process of its own")
     deadline, told = time.monotonic() + _START_S, ""
     while time.monotonic() < deadline:
         if recorder.wait(_TELL_S):
-            # From the first clean frame on.
+            # From the first derained frame on.
             deadline = min(deadline, recorder.began + plan.seconds)
         if (status := recorder.status()) != told:
             tell(status)
@@ -88,7 +88,7 @@ class Recorder:
 
     def __init__(self, domain: int) -> None:
         self.began = 0.0
-        """When the first clean frame came."""
+        """When the first derained frame came."""
         self._lock = threading.Lock()
         self._first = threading.Event()
         self._kept: dict[str, dict[int, Image]] = {topic: {} for topic in _TOPICS}
@@ -107,7 +107,7 @@ class Recorder:
         self._spinner = Spinner(self._node)
 
     def wait(self, seconds: float) -> bool:
-        """Let time pass; returns whether any clean frame has come."""
+        """Let time pass; returns whether any derained frame has come."""
         if not self._first.is_set():
             return self._first.wait(seconds)
         time.sleep(seconds)
@@ -133,8 +133,8 @@ class Recorder:
                 f"latency {middle:.0f} ms, {self._dropped.total()} dropped"
             )
 
-    def moments(self) -> list[Moment]:
-        """All frames that were cleaned and of which everything has come, in order."""
+    def moments(self) -> list[DemoFrame]:
+        """All frames that were derained and of which everything has come, in order."""
         with self._lock:
             complete = set.intersection(*(set(messages) for messages in self._kept.values()))
             return [self._moment(stamp) for stamp in sorted(complete)]
@@ -150,7 +150,8 @@ class Recorder:
         with self._lock:
             self._kept[topic][stamp] = image
             self._arrivals[topic].append(time.monotonic())
-            # Frames go through untouched while the network loads; only clean ones have attention.
+            # Frames go through untouched while the network loads; only derained ones have
+            # attention.
             if topic == "attention":
                 if not self._first.is_set():
                     self.began = time.monotonic()
@@ -176,17 +177,17 @@ class Recorder:
             return 0.0
         return (len(recent) - 1) / (recent[-1] - recent[0])
 
-    def _moment(self, stamp: int) -> Moment:
+    def _moment(self, stamp: int) -> DemoFrame:
         rainy, reference, derained, attention = (
             codec.decode(self._kept[topic][stamp]).image for topic in _TOPICS
         )
-        return Moment(stamp, rainy, derained, np.ascontiguousarray(attention[..., 0]), reference)
+        return DemoFrame(stamp, rainy, derained, np.ascontiguousarray(attention[..., 0]), reference)
 
 
 # --- Processes -------------------------------------------------------------------------------
 
 
-def _commands(plan: Plan, weights: Path) -> list[list[str]]:
+def _commands(plan: DemoPlan, weights: Path) -> list[list[str]]:
     camera = {
         "scene.width": plan.width,
         "scene.height": plan.height,

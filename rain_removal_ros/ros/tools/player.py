@@ -29,8 +29,8 @@ from std_srvs.srv import SetBool
 from rain_removal_ros.bags import Channel, Message, Recording, open_recording
 from rain_removal_ros.bags.messages import IMAGE, store
 from rain_removal_ros.errors import BagError
-from rain_removal_ros.manifest import write_json
 from rain_removal_ros.ros.process import Spinner
+from rain_removal_ros.runtime.files import write_json
 
 _AHEAD = 16
 """Messages that are read before they are due."""

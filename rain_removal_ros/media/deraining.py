@@ -1,4 +1,4 @@
-"""Takes rain out of files: which file becomes which, and one after the other cleaned.
+"""Takes rain out of files: which file becomes which, and one after the other derained.
 
 What is wrong with one file is said of that file, and the rest are still done.
 """
@@ -27,7 +27,15 @@ from rain_removal_ros.media.tiling import Needs, TiledEngine, memory_left
 from rain_removal_ros.settings import EngineSettings, NetworkSettings, StreamSettings
 from rain_removal_ros.stream import Stream
 
-__all__ = ["Cleaner", "Done", "Failure", "Job", "Wishes", "clean", "plan"]
+__all__ = [
+    "DerainedFile",
+    "FailedFile",
+    "FileDerainer",
+    "FileJob",
+    "FileOptions",
+    "derain_files",
+    "plan",
+]
 
 _GIB = 2**30
 _GAP = 2
@@ -35,7 +43,7 @@ _GAP = 2
 
 
 @dataclass(frozen=True)
-class Wishes:
+class FileOptions:
     """What is to be made of each file."""
 
     attention: bool = False
@@ -49,7 +57,7 @@ class Wishes:
 
 
 @dataclass(frozen=True)
-class Job:
+class FileJob:
     """One file and what it is to become."""
 
     source: Path
@@ -66,16 +74,16 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A file that could not be cleaned, and why."""
+class FailedFile:
+    """A file that could not be derained, and why."""
 
     source: Path
     reason: str
 
 
 @dataclass(frozen=True)
-class Done:
-    """A file that was cleaned."""
+class DerainedFile:
+    """A file that was derained."""
 
     source: Path
     targets: tuple[Path, ...]
@@ -88,23 +96,23 @@ class Done:
 
 
 def plan(
-    sources: Sequence[Path], output: Path | None, wishes: Wishes
-) -> tuple[list[Job], list[Failure]]:
+    sources: Sequence[Path], output: Path | None, options: FileOptions
+) -> tuple[list[FileJob], list[FailedFile]]:
     """What is to be done, and what of it cannot be. Raises where nothing can be."""
-    maps = wishes.attention and not wishes.side_by_side
-    jobs: list[Job] = []
-    failures: list[Failure] = []
+    maps = options.attention and not options.side_by_side
+    jobs: list[FileJob] = []
+    failures: list[FailedFile] = []
     claimed: dict[Path, Path] = {}
     for source in sources:
         try:
             found = _jobs(source, output, alone=len(sources) == 1)
         except (DataError, OSError) as error:
-            failures.append(Failure(source, str(error)))
+            failures.append(FailedFile(source, str(error)))
             continue
         for job in found:
             targets = [job.target, job.attention] if maps else [job.target]
             if reason := _clash(job.source, targets, claimed):
-                failures.append(Failure(job.source, reason))
+                failures.append(FailedFile(job.source, reason))
             else:
                 claimed |= {target.resolve(): job.source for target in targets}
                 jobs.append(job)
@@ -115,64 +123,64 @@ def plan(
     return jobs, failures
 
 
-class Cleaner:
+class FileDerainer:
     """A network that is ready, and the way each file goes through it."""
 
     def __init__(
-        self, network: NetworkSettings, engine: EngineSettings, wishes: Wishes | None = None
+        self, network: NetworkSettings, engine: EngineSettings, options: FileOptions | None = None
     ) -> None:
         self.weights, checkpoint = checkpoints.choose(network)
-        self.wishes = wishes or Wishes()
+        self.options = options or FileOptions()
         # Counted now: what runs the network may not be a network that can be counted any more.
-        self._needs = None if self.wishes.tile else Needs.of(checkpoint.network)
+        self._needs = None if self.options.tile else Needs.of(checkpoint.network)
         self.engine = engines.create(checkpoint.network, engine)
         # Asked once: memory that a pass has freed is kept by the process, and not lost.
-        limit = self.wishes.memory_gb * _GIB if self.wishes.memory_gb else None
+        limit = self.options.memory_gb * _GIB if self.options.memory_gb else None
         self._memory = memory_left(self.engine.device, limit)
 
-    def clean(self, job: Job) -> Done:
-        """Clean one file; what is wrong with it is raised, and leaves no half of a file."""
+    def derain(self, job: FileJob) -> DerainedFile:
+        """Derain one file; what is wrong with it is raised, and leaves no half of a file."""
         began = time.perf_counter()
         done = self._video(job) if job.is_video else self._picture(job)
         return replace(done, seconds=time.perf_counter() - began)
 
-    def _picture(self, job: Job) -> Done:
-        picture = pictures.load(job.source, self.wishes.most_pixels)
+    def _picture(self, job: FileJob) -> DerainedFile:
+        picture = pictures.load(job.source, self.options.most_pixels)
         image = picture.image
         height, width = image.shape[:2]
         engine = self._tiled(height, width, carry_state=False)
-        (result,) = engine.step([image], [None], attention=self.wishes.attention)
+        (result,) = engine.step([image], [None], attention=self.options.attention)
         targets = [job.target]
-        if self.wishes.side_by_side:
+        if self.options.side_by_side:
             pictures.save(job.target, Picture(_panels(image, result.image, result.attention)))
         else:
             pictures.save(job.target, picture.with_image(result.image))
             if result.attention is not None:
                 pictures.save(job.attention, Picture(result.attention))
                 targets.append(job.attention)
-        return Done(
+        return DerainedFile(
             job.source, tuple(targets), width, height, 1, len(engine.tiles(height, width)), 0.0
         )
 
-    def _video(self, job: Job) -> Done:
-        wishes, targets = self.wishes, [job.target]
+    def _video(self, job: FileJob) -> DerainedFile:
+        options, targets = self.options, [job.target]
         with ExitStack() as stack:
-            reader = stack.enter_context(videos.reading(job.source, self.wishes.most_pixels))
-            clean = stack.enter_context(videos.writing(job.target, reader.rate))
-            seen = None
-            if wishes.attention and not wishes.side_by_side:
-                seen = stack.enter_context(videos.writing(job.attention, reader.rate))
+            reader = stack.enter_context(videos.reading(job.source, options.most_pixels))
+            derained = stack.enter_context(videos.writing(job.target, reader.rate))
+            maps = None
+            if options.attention and not options.side_by_side:
+                maps = stack.enter_context(videos.writing(job.attention, reader.rate))
                 targets.append(job.attention)
             frames = self._frames(reader)
             for image, result, attention in frames:
-                if wishes.side_by_side:
+                if options.side_by_side:
                     result = _panels(image, result, attention)
-                clean.write(result)
-                if seen is not None and attention is not None:
-                    seen.write(np.repeat(attention[..., None], 3, axis=2))
+                derained.write(result)
+                if maps is not None and attention is not None:
+                    maps.write(np.repeat(attention[..., None], 3, axis=2))
             height, width = image.shape[:2]
             engine = self._tiled(height, width, carry_state=True)
-        return Done(
+        return DerainedFile(
             job.source,
             tuple(targets),
             width,
@@ -186,7 +194,7 @@ class Cleaner:
     def _frames(
         self, reader: videos.Reader
     ) -> Iterator[tuple[Image, Image, NDArray[np.uint8] | None]]:
-        """Each frame as it is, clean, and where it rains."""
+        """Each frame as it is, derained, and where it rains."""
         stream: Stream | None = None
         # Frames of a file follow each other, however few there are in a second.
         limits = StreamSettings()
@@ -198,16 +206,16 @@ class Cleaner:
             if stream is None:
                 stream = Stream(self._tiled(*image.shape[:2], carry_state=True), limits)
             frame = Frame(image, stamp_ns=round(index * 1e9 / reader.rate))
-            step = stream.step(frame, attention=self.wishes.attention)
+            step = stream.step(frame, attention=self.options.attention)
             yield image, step.frame.image, step.attention
 
     def _tiled(self, height: int, width: int, *, carry_state: bool) -> TiledEngine:
         """The engine for frames of one size, which sees no more at once than fits into memory."""
         if self._needs is None:
-            side = self.wishes.tile
+            side = self.options.tile
             return TiledEngine(self.engine, side=side, carry_state=carry_state)
         pixels = height * width
-        # The frame and the clean one, each as it was decoded and as it is written.
+        # The frame and the derained one, each as it was decoded and as it is written.
         budget = self._memory - 6 * pixels * (1 + self.engine.scale**2)
         state = self._needs.state * pixels if carry_state else 0.0
         if state > budget / 2:
@@ -216,35 +224,39 @@ class Cleaner:
         return TiledEngine(self.engine, side=side, carry_state=carry_state)
 
 
-def clean(cleaner: Cleaner, jobs: Sequence[Job]) -> Iterator[Done | Failure]:
-    """Clean the files one by one."""
+def derain_files(
+    derainer: FileDerainer, jobs: Sequence[FileJob]
+) -> Iterator[DerainedFile | FailedFile]:
+    """Derain the files one by one."""
     for job in jobs:
         try:
-            yield cleaner.clean(job)
+            yield derainer.derain(job)
         except RainRemovalError as error:
-            yield Failure(job.source, str(error))
+            yield FailedFile(job.source, str(error))
 
 
-def _jobs(source: Path, output: Path | None, *, alone: bool) -> list[Job]:
+def _jobs(source: Path, output: Path | None, *, alone: bool) -> list[FileJob]:
     if source.is_dir():
         folder = output or source.resolve().with_name(f"{source.resolve().name}_derained")
         inside = folder.resolve()
         files = [path for path in _files(source) if inside not in path.resolve().parents]
         if not files:
             raise DataError(f"{source} holds no pictures or videos")
-        return [Job(path, _fitting(folder / path.relative_to(source))) for path in files]
+        return [FileJob(path, _fitting(folder / path.relative_to(source))) for path in files]
     if not source.exists():
         raise DataError(f"there is no file {source}")
     if output is None:
-        return [Job(source, _fitting(source.with_name(f"{source.stem}_derained{source.suffix}")))]
+        return [
+            FileJob(source, _fitting(source.with_name(f"{source.stem}_derained{source.suffix}")))
+        ]
     names_a_file = output.suffix.lower() in pictures.WRITABLE | set(videos.WRITABLE)
     if alone and names_a_file and not output.is_dir():
-        job = Job(source, output)
+        job = FileJob(source, output)
         if job.is_video != (output.suffix.lower() in videos.WRITABLE):
             kind = "video" if job.is_video else "picture"
             raise DataError(f"{source} is a {kind} and cannot become {output.name}")
         return [job]
-    return [Job(source, _fitting(output / source.name))]
+    return [FileJob(source, _fitting(output / source.name))]
 
 
 def _files(folder: Path) -> list[Path]:
@@ -301,12 +313,12 @@ def _panels(before: Image, after: Image, attention: NDArray[np.uint8] | None) ->
 
 
 def _remarks(reader: videos.Reader, last: Image, *, forgets: bool) -> tuple[str, ...]:
-    """What is not as one might expect of a cleaned video."""
+    """What is not as one might expect of a derained video."""
     remarks = []
     if reader.ends_early:
         remarks.append(f"ends early: {reader.read} of {reader.announced} frames could be read")
     if last.shape[0] % 2 or last.shape[1] % 2:
         remarks.append("is a pixel smaller: videos have even sizes")
     if forgets:
-        remarks.append("was cleaned frame by frame: there is no memory for what to carry over")
+        remarks.append("was derained frame by frame: there is no memory for what to carry over")
     return tuple(remarks)
