@@ -5,7 +5,7 @@ PYTHON ?= python3
 ROS ?= kilted
 
 ifeq ($(filter kilted jazzy,$(ROS)),)
-$(error ROS is kilted or jazzy, not '$(ROS)')
+$(error ROS is kilted or jazzy, not '$(ROS)'; docs/distros.md says why)
 endif
 
 VENV := $(CURDIR)/.venv$(if $(filter-out kilted,$(ROS)),-$(ROS))

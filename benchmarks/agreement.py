@@ -21,9 +21,10 @@ from rain_removal_ros import engines
 from rain_removal_ros.data.rain import render_frames, sample
 from rain_removal_ros.errors import RainRemovalError
 from rain_removal_ros.frames import Image
-from rain_removal_ros.manifest import manifest, write_json
+from rain_removal_ros.manifest import manifest
 from rain_removal_ros.metrics import luma, psnr
 from rain_removal_ros.runtime.allocator import keep_freed_memory
+from rain_removal_ros.runtime.files import write_json
 from rain_removal_ros.settings import EngineSettings, NetworkSettings
 from rain_removal_ros.simulation.drive import Drive
 

@@ -20,7 +20,8 @@ from typing import Any
 import cv2
 import yaml
 
-from rain_removal_ros.manifest import manifest, write_json
+from rain_removal_ros.manifest import manifest
+from rain_removal_ros.runtime.files import write_json
 from rain_removal_ros.simulation.drive import Drive
 from rain_removal_ros.training import campaign
 
@@ -51,7 +52,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--crop", type=int, default=192)
     parser.add_argument("--batch", type=int, default=8, help="clips of a step")
-    parser.add_argument("--streets", type=int, default=48, help="each is drawn twice")
+    parser.add_argument("--streets", type=int, default=24, help="each is drawn twice")
     parser.add_argument("--folder", type=Path, default=Path("runs/training_benchmark"))
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     args = parser.parse_args()

@@ -34,10 +34,12 @@ class Desk:
     def __init__(self, script: ModuleType, folder: Path) -> None:
         self._script = script
         self.results, self.page = folder / "gpu.json", folder / "gpu.md"
+        self._work = folder / "work"
         self.page.write_text("# Title\n\n<!-- tables -->\n<!-- end of tables -->\n\nThe end.\n")
 
     def run(self, *arguments: str) -> int:
         files = ("--results", str(self.results), "--page", str(self.page))
+        files += ("--work", str(self._work))
         code: int = self._script.main([*arguments, "--device", "cpu", "--small", *files])
         return code
 
@@ -112,11 +114,11 @@ def test_training_says_how_fast_it_was(desk: Desk, monkeypatch: pytest.MonkeyPat
 
 
 def test_every_piece_is_rehearsed_above(script: ModuleType) -> None:
-    small = script.pieces(script.SMALL, "cpu", Path("gpu.json"))
+    small = script.pieces(script.SMALL, "cpu", Path("work"))
     assert {piece.name for piece in small} == {
         "tests", "agreement", "bench-48x32-1", "compiled-48x32", "live-64x48", "train-1",
     }  # fmt: skip
-    full = script.pieces(script.Extent(), "cuda", Path("gpu.json"))
+    full = script.pieces(script.Extent(), "cuda", Path("work"))
     kinds = {piece.name.partition("-")[0] for piece in full}
     assert kinds == {piece.name.partition("-")[0] for piece in small}
     assert len(full) == 2 + 4 * 3 + 2 + 2 + 4
@@ -215,5 +217,5 @@ def test_the_page_that_ships_is_made_of_the_results_that_ship(
     script: ModuleType, repository: Path, tmp_path: Path
 ) -> None:
     page = Path(shutil.copy(repository / "docs/gpu.md", tmp_path))
-    script.write_page(page, script.recorded(repository / "benchmarks/gpu.json"))
+    script.write_page(page, script.recorded(repository / "benchmarks/results/gpu.json"))
     assert page.read_text() == (repository / "docs/gpu.md").read_text()
