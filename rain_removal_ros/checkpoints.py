@@ -25,6 +25,7 @@ from torch import Tensor
 from rain_removal_ros import networks
 from rain_removal_ros.errors import CheckpointError, SettingsError
 from rain_removal_ros.networks._base import Network
+from rain_removal_ros.networks._cautions import Cautions
 from rain_removal_ros.parsing import from_json
 from rain_removal_ros.runtime.files import write_whole
 from rain_removal_ros.settings import NetworkSettings
@@ -78,7 +79,16 @@ def load(path: Path | str) -> Checkpoint:
     except (SettingsError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path} does not fit this version's {name}: {reason}") from error
+    network.cautions = Cautions.from_facts(facts)
     return Checkpoint(name, network.eval(), facts, header["sha256"])
+
+
+def add_cautions(path: Path, cautions: Cautions) -> None:
+    """Record in a weight file what measurements found against its weights, and nothing else."""
+    loaded = load(path)
+    facts = {name: value for name, value in loaded.facts.items() if name != "cautions"}
+    found = {name: text for name, text in dataclasses.asdict(cautions).items() if text}
+    save(path, loaded.network, {**facts, **({"cautions": found} if found else {})})
 
 
 def checksum(network: Network) -> str:
@@ -88,10 +98,12 @@ def checksum(network: Network) -> str:
 
 def name_of(path: Path | str) -> str:
     """The network a weight file belongs to, from its header alone."""
-    header, _ = _read(Path(path), weights=())
-    if header.get("format") != _FORMAT:
-        raise CheckpointError(f"{path} is not a weight file of this package")
-    return _noted(Path(path), header, "network")
+    return _noted(Path(path), _header(Path(path)), "network")
+
+
+def cautions_of(path: Path | str) -> Cautions:
+    """What measurements found against the weights, from the header alone."""
+    return Cautions.from_facts(_table(Path(path), _header(Path(path)), "facts"))
 
 
 def import_published(path: Path, name: str) -> Network:
@@ -190,6 +202,13 @@ def model_folders() -> list[Path]:
     prefixes += [Path(sys.prefix), *package.parents[2:5]]
     folders = [package.parent / "models", *(prefix / share for prefix in prefixes)]
     return list(dict.fromkeys(folder for folder in folders if folder.is_dir()))
+
+
+def _header(path: Path) -> dict[str, str]:
+    header, _ = _read(path, weights=())
+    if header.get("format") != _FORMAT:
+        raise CheckpointError(f"{path} is not a weight file of this package")
+    return header
 
 
 def _is_file(path: Path) -> bool:

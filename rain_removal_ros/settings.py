@@ -99,7 +99,16 @@ class EngineSettings:
 class StreamSettings:
     """How one camera's frames follow each other."""
 
-    carry_state: bool = setting(True, "carry the network's state from frame to frame")
+    carry_state: bool = setting(
+        True,
+        "carry the network's state from frame to frame, unless measurements found its weights "
+        "worse for it",
+    )
+    carry_state_always: bool = setting(
+        False,
+        "carry the state even of weights that are worse for it; 'rain-removal networks' and the "
+        "log name them",
+    )
     max_gap_s: float = setting(
         0.5, "a longer pause between two frames starts afresh", unit="s", low=0.0, high=3600.0
     )
@@ -230,6 +239,27 @@ class SafetySettings:
 
 
 @dataclass(frozen=True)
+class LimitSettings:
+    """What a recording may cost that is read from disk; the node reads none."""
+
+    expansion: float = setting(
+        1000.0,
+        "a recording may be so many times larger unpacked than packed, and always 100 MB",
+        low=1.0,
+        high=100_000.0,
+        live=False,
+    )
+    chunk_mb: int = setting(
+        512,
+        "largest chunk of a recording, or message, that is unpacked into memory",
+        unit="MB",
+        low=1,
+        high=65536,
+        live=False,
+    )
+
+
+@dataclass(frozen=True)
 class NodeSettings:
     """How the node itself behaves."""
 
@@ -252,6 +282,7 @@ class Settings:
     input: InputSettings = group(InputSettings)
     output: OutputSettings = group(OutputSettings)
     safety: SafetySettings = group(SafetySettings)
+    limits: LimitSettings = group(LimitSettings)
     node: NodeSettings = group(NodeSettings)
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rain_removal_ros.engines import Cleaned, Engine
+from rain_removal_ros.engines import Derained, Engine
 from rain_removal_ros.frames import Frame, Image
 from rain_removal_ros.settings import StreamSettings
 
@@ -46,6 +46,14 @@ class Stream:
         self._last: Frame | None = None
         self._glimpse: NDArray[np.float32] | None = None
 
+    @property
+    def carries(self) -> bool:
+        """Whether state is carried: not with weights that are worse for it, unless the settings
+        insist."""
+        settings = self.settings
+        costs = self.engine.info.recurrent and self.engine.info.cautions.state
+        return settings.carry_state and (settings.carry_state_always or not costs)
+
     def reset(self, reason: str) -> None:
         """Let go of the state before the next frame."""
         self.state = None
@@ -57,24 +65,26 @@ class Stream:
             self.engine = engine
             self.reset("another network")
 
-    def step(self, frame: Frame, *, attention: bool = True, into: Image | None = None) -> Step:
+    def step(
+        self, frame: Frame, *, stages: int = 0, attention: bool = True, into: Image | None = None
+    ) -> Step:
         """Clean one frame."""
-        return step_together([self], [frame], attention=attention, into=[into])[0]
+        return step_together([self], [frame], stages=stages, attention=attention, into=[into])[0]
 
     def admit(self, frame: Frame) -> str | None:
         """Take note of the next frame; returns why the state cannot be carried over, if so."""
         reason = self._pending or self._break_before(frame)
         self._pending = ""
-        if reason or not self.settings.carry_state:
+        if reason or not self.carries:
             self.state = None
         if reason:
             self.state_since_ns = frame.stamp_ns
-        self._last = frame if self.settings.carry_state else None
+        self._last = frame if self.carries else None
         return reason or None
 
     def _break_before(self, frame: Frame) -> str:
         last, limits = self._last, self.settings
-        glimpse = _glimpse(frame.image) if limits.scene_cut > 0 and limits.carry_state else None
+        glimpse = _glimpse(frame.image) if limits.scene_cut > 0 and self.carries else None
         before, self._glimpse = self._glimpse, glimpse
         if last is None:
             return ""
@@ -93,6 +103,7 @@ def step_together(
     streams: Sequence[Stream],
     frames: Sequence[Frame],
     *,
+    stages: int = 0,
     attention: bool = True,
     into: Sequence[Image | None] | None = None,
 ) -> list[Step]:
@@ -114,6 +125,7 @@ def step_together(
             results = streams[batch[0]].engine.step(
                 [frames[index].image for index in batch],
                 [streams[index].state for index in batch],
+                stages=stages,
                 attention=attention,
                 into=[targets[index] for index in batch],
             )
@@ -128,9 +140,9 @@ def step_together(
 
 
 def _finish(
-    stream: Stream, frame: Frame, result: Cleaned, reset: str | None, seconds: float
+    stream: Stream, frame: Frame, result: Derained, reset: str | None, seconds: float
 ) -> Step:
-    if stream.settings.carry_state:
+    if stream.carries:
         stream.state = result.state
     _blend(frame.image, result.image, stream.settings.strength)
     clean = replace(frame, image=result.image)

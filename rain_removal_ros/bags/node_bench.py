@@ -89,7 +89,7 @@ def online(
     """Play a recording to the node as ``attempt`` sets it, and measure; see ``measure``."""
     check(attempt.settings)
     _check_weights(attempt.settings)
-    with open_recording(source) as recording:
+    with open_recording(source, attempt.settings.limits) as recording:
         cameras = camera_topics(
             recording, topics=[topic] if topic else [], reference=reference, ending="bench"
         )
@@ -143,6 +143,8 @@ class _Run:
                 "-m", "rain_removal_ros", "bag-play", str(self._source), "--restamp",
                 "--rate", str(self._rate), "--topics", topic, "--wait-for", topic,
                 "--warm-up", _CLEAN, "--schedule", str(schedule),
+                "--limits.expansion", str(self._attempt.settings.limits.expansion),
+                "--limits.chunk-mb", str(self._attempt.settings.limits.chunk_mb),
             ) as player:  # fmt: skip
                 assert player.stdout
                 player.stdout.readline()  # it says that it begins, or it ends

@@ -166,7 +166,7 @@ def replay(
     """Clean a recording into another. ``progress`` gets the frames done, and those there are."""
     wishes = wishes or Wishes()
     check(settings)
-    with open_recording(source) as recording:
+    with open_recording(source, settings.limits) as recording:
         cameras = camera_topics(
             recording,
             topics=wishes.topics,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rain_removal_ros.engines import Engine
     from rain_removal_ros.settings import Settings
 
 
@@ -18,6 +20,12 @@ def add_json(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="also write the results to FILE as JSON, with a manifest of how they came about",
     )
+
+
+def say_cautions(command: str, engine: Engine) -> None:
+    """Print the cautions of the weights in use."""
+    for line in engine.info.cautions.lines(engine.info.network):
+        print(f"rain-removal {command}: {line}", file=sys.stderr)
 
 
 _SHORT = {

@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="offline: at a time")
     parser.add_argument("--ray", metavar="ADDRESS", help="offline: a Ray cluster, or 'local'")
     add_json(parser)
-    add_settings(parser, "network", "engine", "stream", "output", "bypass", "input", "safety")
+    groups = ("network", "engine", "stream", "output", "bypass", "input", "safety", "limits")
+    add_settings(parser, *groups)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rain_removal_ros.cli._options import add_json
+from rain_removal_ros.cli._options import add_json, say_cautions
 
 if TYPE_CHECKING:
     from rain_removal_ros.media.deraining import DerainedFile, FailedFile, FileDerainer, FileOptions
@@ -90,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
     options = _options(args)
     jobs, failures = deraining.plan(args.inputs, args.output, options)
     derainer = _derainer(args, options)
+    say_cautions("image", derainer.engine)
     for failure in failures:
         _say_failure(failure)
     done: list[DerainedFile] = []
@@ -159,14 +160,14 @@ def _write_json(
     from rain_removal_ros.manifest import manifest
     from rain_removal_ros.runtime.files import write_json
 
-    engine = derainer.engine
+    info = derainer.engine.info
     how: dict[str, Any] = {
         "weights": derainer.weights,
-        "network": engine.network_name,
-        "engine": engine.name,
-        "device": engine.device,
-        "precision": engine.precision,
-        "stages": engine.stages,
+        "network": info.network,
+        "engine": info.engine,
+        "device": info.device,
+        "precision": info.precision,
+        "stages": info.stages,
     }
     write_json(
         path,

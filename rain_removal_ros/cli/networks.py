@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ def run(args: argparse.Namespace) -> None:
         for name in networks.available()
     ]
     _print_table(results)
+    for path in weights:
+        for line in checkpoints.cautions_of(path).lines(path.stem):
+            print(line)
     if advice := native.advice():
         print(f"\nThis package was {advice}.")
     if args.json:
@@ -34,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _describe(name: str, weights: list[Path]) -> dict[str, Any]:
-    from rain_removal_ros import networks
+    from rain_removal_ros import checkpoints, networks
     from rain_removal_ros.networks import _cost
 
     network = networks.create(name)
@@ -48,6 +52,7 @@ def _describe(name: str, weights: list[Path]) -> dict[str, Any]:
         "scale": network.scale,
         "recurrent": network.facts.recurrent,
         "weights": [str(path) for path in weights],
+        "cautions": {path.stem: asdict(checkpoints.cautions_of(path)) for path in weights},
         "paper": network.facts.paper,
     }
 

@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rain_removal_ros.cli._options import add_json, add_settings, settings_from
+from rain_removal_ros.cli._options import add_json, add_settings, say_cautions, settings_from
 
 if TYPE_CHECKING:
     from rain_removal_ros.bags.replaying import Replayed, Wishes
@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ray", metavar="ADDRESS", help="share several recordings over a Ray cluster (or 'local')"
     )
     add_json(parser)
-    add_settings(parser, "network", "engine", "stream", "bypass", "output", "safety")
+    add_settings(parser, "network", "engine", "stream", "bypass", "output", "safety", "limits")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -97,6 +97,7 @@ def _run_one(args: argparse.Namespace, source: Path) -> None:
 
     settings = settings_from(args)
     engine = load(settings.network, settings.engine)
+    say_cautions("replay", engine)
     judge = frame_scores.Judge() if args.report else None
     with tqdm(disable=None, unit="frame") as bar:
 

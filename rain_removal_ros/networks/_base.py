@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rain_removal_ros.losses import ssim
+from rain_removal_ros.networks._cautions import Cautions
 
 State: TypeAlias = tuple[Tensor, ...]
 
@@ -23,7 +24,8 @@ class Output(NamedTuple):
     derained: Tensor
     """B x 3 x sH x sW in [0, 1], where s is the network's scale."""
     attention: Tensor
-    """B x 1 x H x W in [0, 1]: where the network saw rain."""
+    """B x 1 x H x W in [0, 1]: how much the rain changed each pixel, as the network sees it. How
+    far that can be trusted depends on what its weights were trained for."""
     state: State
     """What to hand in with the next frame. ``()`` is a fresh start, and all a stateless network
     ever returns."""
@@ -58,6 +60,8 @@ class Network(nn.Module):
         super().__init__()
         self.config = config
         self.stages: int = getattr(config, "stages", self.facts.stages)
+        self.cautions = Cautions()
+        """What measurements found against the weights; their file says."""
 
     @property
     def scale(self) -> int:
@@ -80,6 +84,18 @@ def change_map(derained: Tensor, frame: Tensor, *, full_at: float = 0.25) -> Ten
     be compared; normalising each by its own maximum would make a clear frame look rainy.
     """
     return ((derained - frame).abs().amax(1, keepdim=True) / full_at).clamp(0, 1)
+
+
+def attention_loss(attention: Tensor, reference: Tensor, rainy: Tensor) -> Tensor:
+    """The cross entropy between an attention map and the change that the rain really made.
+
+    Where the network is not sure, cross entropy is smallest for the mean. L1 is smallest for the
+    median, which is zero even where rain covers nearly half of the pixels.
+    """
+    with torch.autocast(attention.device.type, enabled=False):
+        attention = attention.float().clamp(1e-3, 1 - 1e-3)
+        change = change_map(reference, rainy)
+        return -(change * attention.log() + (1 - change) * (-attention).log1p()).mean()
 
 
 @dataclass

@@ -1,12 +1,15 @@
 """Recurrent generator led by the picture's low frequencies, trained against a discriminator.
 
-A guided filter, each colour channel its own guide, takes out the base layer, in which there is
-next to no rain. It is an extra input; the detail layer is the frame less the base, which the
-first convolution forms by itself. What the paper leaves open: stages, widths and output (the
-frame plus a negative rain layer) are PReNet's, whose equations it uses; the radius is Fu et
-al.'s (2017), who brought the split to deraining; the attention is CBAM's spatial half (Woo et
-al. 2018), as the other half averages over the whole picture and so would differ between tiles;
-the discriminator is a small PatchGAN, relativistic average (Jolicoeur-Martineau 2018).
+A guided filter, each colour channel its own guide, takes out the base layer, which holds less of
+the rain: of the energy of the change that rain makes, 13 to 36 % with the thin streaks of Rain100L,
+and 39 to 85 % with Rain800's broader ones and its changes of tone. The base layer is an extra
+input; the detail layer is the frame less the base, which the first convolution forms by itself.
+
+What the paper leaves open: stages, widths and output (the frame plus a negative rain layer) are
+PReNet's, whose equations it uses; the radius is Fu et al.'s (2017), who brought the split to
+deraining; the attention is CBAM's spatial half (Woo et al. 2018), as the other half averages over
+the whole picture and so would differ between tiles; the discriminator is a small PatchGAN,
+relativistic average (Jolicoeur-Martineau 2018).
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from torch.func import functional_call
 
 from rain_removal_ros.losses import ssim
 from rain_removal_ros.networks import _base
-from rain_removal_ros.networks._base import Batch, Facts, Output, State, change_map
+from rain_removal_ros.networks._base import Batch, Facts, Output, State, attention_loss, change_map
 from rain_removal_ros.networks._layers import ConvLSTM, guided_filter, in_range
 
 
@@ -45,6 +48,9 @@ class Config:
     """Ablation: whether stages and frames are linked by more than their result."""
     mse_weight: float = 1.0
     ssim_weight: float = 1.0
+    attention_weight: float = 0.1
+    """Of the loss that ties the last attention map to the rain. The paper has none, which is 0; the
+    map was then almost constant."""
     adversarial_weight: float = 0.01
     """0 is the ablation without a discriminator."""
     discriminator_channels: int = 64
@@ -161,6 +167,9 @@ class Objective(_base.Objective):
             "mse": config.mse_weight * F.mse_loss(produced, reference),
             "ssim": config.ssim_weight * (1 - ssim(produced, reference)),
         }
+        if config.attention and config.attention_weight:
+            loss = attention_loss(output.attention, reference, rainy)
+            losses["attention"] = config.attention_weight * loss
         if config.adversarial_weight:
             fake, real = self._judged(produced), self._judged(reference)
             losses["adversarial"] = config.adversarial_weight * _relativistic(fake, real)

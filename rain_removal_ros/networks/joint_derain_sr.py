@@ -40,7 +40,7 @@ from torch import Tensor, nn
 
 from rain_removal_ros.errors import CheckpointError, SettingsError
 from rain_removal_ros.networks import _base
-from rain_removal_ros.networks._base import Batch, Facts, Output, State, change_map
+from rain_removal_ros.networks._base import Batch, Facts, Output, State, attention_loss, change_map
 from rain_removal_ros.networks._layers import in_range
 
 _PATCHES = 16
@@ -77,6 +77,8 @@ class Config:
     ats_weight: float = 1.0
     multiplication_weight: float = 1.0
     addition_weight: float = 1.0
+    attention_weight: float = 0.01
+    """Of the loss that ties the attention map to the rain. The paper has none, which is 0."""
     vgg_weight: float = 0.01
     vgg16: str = ""
     """File of VGG16 weights, as torchvision names them; without it the perceptual loss is left
@@ -433,7 +435,11 @@ class Objective(_base.Objective):
             name: getattr(config, f"{name}_weight") * F.mse_loss(result.float(), small)
             for name, result in results.items()
         }
-        return losses | self.frame_losses(self.network.refine(rainy, results), rainy, reference)
+        output = self.network.refine(rainy, results)
+        if config.attention_weight:
+            loss = attention_loss(output.attention, small, rainy)
+            losses["attention"] = config.attention_weight * loss
+        return losses | self.frame_losses(output, rainy, reference)
 
     def frame_losses(self, output: Output, rainy: Tensor, reference: Tensor) -> dict[str, Tensor]:
         produced = output.derained.float()

@@ -20,7 +20,7 @@ from rain_removal_ros.errors import SettingsError
 from rain_removal_ros.losses import ssim
 from rain_removal_ros.networks import _base
 from rain_removal_ros.networks import _motion as motion
-from rain_removal_ros.networks._base import Facts, Output, State, change_map
+from rain_removal_ros.networks._base import Facts, Output, State, attention_loss, change_map
 from rain_removal_ros.networks._layers import ConvLSTM, Memory, ResidualBlock, in_range, rlcn
 
 _SCALES = 4
@@ -46,6 +46,9 @@ class Config:
     begin_with: str = "frame"
     """What the first stage takes for the background: the ``frame`` (the paper), or what the
     ``previous`` frame came out as, which helps a camera that moves little."""
+    attention_weight: float = 0.1
+    """Of the loss that ties the finest attention map to the rain. The paper has none, which is 0;
+    the map was then unrelated to the rain."""
     carry: bool = True
     """Ablation: whether anything is carried from frame to frame."""
     alignment: str = "none"
@@ -263,7 +266,14 @@ def _aligned(state: State, grey: Tensor) -> State:
 
 
 class Objective(_base.Objective):
-    """Eq. 1: negative SSIM of the last stage."""
+    """Eq. 1, negative SSIM of the last stage, and a loss that ties attention to the rain."""
+
+    network: Network
 
     def frame_losses(self, output: Output, rainy: Tensor, reference: Tensor) -> dict[str, Tensor]:
-        return {"ssim": 1 - ssim(output.derained.float(), reference)}
+        config = self.network.config
+        losses = {"ssim": 1 - ssim(output.derained.float(), reference)}
+        if config.attention and config.attention_weight:
+            loss = attention_loss(output.attention, reference, rainy)
+            losses["attention"] = config.attention_weight * loss
+        return losses

@@ -66,8 +66,8 @@ DERAIN = NodeInterface(
         Interface(
             "attention",
             _IMAGE,
-            "Where the network saw rain: `mono8`, or drawn over the image "
-            "(`output.attention: overlay`).",
+            "The network's [attention map](../node.md#the-attention-map): `mono8`, or drawn "
+            "over the image (`output.attention: overlay`).",
         ),
         Interface(
             "rain_level",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -51,19 +51,28 @@ class Validation:
         self.cache = cache
 
     def measure(self, network: Network, device: torch.device, picture: Path) -> dict[str, float]:
-        """Mean PSNR-Y and its gain over the input, in dB; ``picture`` shows the first few."""
+        """Mean PSNR-Y and its gain over the input, in dB, and the correlation of attention with
+        what the rain changed; ``picture`` shows the first few."""
         after, before, strips = [], [], []
+        attention: list[float] = []
         for number, clip in enumerate(self.clips):
             rainy, reference = self._load(clip, number, network.scale)
-            produced = derain(network, rainy, device)
+            frames = list(outputs(network, rainy, device))
+            produced = np.stack([frame for frame, _ in frames])
             untouched = rainy if network.scale == 1 else _enlarged(rainy, reference)
             after.append(_clip_psnr(produced, reference))
             before.append(_clip_psnr(untouched, reference))
+            maps = [each for _, each in frames]
+            attention += _correlations(maps, untouched, reference)
             if number < _PICTURES_SHOWN:
                 strips.append(np.concatenate([untouched[-1], produced[-1], reference[-1]], 1))
         _write_strips(picture, strips)
         psnr = float(np.mean(after))
-        return {"psnr": psnr, "gain": psnr - float(np.mean(before))}
+        return {
+            "psnr": psnr,
+            "gain": psnr - float(np.mean(before)),
+            "attention": float(np.mean(attention)),
+        }
 
     def _load(self, clip: clips.Clip, number: int, scale: int) -> tuple[Pixels, Pixels]:
         rng = np.random.default_rng((0, number))
@@ -81,11 +90,17 @@ class Validation:
         return clips.shrink(rainy, scale), reference
 
 
-@torch.no_grad()
 def derain(network: Network, rainy: Pixels, device: torch.device) -> Pixels:
     """A clip T x H x W x 3 through a network, frame by frame, its state carried."""
+    return np.stack([frame for frame, _ in outputs(network, rainy, device)])
+
+
+@torch.no_grad()
+def outputs(
+    network: Network, rainy: Pixels, device: torch.device
+) -> Iterator[tuple[Pixels, NDArray[np.float32]]]:
+    """Each frame of a clip T x H x W x 3 derained, with its attention map, the state carried."""
     state: State = ()
-    frames = []
     height, width = rainy.shape[1:3]
     stride, scale = network.facts.stride, network.scale
     for image in rainy:
@@ -94,8 +109,19 @@ def derain(network: Network, rainy: Pixels, device: torch.device) -> Pixels:
         output = network(padded, state)
         state = output.state
         derained = output.derained[0, :, : height * scale, : width * scale].float().clamp(0, 1)
-        frames.append((derained * 255).round().byte().permute(1, 2, 0).cpu().numpy())
-    return np.stack(frames)
+        attention = output.attention[0, 0, :height, :width].float().cpu().numpy()
+        yield (derained * 255).round().byte().permute(1, 2, 0).cpu().numpy(), attention
+
+
+def _correlations(
+    maps: list[NDArray[np.float32]], rainy: Pixels, reference: Pixels
+) -> Iterator[float]:
+    """Of each frame's attention map with how much the rain changed each pixel."""
+    for attention, before, after in zip(maps, rainy, reference, strict=True):
+        change = np.abs(before.astype(np.float32) - after).mean(2)
+        size = (change.shape[1], change.shape[0])
+        resized = np.asarray(cv2.resize(attention, size, interpolation=cv2.INTER_AREA))
+        yield metrics.correlation(resized, change)
 
 
 def _clip_psnr(first: Pixels, second: Pixels) -> float:
