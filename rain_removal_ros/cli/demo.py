@@ -1,15 +1,20 @@
-"""Derains a drive through the rain and shows before, after and what the network saw.
+"""Derains a simulated drive and shows it before and after, with the network's attention.
 
-Where ROS 2 is installed, a simulated camera and the node run as processes of their own, and what
-they publish is recorded; elsewhere the frames are derained directly. DIR/still.png and DIR/demo.mp4
-show rainy and derained frames side by side, with the attention and the truth. The exit code is 1
-where no derained frame came through.
+If ROS 2 is installed, a simulated camera and the node run as separate processes, and their topics
+are recorded. Otherwise the frames are derained directly. DIR/still.png and DIR/demo.mp4 show rainy
+and derained frames side by side, with the attention and the reference. Exits with 1 if no derained
+frame came through.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rain_removal_ros.demo import Recording
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         severity=args.severity,
     )
-    summary = demo.run(plan, way=args.way, tell=lambda line: print(line, flush=True))
+    summary = demo.show(plan, _recording(args.way), lambda line: print(line, flush=True))
     if summary is None:
         print("no derained frame came through")
         return 1
@@ -75,6 +80,21 @@ def run(args: argparse.Namespace) -> int:
     )
     print(f"look at {summary.still} and {summary.video}")
     return 0
+
+
+def _recording(way: str) -> Recording:
+    """How the frames get to the network; auto takes ROS where it is installed."""
+    from rain_removal_ros import demo
+    from rain_removal_ros.errors import DataError
+
+    has_ros = importlib.util.find_spec("rclpy") is not None
+    if way == "ros" and not has_ros:
+        raise DataError("ROS is not installed here (there is no rclpy); leave --way out")
+    if way == "direct" or not has_ros:
+        return demo.record
+    from rain_removal_ros.ros.tools import demo as over_ros
+
+    return over_ros.record
 
 
 def _positive(text: str) -> float:

@@ -23,6 +23,7 @@ from rclpy.parameter import Parameter
 from rain_removal_ros import networks
 from rain_removal_ros import settings as tree
 from rain_removal_ros.errors import SettingsError
+from rain_removal_ros.runtime.devices import check_device
 from rain_removal_ros.settings import Described, Entry, Settings
 
 T = TypeVar("T")
@@ -63,7 +64,11 @@ class Parameters:
             proposed = tree.replace(self.settings, changes)
         except SettingsError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        reason = _unknown_network(proposed) or _forbidden_path(proposed, changes)
+        reason = (
+            _unknown_network(proposed)
+            or _absent_device(proposed, changes)
+            or _forbidden_path(proposed, changes)
+        )
         return SetParametersResult(successful=not reason, reason=reason)
 
     def _store(self, stored: Sequence[Parameter[Any]]) -> None:
@@ -143,15 +148,27 @@ def _unknown_network(settings: Settings) -> str:
     return f"network.name is one of {', '.join(known)}, not {settings.network.name!r}"
 
 
+def _absent_device(settings: Settings, changes: dict[str, Any]) -> str:
+    """Why the device cannot be taken, where it is to change."""
+    if "engine.device" in changes:
+        try:
+            check_device(settings.engine.device)
+        except SettingsError as error:
+            return str(error)
+    return ""
+
+
 def _forbidden_path(settings: Settings, changes: dict[str, Any]) -> str:
     """Why a path set over ROS is refused."""
-    from rain_removal_ros.checkpoints import model_folders
+    from rain_removal_ros.runtime.files import model_folders
 
     values = tree.flatten(settings)
-    folders = [*map(Path, settings.safety.model_paths), *model_folders()]
-    allowed = [folder.resolve() for folder in folders]
+    named = [Path(folder).resolve() for folder in settings.safety.model_paths]
+    shipped = [folder.resolve() for folder in model_folders()]
     for name in _PATHS:
         if name in changes and (path := values[name]):
+            # Engines are written, and nothing is to be written beside the models that ship.
+            allowed = named if name == "engine.cache" else [*named, *shipped]
             # Resolved, so that neither ".." nor a link leads out.
             if not any(Path(path).resolve().is_relative_to(folder) for folder in allowed):
                 return f"{name} must lie under a folder of safety.model_paths, {path!r} does not"
