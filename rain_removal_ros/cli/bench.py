@@ -1,12 +1,11 @@
-"""Times networks on this machine: milliseconds a frame, work, weights and peak memory.
+"""Measures networks on this machine: milliseconds per frame, computation, weights, peak memory.
 
   rain-removal bench --model rainstream prenet:published.pth --engine all \\
       --size 640x480,1280x720 --cameras 1,4 --plot bench.svg
 
-Every combination of the lists given, with blanks or commas between their items, is measured. Those
-of one size take turns, so that what else the machine does hits them alike; memory is measured in a
-process of its own for each. Times are of one step, which derains a frame of every camera, from
-bytes to bytes.
+Every combination of the given lists (separated by blanks or commas) is measured. Those of one size
+take turns, so that other load affects them alike. Memory is measured in a separate process for
+each. A time is that of one step, which derains a frame of every camera, from bytes to bytes.
 """
 
 from __future__ import annotations
@@ -62,6 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_shared(parser, "threads")
     parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="let torch compile the networks: a minute or more for each size and number of cameras",
+    )
+    parser.add_argument(
         "--repeat",
         type=at_least(1),
         default=20,
@@ -103,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
         sizes=args.size,
         cameras=args.cameras,
         threads=args.threads,
+        compile=args.compile,
         weights=_no_weights if args.untrained else _shipped,
     )
     said = _progress if sys.stderr.isatty() else _nothing
@@ -160,6 +165,8 @@ def _plot(measured: list[Measured]) -> str:
     lines: dict[str, list[tuple[float, float]]] = {}
     for row in measured:
         name = f"{row.model}, {row.engine}, {row.precision}"
+        if row.compile:
+            name += ", compiled"
         if row.stages > 1:
             name += f", {row.stages} stages"
         megapixels = row.width * row.height * row.cameras / 1e6
@@ -203,7 +210,7 @@ def _print_table(measured: list[Measured]) -> None:
 def _cells(row: Measured) -> tuple[str, ...]:
     return (
         row.model,
-        row.engine,
+        f"{row.engine}, compiled" if row.compile else row.engine,
         row.device,
         row.precision,
         str(row.stages),
