@@ -139,3 +139,13 @@ def test_the_table_of_a_page_agrees_with_its_data(name: str) -> None:
                 assert verdict[:1] == ([line["verdict"]] if line["verdict"] and verdict else [])
                 compared += 1
     assert compared > 40
+
+
+def test_the_questions_of_contributors_are_answered_by_the_code() -> None:
+    """Each row names a file and a function or class that is defined there."""
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| Where .*\? \| `(.+)` \| `(\w+)` \|$", text, re.MULTILINE)
+    assert len(rows) == 10
+    for file, name in rows:
+        code = (REPOSITORY / "rain_removal_ros" / file).read_text(encoding="utf-8")
+        assert re.search(rf"^ *(?:def|class) {name}\b", code, re.MULTILINE), (file, name)
