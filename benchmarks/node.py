@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import subprocess
-import sys
 import tempfile
 import time
 from array import array
@@ -49,6 +47,7 @@ from sensor_msgs.msg import Image  # noqa: E402
 from rain_removal_ros import checkpoints, codec, networks  # noqa: E402
 from rain_removal_ros.manifest import manifest  # noqa: E402
 from rain_removal_ros.runtime.files import write_json  # noqa: E402
+from rain_removal_ros.runtime.processes import running  # noqa: E402
 
 RELAY = """
 import rclpy
@@ -78,12 +77,8 @@ Figures = dict[str, Any]
 
 @contextmanager
 def process(*command: str) -> Iterator[subprocess.Popen[bytes]]:
-    running = subprocess.Popen([sys.executable, *command], stderr=subprocess.DEVNULL)
-    try:
-        yield running
-    finally:
-        running.send_signal(signal.SIGINT)
-        running.wait(30)
+    with running(command, grace_s=30, stderr=subprocess.DEVNULL) as (started,):
+        yield started
 
 
 def derain(

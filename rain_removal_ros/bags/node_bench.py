@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -33,6 +31,7 @@ from rain_removal_ros.errors import BagError, FrameError
 from rain_removal_ros.frames import Frame
 from rain_removal_ros.parsing import from_yaml
 from rain_removal_ros.runtime.dds import profile_environment
+from rain_removal_ros.runtime.processes import end, running
 from rain_removal_ros.settings import Settings, flatten, refuse, replace
 
 _READY_S = 120.0
@@ -154,7 +153,7 @@ class _NodeRun:
             cpu = _cpu_seconds(node.pid) - cpu
             _await_settled(heard)
             memory = _peak_mib(node.pid)
-            _end(recorder)
+            end(recorder)
         pairs = json.loads(schedule.read_text())["stamps"]
         stamps = {new: old for old, new in pairs}
         return NodeRecording(stamps, recorded, seconds, 100 * cpu / seconds, memory)
@@ -176,19 +175,14 @@ class _NodeRun:
     def _process(self, *command: str) -> Iterator[subprocess.Popen[str]]:
         """A process that is gone afterwards; what it says on stderr is kept for errors."""
         log = self._folder / f"{command[1]}-{len(list(self._folder.iterdir()))}.log"
-        with log.open("w") as errors:
-            process = subprocess.Popen(
-                [sys.executable, *command],
-                env=self._environment,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            )
+        with (
+            log.open("w") as errors,
+            running(
+                command, env=self._environment, stdout=subprocess.PIPE, stderr=errors, text=True
+            ) as (process,),
+        ):
             self._logs[process.pid] = log
-            try:
-                yield process
-            finally:
-                _end(process)
+            yield process
 
     def _await_ready(
         self, heard: Queue[str], node: subprocess.Popen[str], recorder: subprocess.Popen[str]
@@ -395,18 +389,6 @@ def _await_settled(heard: Queue[str]) -> None:
     # The first may still be of the moment before the last frame.
     for _ in range(2):
         _hear(heard, "settled", _DRAIN_S)
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    if process.stdout:
-        process.stdout.close()
 
 
 def _cpu_seconds(pid: int) -> float:

@@ -6,12 +6,10 @@ both processes are ended before this returns.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter, deque
@@ -33,13 +31,12 @@ from rain_removal_ros.demo import DemoFrame, DemoPlan, Tell
 from rain_removal_ros.errors import RainRemovalError
 from rain_removal_ros.ros.process import Spinner
 from rain_removal_ros.runtime.dds import profile_environment
+from rain_removal_ros.runtime.processes import running
 
 _START_S = 120.0
 """How long to wait for the first derained frame; a busy machine takes a while to start Python."""
 _TELL_S = 1.0
-_GRACE_S = 10.0
 _DOMAINS = 100
-_PR_SET_PDEATHSIG = 1
 _TOPICS = ("image", "image_clean", "image_derained", "attention")
 
 
@@ -54,7 +51,7 @@ def record(plan: DemoPlan, tell: Tell) -> tuple[list[DemoFrame], str]:
     # Before anything is started: without weights there is nothing to show.
     weights = checkpoints.resolve(plan.weights or "auto")
     os.environ.update(_surroundings())
-    with _terminated_like_interrupted(), _running(_commands(plan, weights)) as processes:
+    with _terminated_like_interrupted(), running(*_commands(plan, weights)) as processes:
         recorder = Recorder(int(os.environ["ROS_DOMAIN_ID"]))
         try:
             _watch(recorder, plan, processes, tell)
@@ -202,7 +199,7 @@ def _commands(plan: DemoPlan, weights: Path) -> list[list[str]]:
         "safety.watchdog_s": 30.0,
     }
     return [
-        [sys.executable, "-m", f"rain_removal_ros.ros.{module}", "--ros-args"]
+        ["-m", f"rain_removal_ros.ros.{module}", "--ros-args"]
         + [word for name, value in given.items() for word in ("-p", f"{name}:={value}")]
         + ["--log-level", "warn"]
         for module, given in (("tools.sim_camera", camera), ("node", node))
@@ -218,31 +215,6 @@ def _surroundings() -> dict[str, str]:
         "OMP_WAIT_POLICY": "PASSIVE",
         **profile_environment(),
     }
-
-
-@contextmanager
-def _running(commands: list[list[str]]) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Processes that end with this block, and with this process, however it ends."""
-    libc = ctypes.CDLL(None)
-
-    def follow() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-    processes: list[subprocess.Popen[bytes]] = []
-    try:
-        for command in commands:
-            processes.append(subprocess.Popen(command, preexec_fn=follow))
-        yield processes
-    finally:
-        for process in processes:
-            process.terminate()
-        deadline = time.monotonic() + _GRACE_S
-        for process in processes:
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
 
 @contextmanager
