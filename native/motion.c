@@ -168,82 +168,116 @@ static void smooth(float *flow, int height, int width, float *scratch) {
     }
 }
 
-EXPORT int estimate_flow(const float *pasts, const float *nows, int batch, int channels, int height,
-                         int width, float *flows, int threads) {
-    const int cells_y = height / 8, cells_x = width / 8;
-    const size_t cells = (size_t)cells_y * cells_x, picture = (size_t)channels * height * width;
-    Level levels[4]; /* a half, a quarter, an eighth, a sixteenth */
+/* Two frames at a half, a quarter, an eighth and a sixteenth, and the room to find their flow in. */
+typedef struct {
+    Level levels[4];
+    int cells_y, cells_x, threads;
+    float *edged, *scratch, *moments, *means, *spare, *cost;
+} Pyramid;
+
+/* Lays a pyramid out in `memory`; returns how many floats it takes, also where there are none yet. */
+static size_t lay_out(Pyramid *p, float *memory, int height, int width) {
+    float *next = memory;
     size_t total = 0;
     for (int k = 0; k < 4; k++) {
-        levels[k].height = height >> (k + 1);
-        levels[k].width = width >> (k + 1);
-        total += 2 * (size_t)levels[k].height * levels[k].width;
+        Level *at = &p->levels[k];
+        at->height = height >> (k + 1);
+        at->width = width >> (k + 1);
+        const size_t plane = (size_t)at->height * at->width;
+        at->past = memory ? next : NULL;
+        at->now = memory ? next + plane : NULL;
+        next = memory ? next + 2 * plane : NULL;
+        total += 2 * plane;
     }
-    const int half_y = levels[0].height, half_x = levels[0].width;
-    const size_t coarse = (size_t)levels[3].height * levels[3].width;
-    const size_t edges = (size_t)(half_y + 2) * (half_x + 2), rows = 6 * (size_t)threads * (half_x + 4);
-    const size_t costs = SIDE * SIDE * (3 * coarse + levels[3].width);
-    float *const memory = floats(total + edges + rows + 15 * cells + costs);
+    const size_t cells = (size_t)p->cells_y * p->cells_x;
+    const size_t coarse = (size_t)p->levels[3].height * p->levels[3].width;
+    const int half_y = p->levels[0].height, half_x = p->levels[0].width;
+    const size_t edges = (size_t)(half_y + 2) * (half_x + 2);
+    const size_t rows = 6 * (size_t)p->threads * (half_x + 4);
+    const size_t costs = SIDE * SIDE * (3 * coarse + p->levels[3].width);
+    if (memory) {
+        p->edged = next;
+        p->scratch = p->edged + edges;
+        p->moments = p->scratch + rows;
+        p->means = p->moments + 5 * cells;
+        p->spare = p->means + 5 * cells;
+        p->cost = p->spare + 5 * cells;
+    }
+    return total + edges + rows + 15 * cells + costs;
+}
+
+static void fill_pyramid(const Pyramid *p, const float *past, const float *now, int channels,
+                         int height, int width) {
+    const Level half = p->levels[0];
+#pragma omp parallel for schedule(static) num_threads(p->threads)
+    for (int row = 0; row < 2 * half.height; row++) {
+        const int y = row % half.height, is_past = row < half.height;
+        opening_row(is_past ? past : now, channels, height, width, y,
+                    own(p->scratch, 2 * (size_t)half.width + 4),
+                    (is_past ? half.past : half.now) + (size_t)y * half.width);
+    }
+    for (int k = 1; k < 4; k++) {
+        const Level above = p->levels[k - 1], at = p->levels[k];
+        halve(above.past, above.height, above.width, at.past, p->threads);
+        halve(above.now, above.height, above.width, at.now, p->threads);
+    }
+}
+
+/* The best of all shifts at a sixteenth, smoothed, in cells of an eighth. */
+static void search(const Pyramid *p, float *flow) {
+    const Level last = p->levels[3];
+    const size_t cells = (size_t)p->cells_y * p->cells_x, coarse = (size_t)last.height * last.width;
+    float *const room = p->cost + SIDE * SIDE * coarse;
+#pragma omp parallel for schedule(static) num_threads(p->threads)
+    for (int shift = 0; shift < SIDE * SIDE; shift++)
+        shift_cost(last, shift, room + shift * (coarse + last.width), p->cost + shift * coarse);
+    cheapest(p->cost, coarse, p->spare);
+    for (int axis = 0; axis < 2; axis++) {
+        float *const mean = p->means + axis * coarse;
+        window_mean(p->spare + axis * coarse, last.height, last.width, 3, p->moments, mean);
+    }
+    for (int axis = 0; axis < 2; axis++)
+        for (int y = 0; y < p->cells_y; y++) {
+            float *row = flow + axis * cells + (size_t)y * p->cells_x;
+            enlarged_row(p->means + axis * coarse, last.height, last.width, 2, y, p->moments, row);
+            for (int x = 0; x < p->cells_x; x++) row[x] *= 2;
+        }
+}
+
+/* One gradient step on a level whose cells are of `cell` pixels. */
+static void refine(const Pyramid *p, Level at, int cell, float *flow) {
+    const int window = cell <= 2 ? 5 : 3;
+    const size_t cells = (size_t)p->cells_y * p->cells_x;
+    /* The moments come after it, and have room for more than a number a row. */
+    const double missing = warp_level(at, flow, p->cells_y, p->cells_x, cell, p->scratch, p->moments,
+                                      p->edged, p->threads);
+    const float veil = (float)(missing / ((double)at.height * at.width));
+#pragma omp parallel for schedule(static) num_threads(p->threads)
+    for (int cy = 0; cy < p->cells_y; cy++)
+        cell_moments(at, p->edged, veil, cell, cy, own(p->scratch, 5 * (size_t)at.width), p->moments,
+                     cells);
+#pragma omp parallel for schedule(static) num_threads(p->threads)
+    for (int m = 0; m < 5; m++)
+        window_mean(p->moments + m * cells, p->cells_y, p->cells_x, window,
+                    p->spare + m * p->cells_x, p->means + m * cells);
+    step_flow(p->means, cells, cell, flow);
+}
+
+EXPORT int estimate_flow(const float *pasts, const float *nows, int batch, int channels, int height,
+                         int width, float *flows, int threads) {
+    Pyramid p = {.cells_y = height / 8, .cells_x = width / 8, .threads = threads};
+    const size_t picture = (size_t)channels * height * width;
+    float *const memory = floats(lay_out(&p, NULL, height, width));
     if (!memory) return 1;
-    float *next = memory;
-    for (int k = 0; k < 4; k++) {
-        const size_t plane = (size_t)levels[k].height * levels[k].width;
-        levels[k].past = next;
-        levels[k].now = next + plane;
-        next += 2 * plane;
-    }
-    float *edged = next, *scratch = edged + edges, *moments = scratch + rows;
-    float *means = moments + 5 * cells;
-    float *spare = means + 5 * cells, *cost = spare + 5 * cells;
+    lay_out(&p, memory, height, width);
     for (int one = 0; one < batch; one++) {
-        const float *past = pasts + one * picture, *now = nows + one * picture;
-        float *flow = flows + one * 2 * cells;
-#pragma omp parallel for schedule(static) num_threads(threads)
-        for (int row = 0; row < 2 * half_y; row++) {
-            const int y = row % half_y;
-            opening_row(row < half_y ? past : now, channels, height, width, y,
-                       own(scratch, 2 * (size_t)half_x + 4),
-                       (row < half_y ? levels[0].past : levels[0].now) + (size_t)y * half_x);
-        }
-        for (int k = 1; k < 4; k++) {
-            const Level above = levels[k - 1];
-            halve(above.past, above.height, above.width, levels[k].past, threads);
-            halve(above.now, above.height, above.width, levels[k].now, threads);
-        }
-        const Level last = levels[3];
-        float *const room = cost + SIDE * SIDE * coarse;
-#pragma omp parallel for schedule(static) num_threads(threads)
-        for (int shift = 0; shift < SIDE * SIDE; shift++)
-            shift_cost(last, shift, room + shift * (coarse + last.width), cost + shift * coarse);
-        cheapest(cost, coarse, spare);
-        for (int axis = 0; axis < 2; axis++)
-            window_mean(spare + axis * coarse, last.height, last.width, 3, moments,
-                        means + axis * coarse);
-        for (int axis = 0; axis < 2; axis++)
-            for (int y = 0; y < cells_y; y++) {
-                float *row = flow + axis * cells + (size_t)y * cells_x;
-                enlarged_row(means + axis * coarse, last.height, last.width, 2, y, moments, row);
-                for (int x = 0; x < cells_x; x++) row[x] *= 2;
-            }
+        float *flow = flows + (size_t)one * 2 * p.cells_y * p.cells_x;
+        fill_pyramid(&p, pasts + one * picture, nows + one * picture, channels, height, width);
+        search(&p, flow);
         for (int k = 2; k >= 0; k--) {
-            const Level at = levels[k];
-            const int cell = 1 << (2 - k), window = cell <= 2 ? 5 : 3;
-            for (int step = 0; step < (cell <= 2 ? 2 : 1); step++) {
-                /* The moments come after it, and have room for more than a number a row. */
-                const double sum =
-                    warp_level(at, flow, cells_y, cells_x, cell, scratch, moments, edged, threads);
-                const float veil = (float)(sum / ((double)at.height * at.width));
-#pragma omp parallel for schedule(static) num_threads(threads)
-                for (int cy = 0; cy < cells_y; cy++)
-                    cell_moments(at, edged, veil, cell, cy, own(scratch, 5 * (size_t)at.width),
-                                 moments, cells);
-#pragma omp parallel for schedule(static) num_threads(threads)
-                for (int m = 0; m < 5; m++)
-                    window_mean(moments + m * cells, cells_y, cells_x, window, spare + m * cells_x,
-                                means + m * cells);
-                step_flow(means, cells, cell, flow);
-            }
-            smooth(flow, cells_y, cells_x, moments);
+            const int cell = 1 << (2 - k);
+            for (int step = 0; step < (cell <= 2 ? 2 : 1); step++) refine(&p, p.levels[k], cell, flow);
+            smooth(flow, p.cells_y, p.cells_x, p.moments);
         }
     }
     free(memory);
@@ -291,6 +325,43 @@ static double limited(double value, double most_of_it) {
     return value > most_of_it ? most_of_it : value;
 }
 
+/* Three numbers for a whole frame: how far the motion went on, and how the view was shifted. */
+typedef struct {
+    double went, shift_x, shift_y;
+} Course;
+
+/* The course after one more step, from the mean products `m` over a level. */
+static Course advanced(Course course, const double m[SUMS], int cell) {
+    double fx, fy, bx, by;
+    solve(m[XX], m[XY], m[YY], m[XE], m[YE], &fx, &fy);
+    solve(m[XX], m[XY], m[YY], m[XA], m[YA], &bx, &by);
+    /* The means of part * rest and part * part, with part = along - dx bx - dy by and
+     * rest = error - dx fx - dy fy, multiplied out. */
+    const double both = m[AE] - m[XA] * fx - m[YA] * fy - m[XE] * bx - m[YE] * by +
+                        m[XX] * bx * fx + m[XY] * (bx * fy + by * fx) + m[YY] * by * fy;
+    const double own = m[AA] - 2 * m[XA] * bx - 2 * m[YA] * by + m[XX] * bx * bx +
+                       2 * m[XY] * bx * by + m[YY] * by * by;
+    const double more = limited(both / (1.02 * own + 1e-4), 1);
+    course.went += more;
+    course.shift_x += limited((fx - more * bx) / cell, 1.5);
+    course.shift_y += limited((fy - more * by) / cell, 1.5);
+    return course;
+}
+
+/* The mean products over a level, whose rows are added in order. `sums` has room for SUMS a row. */
+static void mean_products(Level at, const float *edged, float veil, const float *courses, int cell,
+                          double *sums, double m[SUMS], int threads) {
+    const float *course_x = courses, *course_y = courses + (size_t)at.height * at.width;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int y = 0; y < at.height; y++)
+        row_sums(at, edged, veil, y, course_x + (size_t)y * at.width,
+                 course_y + (size_t)y * at.width, cell, sums + (size_t)y * SUMS);
+    memset(m, 0, SUMS * sizeof(double));
+    const double pixels = (double)at.height * at.width;
+    for (int y = 0; y < at.height; y++)
+        for (int k = 0; k < SUMS; k++) m[k] += sums[(size_t)y * SUMS + k] / pixels;
+}
+
 /* How far `motions` went on this time, and how all of the view was shifted beside it. `pasts` and
  * `nows` are grey, at a quarter of the size. */
 EXPORT int propagate_flow(const float *motions, const float *pasts, const float *nows, int batch,
@@ -310,8 +381,7 @@ EXPORT int propagate_flow(const float *motions, const float *pasts, const float 
     for (int one = 0; one < batch; one++) {
         const float *motion = motions + one * 2 * cells;
         float *flow = flows + one * 2 * cells;
-        /* All that is sought are three numbers, so the flow is always made anew of them. */
-        double went = 1, shift_x = 0, shift_y = 0;
+        Course course = {.went = 1};
         memcpy(flow, motion, 2 * cells * sizeof(float));
         for (int cell = 1; cell <= 2; cell++) {
             Level at = {height, width, (float *)pasts + one * plane, (float *)nows + one * plane};
@@ -320,40 +390,19 @@ EXPORT int propagate_flow(const float *motions, const float *pasts, const float 
                 halve(at.now, height, width, eighth + cells, threads);
                 at = (Level){cells_y, cells_x, eighth, eighth + cells};
             }
-            float *course_x = courses, *course_y = courses + (size_t)at.height * at.width;
-            for (int y = 0; y < at.height; y++) {
-                const size_t row = (size_t)y * at.width;
-                enlarged_row(motion, cells_y, cells_x, cell, y, scratch, course_x + row);
-                enlarged_row(motion + cells, cells_y, cells_x, cell, y, scratch, course_y + row);
-            }
+            for (int row = 0; row < 2 * at.height; row++)
+                enlarged_row(motion + row / at.height * cells, cells_y, cells_x, cell,
+                             row % at.height, scratch, courses + (size_t)row * at.width);
             for (int step = 0; step < 3; step++) {
-                const double pixels = (double)at.height * at.width;
                 const double missing = warp_level(at, flow, cells_y, cells_x, cell, scratch,
-                                                   (float *)sums, edged, threads);
-                const float veil = (float)(missing / pixels);
-#pragma omp parallel for schedule(static) num_threads(threads)
-                for (int y = 0; y < at.height; y++)
-                    row_sums(at, edged, veil, y, course_x + (size_t)y * at.width,
-                             course_y + (size_t)y * at.width, cell, sums + (size_t)y * SUMS);
-                double m[SUMS] = {0};
-                for (int y = 0; y < at.height; y++)
-                    for (int k = 0; k < SUMS; k++) m[k] += sums[(size_t)y * SUMS + k] / pixels;
-                double fx, fy, bx, by;
-                solve(m[XX], m[XY], m[YY], m[XE], m[YE], &fx, &fy);
-                solve(m[XX], m[XY], m[YY], m[XA], m[YA], &bx, &by);
-                /* The means of part * rest and part * part, with part = along - dx bx - dy by and
-                 * rest = error - dx fx - dy fy, multiplied out. */
-                const double both = m[AE] - m[XA] * fx - m[YA] * fy - m[XE] * bx - m[YE] * by +
-                                    m[XX] * bx * fx + m[XY] * (bx * fy + by * fx) + m[YY] * by * fy;
-                const double own = m[AA] - 2 * m[XA] * bx - 2 * m[YA] * by + m[XX] * bx * bx +
-                                   2 * m[XY] * bx * by + m[YY] * by * by;
-                const double more = limited(both / (1.02 * own + 1e-4), 1);
-                went += more;
-                shift_x += limited((fx - more * bx) / cell, 1.5);
-                shift_y += limited((fy - more * by) / cell, 1.5);
+                                                  (float *)sums, edged, threads);
+                const float veil = (float)(missing / ((double)at.height * at.width));
+                double m[SUMS];
+                mean_products(at, edged, veil, courses, cell, sums, m, threads);
+                course = advanced(course, m, cell);
                 for (size_t i = 0; i < cells; i++) {
-                    flow[i] = (float)(went * motion[i] + shift_x);
-                    flow[cells + i] = (float)(went * motion[cells + i] + shift_y);
+                    flow[i] = (float)(course.went * motion[i] + course.shift_x);
+                    flow[cells + i] = (float)(course.went * motion[cells + i] + course.shift_y);
                 }
             }
         }
