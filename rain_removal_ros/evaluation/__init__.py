@@ -29,7 +29,7 @@ __all__ = ["INPUT", "PROTOCOLS", "Evaluation", "Plan", "Row", "evaluate"]
 class Plan:
     """What is to be measured on what."""
 
-    models: tuple[str, ...] = ("default",)
+    models: tuple[str, ...] = ("auto",)
     """``all`` and ``default`` for those that ship, names, weight files, or ``NETWORK:FILE`` for
     weights published elsewhere."""
     pairs: tuple[str, ...] = ()

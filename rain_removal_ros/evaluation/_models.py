@@ -111,7 +111,7 @@ def load_network(name: str) -> Network:
 def _load(name: str) -> list[_Loaded]:
     if name == "all":
         return [_ours(path) for path in checkpoints.shipped() or [checkpoints.resolve("auto")]]
-    if name == "default":
+    if name in ("auto", "default"):  # the latter is what it was called
         return [_ours(checkpoints.resolve("auto"))]
     network, colon, file = name.partition(":")
     if colon and network in networks.available():
