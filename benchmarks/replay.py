@@ -21,7 +21,7 @@ from rain_removal_ros import codec
 from rain_removal_ros.bags import create
 from rain_removal_ros.bags.messages import IMAGE, encoded, header, new, standard
 from rain_removal_ros.bags.replaying import replay
-from rain_removal_ros.engines import Cleaned
+from rain_removal_ros.engines import Derained, EngineInfo
 from rain_removal_ros.runtime.allocator import keep_freed_memory
 from rain_removal_ros.settings import Settings
 
@@ -31,8 +31,7 @@ WIDTH, HEIGHT, ROUNDS = 640, 480, 5
 class HandsOn:
     """An engine that takes no time of its own beside that of a copy."""
 
-    network_name = name = "none"
-    device, precision, scale, recurrent, stages = "cpu", "uint8", 1, False, 1
+    info = EngineInfo("none", "none", "cpu", "uint8")
     seen = np.zeros((HEIGHT, WIDTH), np.uint8)
 
     def step(
@@ -40,13 +39,14 @@ class HandsOn:
         images: Sequence[np.ndarray],
         states: Sequence[Any],
         *,
+        stages: int = 0,
         attention: bool = True,
         into: Sequence[np.ndarray | None] | None = None,
-    ) -> list[Cleaned]:
+    ) -> list[Derained]:
         (image,), (target,) = images, into or (None,)
         assert target is not None
         target[...] = image
-        return [Cleaned(target, self.seen, 0.5, None)]
+        return [Derained(target, self.seen, 0.5, None)]
 
 
 def main() -> None:

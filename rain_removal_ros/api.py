@@ -130,5 +130,5 @@ class Derainer:
         return Derainer(self._stream.engine, self._stream.settings)
 
     def __repr__(self) -> str:
-        engine = self._stream.engine
-        return f"<Derainer {engine.network_name} on {engine.device}, {engine.precision}>"
+        info = self._stream.engine.info
+        return f"<Derainer {info.network} on {info.device}, {info.precision}>"

@@ -240,10 +240,10 @@ class _Timing:
         return Measured(
             model=case.model,
             network=case.network,
-            engine=engine.name,
-            device=engine.device,
-            precision=engine.precision,
-            stages=engine.stages,
+            engine=engine.info.engine,
+            device=engine.info.device,
+            precision=engine.info.precision,
+            stages=engine.info.stages,
             width=case.width,
             height=case.height,
             cameras=case.cameras,
@@ -325,16 +325,16 @@ def _peak(case: Case) -> int | None:
 
     before = _restart_peak()
     engine, _, _, needs = _load(case)
-    if engine.device == "cpu":
+    if engine.info.device == "cpu":
         _refuse_what_cannot_fit(case, engine, needs)
     frames = _frames(case)
     states: list[Any] = [None] * case.cameras
     for _ in range(2):
         states = [result.state for result in engine.step(frames, states)]
-    if engine.device.startswith("cuda"):
+    if engine.info.device.startswith("cuda"):
         # Of what others allocate there, torch knows nothing.
-        of_torch = engine.name == "torch"
-        return int(torch.cuda.max_memory_allocated(engine.device)) if of_torch else None
+        of_torch = engine.info.engine == "torch"
+        return int(torch.cuda.max_memory_allocated(engine.info.device)) if of_torch else None
     return _peak_resident() - before
 
 
@@ -344,7 +344,7 @@ def _refuse_what_cannot_fit(case: Case, engine: Engine, needs: Needs) -> None:
 
     pixels = case.width * case.height
     needed = pixels * (needs.working + needs.state * case.cameras)
-    if needed > (left := memory_left(engine.device)):
+    if needed > (left := memory_left(engine.info.device)):
         raise EngineError(
             f"it may take {needed / 2**30:.1f} GiB, and {left / 2**30:.1f} GiB may be used"
         )

@@ -2,8 +2,8 @@
 
 The node and the replay of recordings both run on this, so the same messages and settings give the
 same bytes on a robot and on a desk. The time comes from the caller. Whatever comes in, nothing is
-raised: a frame that cannot be derained is passed on as it came or dropped, as ``safety.on_fault``
-says, and its result says why.
+raised: a frame that cannot be derained passes through untouched or is dropped, as
+``safety.on_fault`` says, and its result says why.
 """
 
 from __future__ import annotations
@@ -23,16 +23,9 @@ from numpy.typing import NDArray
 
 from rain_removal_ros import codec
 from rain_removal_ros.camera_info import Calibrations
-from rain_removal_ros.degradation import (
-    Backoff,
-    Budget,
-    Bypass,
-    Level,
-    built_for_its_stages,
-    ladder,
-)
+from rain_removal_ros.degradation import DOWNSCALING, Backoff, Budget, Bypass, Rung, ladder
 from rain_removal_ros.engines import Engine
-from rain_removal_ros.engines.downscaled import ReducedEngine
+from rain_removal_ros.engines.downscaled import DownscaledEngine
 from rain_removal_ros.errors import FrameError
 from rain_removal_ros.frames import Frame, Image
 from rain_removal_ros.rain_level import RainGauge
@@ -145,7 +138,7 @@ class Camera:
 
 
 class _Why(NamedTuple):
-    """Why a frame is passed on as it came."""
+    """Why a frame passes through untouched."""
 
     reason: str
     is_fault: bool = False
@@ -154,7 +147,7 @@ class _Why(NamedTuple):
 
 @dataclass(slots=True)
 class _Job:
-    """One frame on its way through the stages."""
+    """One frame on its way."""
 
     index: int
     camera: Camera
@@ -167,7 +160,7 @@ class _Job:
     target: Image | None = None
     """The pixels of the outgoing message, where the engine is to write to them itself."""
     step: Step | None = None
-    """What the network made of it; None for a frame that is passed on as it came."""
+    """What the network made of it; None for a frame that passes through untouched."""
     scale: int = 1
 
     @property
@@ -229,10 +222,8 @@ class Cameras:
         self._clock = clock
         self._guard = guard or nullcontext()
         self._log = log
-        self._engine: Engine | None = None
-        self._own_stages: int | None = None
-        """Passes over a frame unless told otherwise; None where they cannot be changed."""
-        self._downscaled: dict[int, Engine] = {}
+        self._engines: dict[int, Engine] = {}
+        """The network, by what the sides of its frames are divided by; none without a network."""
         self._without = _Why("loading", is_fault=True)
         self._enabled = True
         self._budget = Budget(ladder(1))
@@ -253,18 +244,15 @@ class Cameras:
 
     def use(self, engine: Engine) -> None:
         """Go on with another network."""
-        self._engine = engine
-        self._own_stages = None if built_for_its_stages(engine.name) else engine.stages
-        self._downscaled = {}
+        self._engines = {1: engine} | {n: DownscaledEngine(engine, n) for n in DOWNSCALING}
         self.failures = 0
         self._retry_at = -math.inf
         self._set_stages()
 
     def do_without(self, reason: str) -> None:
         """Go on without a network, until there is one."""
-        self._engine = None
+        self._engines = {}
         self._without = _Why(reason, is_fault=True)
-        self._downscaled = {}
         self.failures = 0
         for camera in self._cameras:
             camera.stream = None
@@ -275,13 +263,13 @@ class Cameras:
             camera.reset(reason)
 
     def enable(self, on: bool) -> None:  # noqa: FBT001 - what the service hands in
-        """Derain frames, or pass on all of them."""
+        """Derain frames, or let all of them through."""
         self._enabled = on
 
     @property
-    def level(self) -> Level:
+    def rung(self) -> Rung:
         """How much is asked of the network now."""
-        return self._budget.level
+        return self._budget.rung
 
     @property
     def retry_in_s(self) -> float:
@@ -294,12 +282,21 @@ class Cameras:
         return stream.state_since_ns if stream is not None and stream.state is not None else None
 
     @property
-    def _stages(self) -> int | None:
-        """Passes over a frame when all is well; None where they are as they were built."""
-        return self._own_stages and (self._settings.network.stages or self._own_stages)
+    def stages(self) -> int:
+        """Passes over a frame now; 0 without a network."""
+        return min(self._all_stages, self._budget.rung.stages or self._all_stages)
+
+    @property
+    def _all_stages(self) -> int:
+        """Passes over a frame when all is well."""
+        if not self._engines:
+            return 0
+        info = self._engines[1].info
+        return (info.any_stages and self._settings.network.stages) or info.stages
 
     def _set_stages(self) -> None:
-        rungs = ladder(self._stages or 1)
+        variable = self._engines and self._engines[1].info.any_stages
+        rungs = ladder(self._all_stages if variable else 1)
         if rungs != self._budget.rungs:
             self._budget = Budget(rungs)
 
@@ -308,7 +305,7 @@ class Cameras:
     def process(self, arrivals: Iterable[Arrival]) -> Iterator[Result]:
         """Deal with a frame of each of some cameras; those to be derained are one batch.
 
-        Results come as soon as they are known: a frame that is passed on waits for no other.
+        Results come as soon as they are known: a frame that passes through waits for no other.
         """
         began = time.monotonic()
         jobs: list[_Job] = []
@@ -322,7 +319,7 @@ class Cameras:
                 yield result
         if jobs:
             yield from self._derain(jobs)
-        if jobs or not self._budget.level.clean:
+        if jobs or not self._budget.rung.derain:
             self._adapt(time.monotonic() - began)
 
     def _guarded(self, job: _Job, stage: Callable[[], T]) -> T | Result:
@@ -336,7 +333,7 @@ class Cameras:
 
     def _adapt(self, seconds: float) -> None:
         """Ask less of the network, or more, according to what the last frames took."""
-        before = self._budget.level
+        before = self._budget.rung
         budget_s = self._settings.safety.budget_ms / 1e3
         after = self._budget.update(seconds, self._clock(), budget_s)
         if after != before:
@@ -366,11 +363,11 @@ class Cameras:
             return _Why("disabled")
         if self._settings.bypass.mode == "always":
             return _Why("bypass")
-        if self._engine is None:
+        if not self._engines:
             return self._without
         if self._clock() < self._retry_at:
             return _Why("fault", is_fault=True)
-        return None if self._budget.level.clean else _Why("over budget")
+        return None if self._budget.rung.derain else _Why("over budget")
 
     def _decode(self, job: _Job) -> bool:
         """Decode the frame, unless that was tried before; returns whether it can be read."""
@@ -383,7 +380,7 @@ class Cameras:
         return job.frame is not None
 
     def _pass(self, job: _Job, why: _Why) -> Result:
-        """Pass a frame on as it came, or drop it where that is what faults shall do."""
+        """Let a frame through untouched, or drop it where that is what faults shall do."""
         job.camera.interrupt(why.reason)
         if why.is_fault and self._settings.safety.on_fault == "drop":
             return job.dropped(why.reason)
@@ -401,7 +398,7 @@ class Cameras:
     def _derain(self, jobs: Sequence[_Job]) -> Iterator[Result]:
         try:
             with self._guard:
-                engine = self._engine_at(self._budget.level)
+                engine = self._engines[self._budget.rung.shrink]
                 steps = self._step(jobs, engine)
         except Exception as error:  # noqa: BLE001 - whatever a network does, frames go on
             self._fail(error)
@@ -413,19 +410,8 @@ class Cameras:
         self.failures = 0
         self._backoff.reset()
         for job, step in zip(jobs, steps, strict=True):
-            job.step, job.scale = step, engine.scale
+            job.step, job.scale = step, engine.info.scale
             yield self._guarded(job, partial(self._finish, job, Outcome.DERAINED))
-
-    def _engine_at(self, level: Level) -> Engine:
-        """The network, asked for no more than ``level`` allows."""
-        assert self._engine is not None
-        if stages := self._stages:
-            self._engine.stages = min(stages, level.stages or stages)
-        if level.shrink == 1:
-            return self._engine
-        if level.shrink not in self._downscaled:
-            self._downscaled[level.shrink] = ReducedEngine(self._engine, level.shrink)
-        return self._downscaled[level.shrink]
 
     def _step(self, jobs: Sequence[_Job], engine: Engine) -> list[Step]:
         streams, frames = [], []
@@ -437,8 +423,8 @@ class Cameras:
             if OutputKind.IMAGE in job.demand and job.encoding == "rgb8":
                 job.target = codec.into(
                     job.camera.image,
-                    height=job.frame.height * engine.scale,
-                    width=job.frame.width * engine.scale,
+                    height=job.frame.height * engine.info.scale,
+                    width=job.frame.width * engine.info.scale,
                     encoding="rgb8",
                     header=job.header,
                 )
@@ -447,6 +433,7 @@ class Cameras:
         return step_together(
             streams,
             frames,
+            stages=self.stages,
             attention=any(OutputKind.ATTENTION in job.demand for job in jobs),
             into=[job.target for job in jobs],
         )

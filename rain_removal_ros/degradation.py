@@ -50,7 +50,7 @@ class Backoff:
 
 
 @dataclass(frozen=True)
-class Level:
+class Rung:
     """How much is asked of the network."""
 
     name: str
@@ -58,27 +58,23 @@ class Level:
     """Passes over a frame; None is all of them."""
     shrink: int = 1
     """The frame's sides are divided by this before the network sees it."""
-    clean: bool = True
+    derain: bool = True
 
 
-FULL = Level("full")
+FULL = Rung("full")
+DOWNSCALING = (2, 4)
 
 
-def built_for_its_stages(engine: str) -> bool:
-    """Whether this engine would have to build another graph for another number of stages."""
-    return engine not in ("auto", "torch")
-
-
-def ladder(stages: int) -> list[Level]:
+def ladder(stages: int) -> list[Rung]:
     """From full quality down to none, for a network with this many stages."""
     rungs = [FULL]
     while stages > 1:
         stages = (stages + 1) // 2
-        rungs.append(Level(f"{stages} stages" if stages > 1 else "1 stage", stages))
+        rungs.append(Rung(f"{stages} stages" if stages > 1 else "1 stage", stages))
     last = None if len(rungs) == 1 else 1
-    rungs.append(Level("half size", last, shrink=2))
-    rungs.append(Level("quarter size", last, shrink=4))
-    return [*rungs, Level("passthrough", clean=False)]
+    for name, shrink in zip(("half size", "quarter size"), DOWNSCALING, strict=True):
+        rungs.append(Rung(name, last, shrink=shrink))
+    return [*rungs, Rung("passthrough", derain=False)]
 
 
 @dataclass
@@ -89,8 +85,8 @@ class Budget:
     not flicker.
     """
 
-    rungs: list[Level]
-    rung: int = 0
+    rungs: list[Rung]
+    _at: int = 0
     calm_s: float = 3.0
     """How long all must be well before a step up."""
     longest_s: float = 60.0
@@ -100,34 +96,34 @@ class Budget:
     _wait_s: float = 0.0
 
     @property
-    def level(self) -> Level:
-        return self.rungs[self.rung]
+    def rung(self) -> Rung:
+        return self.rungs[self._at]
 
-    def update(self, seconds: float, now: float, budget_s: float) -> Level:
-        """Take note of what a frame took, and say at what level to go on."""
+    def update(self, seconds: float, now: float, budget_s: float) -> Rung:
+        """Take note of what a frame took, and say on what rung to go on."""
         if budget_s <= 0:
-            self.rung = 0
-            return self.level
+            self._at = 0
+            return self.rung
         self._recent.append(seconds)
         usual = median(self._recent)
         if len(self._recent) == self._recent.maxlen and usual > budget_s:
             self._down(now)
-        elif self.rung == 0 or usual > 0.7 * budget_s:
+        elif self._at == 0 or usual > 0.7 * budget_s:
             self._calm_since = None
         elif self._calm_since is None:
             self._calm_since = now
         elif now - self._calm_since >= self._wait_s:
             self._climbed_at = now
             self._move(-1)
-        return self.level
+        return self.rung
 
     def _down(self, now: float) -> None:
         soon = self._climbed_at is not None and now - self._climbed_at < self._wait_s
         self._wait_s = min(2 * self._wait_s, self.longest_s) if soon else self.calm_s
-        if self.rung < len(self.rungs) - 1:
+        if self._at < len(self.rungs) - 1:
             self._move(+1)
 
     def _move(self, rungs: int) -> None:
-        self.rung += rungs
+        self._at += rungs
         self._recent.clear()
         self._calm_since = None

@@ -142,8 +142,8 @@ def _directly(plan: DemoPlan, tell: Tell) -> tuple[list[DemoFrame], str]:
         if time.monotonic() - told > 2:
             tell(f"{len(moments)} of {count} frames, {1e3 * took_s / len(moments):.0f} ms each")
             told = time.monotonic()
-    speed = f"{1e3 * took_s / len(moments):.0f} ms a frame on {engine.device}"
-    return moments, f"{engine.network_name}, without ROS: {speed}"
+    speed = f"{1e3 * took_s / len(moments):.0f} ms a frame on {engine.info.device}"
+    return moments, f"{engine.info.network}, without ROS: {speed}"
 
 
 # --- Pictures --------------------------------------------------------------------------------

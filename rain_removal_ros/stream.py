@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rain_removal_ros.engines import Cleaned, Engine
+from rain_removal_ros.engines import Derained, Engine
 from rain_removal_ros.frames import Frame, Image
 from rain_removal_ros.settings import StreamSettings
 
@@ -51,7 +51,7 @@ class Stream:
         """Whether state is carried: not with weights that are worse for it, unless the settings
         insist."""
         settings = self.settings
-        costs = self.engine.recurrent and self.engine.cautions.state
+        costs = self.engine.info.recurrent and self.engine.info.cautions.state
         return settings.carry_state and (settings.carry_state_always or not costs)
 
     def reset(self, reason: str) -> None:
@@ -65,9 +65,11 @@ class Stream:
             self.engine = engine
             self.reset("another network")
 
-    def step(self, frame: Frame, *, attention: bool = True, into: Image | None = None) -> Step:
+    def step(
+        self, frame: Frame, *, stages: int = 0, attention: bool = True, into: Image | None = None
+    ) -> Step:
         """Clean one frame."""
-        return step_together([self], [frame], attention=attention, into=[into])[0]
+        return step_together([self], [frame], stages=stages, attention=attention, into=[into])[0]
 
     def admit(self, frame: Frame) -> str | None:
         """Take note of the next frame; returns why the state cannot be carried over, if so."""
@@ -101,6 +103,7 @@ def step_together(
     streams: Sequence[Stream],
     frames: Sequence[Frame],
     *,
+    stages: int = 0,
     attention: bool = True,
     into: Sequence[Image | None] | None = None,
 ) -> list[Step]:
@@ -122,6 +125,7 @@ def step_together(
             results = streams[batch[0]].engine.step(
                 [frames[index].image for index in batch],
                 [streams[index].state for index in batch],
+                stages=stages,
                 attention=attention,
                 into=[targets[index] for index in batch],
             )
@@ -136,7 +140,7 @@ def step_together(
 
 
 def _finish(
-    stream: Stream, frame: Frame, result: Cleaned, reset: str | None, seconds: float
+    stream: Stream, frame: Frame, result: Derained, reset: str | None, seconds: float
 ) -> Step:
     if stream.carries:
         stream.state = result.state

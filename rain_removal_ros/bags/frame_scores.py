@@ -38,7 +38,7 @@ class FrameScore:
 
     stamp_ns: int
     network_ms: float | None
-    """None where the frame was passed on as it came, or nobody knows."""
+    """None where the frame passed through untouched, or nobody knows."""
     reset: str | None
     rain_before: float
     rain_after: float

@@ -26,16 +26,10 @@ def payload(
     """All figures of a replay."""
     from rain_removal_ros.settings import flatten
 
+    cautions = engine.info.cautions.lines(engine.info.network)
     result: dict[str, Any] = {
         "manifest": manifest(),
-        "engine": {
-            "network": engine.network_name,
-            "engine": engine.name,
-            "device": engine.device,
-            "precision": engine.precision,
-            "stages": engine.stages,
-            "scale": engine.scale,
-        },
+        "engine": {**asdict(engine.info), "cautions": "; ".join(cautions)},
         "settings": flatten(settings),
         **asdict(done),
         "frames": done.frames,

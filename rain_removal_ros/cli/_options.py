@@ -24,7 +24,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def say_cautions(command: str, engine: Engine) -> None:
     """Print the cautions of the weights in use."""
-    for line in engine.cautions.lines(engine.network_name):
+    for line in engine.info.cautions.lines(engine.info.network):
         print(f"rain-removal {command}: {line}", file=sys.stderr)
 
 

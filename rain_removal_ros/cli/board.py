@@ -2,8 +2,9 @@
 
   rain-removal board runs/m/last.safetensors --data ../data --quick
 
-The rules are in evaluation/board/rules.py. What the shipped model scored is remembered; intervals
-are from paired draws. Ends with 1 if the candidate is not to be shipped.
+The rules are in evaluation/board/rules.py, what is measured in docs/evaluation.md. What the shipped
+model scored is remembered; intervals are from paired draws. A model that ships already is measured
+alone. Ends with 1 if the candidate is not to be shipped.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING
 from rain_removal_ros.cli._options import add_json
 
 if TYPE_CHECKING:
+    from rain_removal_ros.evaluation.board import Measured
+    from rain_removal_ros.evaluation.board.rules import Reading, Verdict
     from rain_removal_ros.settings import EngineSettings
 
 
@@ -33,8 +36,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only", default="", metavar="PARTS", help="parts with commas between them (default: all)"
     )
-    parser.add_argument(
-        "--quick", action="store_true", help="a quarter of it, to judge a training run by"
+    less = parser.add_mutually_exclusive_group()
+    less.add_argument(
+        "--quick",
+        dest="extent",
+        action="store_const",
+        const="quick",
+        help="a quarter of it, to judge a training run by",
+    )
+    less.add_argument(
+        "--brief",
+        dest="extent",
+        action="store_const",
+        const="brief",
+        help="still less, for networks that take seconds a frame",
     )
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
     parser.add_argument(
@@ -47,49 +62,67 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--markdown", type=Path, metavar="FILE", help="also write the table to FILE"
     )
+    parser.add_argument(
+        "--sheet",
+        type=Path,
+        metavar="FILE",
+        help="also draw some strokes, before and after, as JPEG",
+    )
+    parser.add_argument(
+        "--publish",
+        type=Path,
+        metavar="CHECKOUT",
+        help="write the candidate's marks into docs/board, docs/results.md and its card there",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     import sys
 
     from rain_removal_ros.evaluation import board
-    from rain_removal_ros.evaluation.board import rules, tables
-    from rain_removal_ros.manifest import manifest
+    from rain_removal_ros.evaluation.board import rules
+    from rain_removal_ros.evaluation.board.publishing import publish
+    from rain_removal_ros.evaluation.board.sheet import stroke_sheet
     from rain_removal_ros.runtime.files import cache_folder, write_json, write_whole
-
-    setup = board.Setup(
-        data=args.data,
-        extent=board.QUICK if args.quick else board.FULL,
-        cache=args.cache or cache_folder("board"),
-    )
-    parts = board.choose(args.only, setup.extent)
 
     def said(line: str) -> None:
         print(line, file=sys.stderr)
 
+    extents = {extent.name: extent for extent in (board.FULL, board.QUICK, board.BRIEF)}
+    extent = extents[args.extent or "full"]
+    setup = board.Setup(data=args.data, extent=extent, cache=args.cache or cache_folder("board"))
+    parts = board.choose(args.only, extent)
     rival = args.shipped or board.counterpart(args.candidate)
     candidate, shipped = board.compare(
         args.candidate, rival, setup, parts=parts, engine=_engine(args), said=said
     )
     readings = rules.read(candidate.marks, shipped.marks)
-    verdict = rules.judge(readings)
-    names = (candidate.model.model, shipped.model.model)
-    shown = f"{tables.table(readings, *names)}\n\n{tables.verdict_line(verdict)}\n"
+    verdict = rules.judge(readings, complete=extent is board.FULL and parts == extent.parts)
+    shown = _shown(candidate, shipped, readings, verdict)
     print(shown, end="")
     if args.json:
-        payload = {
-            "manifest": manifest(),
-            "extent": setup.extent.name,
-            "parts": list(parts),
-            "candidate": candidate.as_json(),
-            "shipped": shipped.as_json(),
-            "ships": verdict.ships,
-            "reasons": list(verdict.reasons),
-        }
-        write_json(args.json, payload)
+        write_json(args.json, board.as_json(candidate, shipped, extent, verdict))
     if args.markdown:
         write_whole(args.markdown, shown)
-    return 0 if verdict.ships else 1
+    if args.sheet:
+        models = dict.fromkeys((shipped.model, candidate.model))
+        stroke_sheet(list(models), args.sheet)
+    if args.publish:
+        for path in publish(candidate, extent, args.publish):
+            said(f"written: {path}")
+    return 0 if verdict.ships or candidate is shipped else 1
+
+
+def _shown(
+    candidate: Measured, shipped: Measured, readings: list[Reading], verdict: Verdict
+) -> str:
+    from rain_removal_ros.evaluation.board import tables
+
+    if candidate is shipped:
+        known = {name: mark.as_json() for name, mark in candidate.marks.items()}
+        return f"{tables.single(candidate.model.model, known)}\n"
+    names = (candidate.model.model, shipped.model.model)
+    return f"{tables.table(readings, *names)}\n\n{tables.verdict_line(verdict)}\n"
 
 
 def _engine(args: argparse.Namespace) -> EngineSettings:

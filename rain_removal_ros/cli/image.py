@@ -160,14 +160,14 @@ def _write_json(
     from rain_removal_ros.manifest import manifest
     from rain_removal_ros.runtime.files import write_json
 
-    engine = derainer.engine
+    info = derainer.engine.info
     how: dict[str, Any] = {
         "weights": derainer.weights,
-        "network": engine.network_name,
-        "engine": engine.name,
-        "device": engine.device,
-        "precision": engine.precision,
-        "stages": engine.stages,
+        "network": info.network,
+        "engine": info.engine,
+        "device": info.device,
+        "precision": info.precision,
+        "stages": info.stages,
     }
     write_json(
         path,

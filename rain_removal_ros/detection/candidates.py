@@ -127,7 +127,8 @@ class Derain:
         settings = NetworkSettings(weights=str(path), stages=stages)
         _, checkpoint = checkpoints.choose(settings)
         self._engine = engines.create(checkpoint.network, engine)
-        self.network_name = self._engine.network_name
+        info = self._engine.info
+        self.network_name = info.network
         self.name = path.stem
         if stages:
             self.name += f", {stages} stages"
@@ -137,8 +138,8 @@ class Derain:
         folders = [Path(each.__path__[0]) for each in packages]
         code = code_checksum(*folders)
         self.fingerprint = (
-            f"{checkpoint.checksum} {self._engine.stages} {self._engine.precision} "
-            f"{self._engine.name} {self._engine.device} {code[:16]}"
+            f"{checkpoint.checksum} {info.stages} {info.precision} "
+            f"{info.engine} {info.device} {code[:16]}"
         )
 
     def begin(self) -> None:

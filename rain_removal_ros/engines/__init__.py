@@ -19,13 +19,23 @@ from numpy.typing import NDArray
 
 from rain_removal_ros.errors import EngineError, RainRemovalError
 from rain_removal_ros.frames import Image
+from rain_removal_ros.networks._cautions import Cautions
 
 if TYPE_CHECKING:
     from rain_removal_ros.networks._base import Network
-    from rain_removal_ros.networks._cautions import Cautions
     from rain_removal_ros.settings import EngineSettings, NetworkSettings
 
-__all__ = ["NAMES", "Cleaned", "Engine", "create", "load", "load_somehow"]
+__all__ = [
+    "NAMES",
+    "Derained",
+    "Engine",
+    "EngineInfo",
+    "LoadedEngine",
+    "builds_stages",
+    "create",
+    "load",
+    "load_somehow",
+]
 
 NAMES = ("torch", "onnxruntime", "openvino")
 
@@ -33,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Cleaned:
+class Derained:
     """What an engine made of one frame."""
 
     image: Image
@@ -46,38 +56,61 @@ class Cleaned:
     """For the next frame; None is a fresh start."""
 
 
-class Engine(Protocol):
-    """A network, loaded and ready on a device."""
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What runs, on what and how; it does not change while an engine lives."""
 
-    network_name: str
-    name: str
+    network: str
+    engine: str
     device: str
     precision: str
-    scale: int
-    recurrent: bool
-    stages: int
-    note: str
-    """What is not as it was asked for, and why, in a line; empty where all is."""
-    cautions: Cautions
+    scale: int = 1
+    recurrent: bool = False
+    stages: int = 1
+    """Passes over a frame unless a step asks for others."""
+    any_stages: bool = False
+    """Whether other numbers of stages cost nothing; else each is a graph to be built."""
+    cautions: Cautions = Cautions()
     """What measurements found against the weights."""
+
+
+class Engine(Protocol):
+    """What runs a network, frame by frame."""
+
+    @property
+    def info(self) -> EngineInfo: ...
 
     def step(
         self,
         images: Sequence[Image],
         states: Sequence[Any],
         *,
+        stages: int = 0,
         attention: bool = True,
         into: Sequence[Image | None] | None = None,
-    ) -> list[Cleaned]:
+    ) -> list[Derained]:
         """Clean one frame of each of several cameras, all of one size, in one batch.
 
-        ``into`` gives arrays to write the clean images to, sparing a copy. Raises ``EngineError``
-        when the result is not finite or the device fails; states are then as they were.
+        ``stages`` of 0 are the network's own. ``into`` gives arrays to write the derained images
+        to, sparing a copy. Raises ``EngineError`` when the result is not finite or the device
+        fails; states are then as they were.
         """
         ...
 
 
-def create(network: Network, settings: EngineSettings) -> Engine:
+class LoadedEngine(Engine, Protocol):
+    """A network, loaded and ready on a device."""
+
+    note: str
+    """What is not as it was asked for, and why, in a line; empty where all is."""
+
+
+def builds_stages(engine: str) -> bool:
+    """Whether the engine of this name builds a graph for each number of stages."""
+    return engine not in ("auto", "torch")
+
+
+def create(network: Network, settings: EngineSettings) -> LoadedEngine:
     """The engine that ``settings`` ask for, running ``network``.
 
     One that cannot be had is an ``EngineError``.
@@ -92,13 +125,13 @@ def create(network: Network, settings: EngineSettings) -> Engine:
 
         return TorchEngine(network, settings)
     module = importlib.import_module(f"{__name__}.{settings.name}")
-    engine: Engine = module.create(network, settings)
+    engine: LoadedEngine = module.create(network, settings)
     return engine
 
 
 def load_somehow(
-    network: NetworkSettings, engine: EngineSettings, tried: Callable[[Engine], None]
-) -> Engine:
+    network: NetworkSettings, engine: EngineSettings, tried: Callable[[Engine], object]
+) -> LoadedEngine:
     """As ``load``, by other means where what was asked for cannot be had; ``note`` then says so.
 
     These are torch instead of another engine, uncompiled, and, where the device was left open, the
@@ -119,7 +152,7 @@ def load_somehow(
             reasons.append(_first_line(error) or type(error).__name__)
             continue
         if reasons:
-            means = f"{loaded.name} on {loaded.device}"
+            means = f"{loaded.info.engine} on {loaded.info.device}"
             loaded.note = f"running in {means} instead: {'; '.join(dict.fromkeys(reasons))}"
         return loaded
     raise EngineError("; ".join(dict.fromkeys(reasons)))
@@ -147,7 +180,7 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().split("\n", 1)[0]
 
 
-def load(network: NetworkSettings, engine: EngineSettings) -> Engine:
+def load(network: NetworkSettings, engine: EngineSettings) -> LoadedEngine:
     """The network and weights that one group of settings asks for, run as the other asks."""
     from rain_removal_ros import checkpoints
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from rain_removal_ros import __version__
-from rain_removal_ros.engines._graph import Description, GraphError
+from rain_removal_ros.engines._graph import GraphDescription, GraphError
 from rain_removal_ros.errors import DataError, EngineError
 from rain_removal_ros.manifest import code_checksum
 from rain_removal_ros.runtime.files import cache_folder, write_whole
@@ -30,7 +30,7 @@ _Started = TypeVar("_Started")
 
 
 def started(
-    start: Callable[[bytes, Description], _Started],
+    start: Callable[[bytes, GraphDescription], _Started],
     network: Network,
     settings: EngineSettings,
     *,
@@ -62,7 +62,7 @@ def started(
     return start(graph, description)
 
 
-def _read(path: Path) -> tuple[bytes, Description]:
+def _read(path: Path) -> tuple[bytes, GraphDescription]:
     """Raises ``ValueError`` where the two files are not what was written."""
     graph = path.read_bytes()
     sealed = json.loads(path.with_suffix(".json").read_bytes())
@@ -70,7 +70,7 @@ def _read(path: Path) -> tuple[bytes, Description]:
         raise ValueError("its description is damaged")
     if sealed.get("sha256") != _checksum(graph, sealed["graph"]):
         raise ValueError("it does not match its checksum")
-    return graph, Description.from_json(sealed["graph"])
+    return graph, GraphDescription.from_json(sealed["graph"])
 
 
 def _checksum(graph: bytes, description: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rain_removal_ros.engines import Cleaned
+from rain_removal_ros.engines import Derained, EngineInfo
 from rain_removal_ros.engines._pixels import as_map, as_picture, as_planes
 from rain_removal_ros.errors import EngineError
 from rain_removal_ros.frames import Image
@@ -49,7 +49,7 @@ class StateTensor:
 
 
 @dataclass(frozen=True)
-class Description:
+class GraphDescription:
     """All one needs to know to run a graph."""
 
     network: str
@@ -96,7 +96,7 @@ class Description:
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> Description:
+    def from_json(cls, text: str) -> GraphDescription:
         """Raises ``ValueError`` for anything but what ``to_json`` wrote."""
         try:
             fields = from_json(text)
@@ -118,7 +118,7 @@ class Description:
 class Runner(Protocol):
     """A graph, loaded by what can run it."""
 
-    description: Description
+    description: GraphDescription
     device: str
     precision: str
 
@@ -138,64 +138,66 @@ class GraphEngine:
 
     def __init__(self, name: str, load: Callable[[int], Runner]) -> None:
         self._load = load
-        self._runner = load(0)
-        self.name = name
-        facts = self._runner.description
-        self._runners = {facts.stages: self._runner}
-        self.network_name = facts.network
-        self.scale = facts.scale
-        self.recurrent = facts.recurrent
-        self.cautions = facts.cautions
-        self.device = self._runner.device
-        self.precision = self._runner.precision
-        self.note = ""
-
-    @property
-    def stages(self) -> int:
-        return self._runner.description.stages
-
-    @stages.setter
-    def stages(self, count: int) -> None:
+        runner = load(0)
+        facts = runner.description
         # Stages are unrolled in the graph: another number of them is another graph.
-        if count not in self._runners:
-            self._runners[count] = self._load(count)
-        self._runner = self._runners[count]
+        self._runners = {facts.stages: runner}
+        self.info = EngineInfo(
+            network=facts.network,
+            engine=name,
+            device=runner.device,
+            precision=runner.precision,
+            scale=facts.scale,
+            recurrent=facts.recurrent,
+            stages=facts.stages,
+            any_stages=False,
+            cautions=facts.cautions,
+        )
+        self.note = ""
 
     def step(
         self,
         images: Sequence[Image],
         states: Sequence[Any],
         *,
+        stages: int = 0,
         attention: bool = True,
         into: Sequence[Image | None] | None = None,
-    ) -> list[Cleaned]:
+    ) -> list[Derained]:
+        runner = self._runner(stages or self.info.stages)
         targets = into or [None] * len(images)
         return [
-            self._clean(image, state, target, with_attention=attention)
+            _derained(runner, image, state, target, with_attention=attention)
             for image, state, target in zip(images, states, targets, strict=True)
         ]
 
-    def _clean(
-        self, image: Image, state: Any, target: Image | None, *, with_attention: bool
-    ) -> Cleaned:
-        height, width = image.shape[:2]
-        facts = self._runner.description
-        frame = as_planes(image, stride=facts.stride)
-        if state is None:
-            state = facts.fresh_state(frame)
-        # Once it has met another size OpenVINO may fail at healthy frames too.
-        elif [_shape(part) for part in state] != facts.state_shapes(frame):
-            raise EngineError(f"{facts.network} failed: the state is of another size or network")
-        values, carried = self._runner.run(frame, state)
-        clean, attention, *level = values
-        if not np.isfinite(clean.sum()):
-            raise EngineError(f"{facts.network} gave values that are not finite")
-        return Cleaned(
-            as_picture(clean[0, :, : height * facts.scale, : width * facts.scale], target),
-            as_map(attention[0, 0, :height, :width]) if with_attention else None,
-            float(level[0][0]) if level else None,
-            carried or None,
-        )
+    def _runner(self, stages: int) -> Runner:
+        if stages not in self._runners:
+            self._runners[stages] = self._load(stages)
+        return self._runners[stages]
+
+
+def _derained(
+    runner: Runner, image: Image, state: Any, target: Image | None, *, with_attention: bool
+) -> Derained:
+    height, width = image.shape[:2]
+    facts = runner.description
+    frame = as_planes(image, stride=facts.stride)
+    if state is None:
+        state = facts.fresh_state(frame)
+    # Once it has met another size OpenVINO may fail at healthy frames too.
+    elif [_shape(part) for part in state] != facts.state_shapes(frame):
+        raise EngineError(f"{facts.network} failed: the state is of another size or network")
+    values, carried = runner.run(frame, state)
+    clean, attention, *level = values
+    if not np.isfinite(clean.sum()):
+        raise EngineError(f"{facts.network} gave values that are not finite")
+    return Derained(
+        as_picture(clean[0, :, : height * facts.scale, : width * facts.scale], target),
+        as_map(attention[0, 0, :height, :width]) if with_attention else None,
+        float(level[0][0]) if level else None,
+        carried or None,
+    )
 
 
 def _shape(part: Any) -> tuple[int, ...]:

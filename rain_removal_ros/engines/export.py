@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rain_removal_ros import checkpoints
-from rain_removal_ros.engines._graph import METADATA_KEY, Description, StateTensor
+from rain_removal_ros.engines._graph import METADATA_KEY, GraphDescription, StateTensor
 from rain_removal_ros.engines.onnxruntime import Session
 from rain_removal_ros.errors import EngineError
 from rain_removal_ros.networks._base import Network, State
@@ -50,7 +50,7 @@ class _Flat(nn.Module):
         return (output.derained, output.attention, *level, *output.state)
 
 
-def export(network: Network, *, stages: int = 0) -> tuple[bytes, Description]:
+def export(network: Network, *, stages: int = 0) -> tuple[bytes, GraphDescription]:
     """The graph and what it says of itself; ``stages`` of 0 are the network's own.
 
     Raises ``EngineError`` with the reason where a network cannot be exported.
@@ -68,7 +68,7 @@ def export(network: Network, *, stages: int = 0) -> tuple[bytes, Description]:
         if not all(bool(value.isfinite().all()) for value in _Flat(network)(frame)):
             raise EngineError(f"{name} cannot be exported: it gives values that are not finite")
         outputs = ("clean", "attention", *(["rain_level"] if output.rain_level is not None else []))
-        draft = Description(
+        draft = GraphDescription(
             network=name,
             checksum=checkpoints.checksum(network),
             scale=network.scale,
@@ -89,11 +89,11 @@ def export(network: Network, *, stages: int = 0) -> tuple[bytes, Description]:
             f"{name} cannot be exported: its graph is off by {difference:.2g} from what torch "
             f"computes ({TOLERANCE:g} is allowed)"
         )
-    described = Description(**{**vars(draft), "difference": difference})
+    described = GraphDescription(**{**vars(draft), "difference": difference})
     return _with_metadata(graph, METADATA_KEY, described.to_json()), described
 
 
-def _traced(network: Network, facts: Description) -> bytes:
+def _traced(network: Network, facts: GraphDescription) -> bytes:
     # More than one in the batch, so that nothing is taken for constant that merely looked so.
     frame = _picture(2, *_BLOCKS)
     state = network(frame).state
@@ -155,7 +155,7 @@ def _state_tensors(
     )
 
 
-def _difference(network: Network, graph: bytes, facts: Description) -> float:
+def _difference(network: Network, graph: bytes, facts: GraphDescription) -> float:
     """How far the graph is from torch at most: other sizes, one and several, fresh and carried."""
     session = Session(graph, facts, EngineSettings(), "cpu")
     worst = 0.0

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rain_removal_ros.engines._cache import folder, started
 from rain_removal_ros.engines._graph import (
     METADATA_KEY,
-    Description,
+    GraphDescription,
     GraphEngine,
     GraphError,
     Planes,
@@ -81,7 +81,7 @@ class Session:
     """See ``Runner``."""
 
     def __init__(
-        self, graph: bytes, facts: Description | None, settings: EngineSettings, device: str
+        self, graph: bytes, facts: GraphDescription | None, settings: EngineSettings, device: str
     ) -> None:
         runtime = _runtime()
         self.device = device
@@ -195,11 +195,11 @@ def _has_tensorrt(kind: str) -> bool:
     return kind == "cuda" and "TensorrtExecutionProvider" in available
 
 
-def _described(session: Any) -> Description:
+def _described(session: Any) -> GraphDescription:
     metadata = session.get_modelmeta().custom_metadata_map
     if METADATA_KEY not in metadata:
         raise ValueError("it was not written by 'rain-removal export'")
-    return Description.from_json(metadata[METADATA_KEY])
+    return GraphDescription.from_json(metadata[METADATA_KEY])
 
 
 def _faults() -> tuple[type[Exception], ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rain_removal_ros.engines._graph import Description, GraphEngine, GraphError, Planes
+from rain_removal_ros.engines._graph import GraphDescription, GraphEngine, GraphError, Planes
 from rain_removal_ros.errors import EngineError
 from rain_removal_ros.settings import EngineSettings
 
@@ -41,7 +41,7 @@ class _Model:
 
     device = "cpu"
 
-    def __init__(self, graph: bytes, facts: Description, settings: EngineSettings) -> None:
+    def __init__(self, graph: bytes, facts: GraphDescription, settings: EngineSettings) -> None:
         self.description = facts
         self.precision = "float32" if settings.precision == "auto" else settings.precision
         options = {

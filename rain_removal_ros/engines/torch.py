@@ -8,7 +8,6 @@ one batch while the one before is copied back and the next one is packed and sen
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rain_removal_ros.engines import Cleaned
+from rain_removal_ros.engines import Derained, EngineInfo
 from rain_removal_ros.engines._compiled import CompiledNetwork
 from rain_removal_ros.engines._gpu_transfers import Traffic
 from rain_removal_ros.engines._pixels import as_map, as_picture, extend_edges, fill, padded
+from rain_removal_ros.engines._schedule import Schedule, is_out_of_memory
 from rain_removal_ros.errors import EngineError
 from rain_removal_ros.frames import Image
 from rain_removal_ros.networks._base import Network, Output, State
@@ -38,7 +38,6 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 class _Begun:
     """A batch that is being computed, or on its way back."""
 
-    cameras: int
     state: State
     finite: Tensor
     derained: Tensor
@@ -52,8 +51,6 @@ class _Begun:
 class TorchEngine:
     """See ``Engine``. The network is taken over: it is moved and cast, and no more for training."""
 
-    name = "torch"
-
     def __init__(self, network: Network, settings: EngineSettings) -> None:
         self._device = _device(settings.device)
         self._dtype = _DTYPES[_precision(settings.precision, self._device)]
@@ -65,28 +62,29 @@ class TorchEngine:
             raise EngineError(f"cannot use {self._device}: {_first_line(error)}") from error
         if self._dtype != torch.float32:
             _keep_convolutions_in(network, self._dtype)
-        self.network = network
+        self._network = network
         self._run: Callable[[Tensor, State], Output] = network
         if settings.compile:
             self._run = CompiledNetwork(network, self._computing, self._say)
-        self.network_name = type(network).__module__.rpartition(".")[2]
-        self.device = str(self._device)
-        self.precision = str(self._dtype).removeprefix("torch.")
-        self.scale = network.scale
-        self.recurrent = network.facts.recurrent
-        self.cautions = network.cautions
+        self.info = EngineInfo(
+            network=type(network).__module__.rpartition(".")[2],
+            engine="torch",
+            device=str(self._device),
+            precision=str(self._dtype).removeprefix("torch."),
+            scale=network.scale,
+            recurrent=network.facts.recurrent,
+            stages=network.stages,
+            any_stages=True,
+            cautions=network.cautions,
+        )
         self.note = ""
         self._staging: Tensor | None = None
-        self._at_once: int | None = None
-        """Cameras that fit into memory together, once more of them did not."""
-
-    @property
-    def stages(self) -> int:
-        return self.network.stages
-
-    @stages.setter
-    def stages(self, count: int) -> None:
-        self.network.stages = count
+        # On a CPU nothing runs beside: a batch is finished before the next one is begun.
+        self._schedule: Schedule[_Begun, Derained] = (
+            Schedule(_CPU_BATCH, under_way=1, said=self._say)
+            if self._traffic is None
+            else Schedule(_GPU_BATCH, under_way=2, said=self._say)
+        )
 
     @torch.inference_mode()
     def step(
@@ -94,48 +92,32 @@ class TorchEngine:
         images: Sequence[Image],
         states: Sequence[Any],
         *,
+        stages: int = 0,
         attention: bool = True,
         into: Sequence[Image | None] | None = None,
-    ) -> list[Cleaned]:
+    ) -> list[Derained]:
         targets = into or [None] * len(images)
-        # On a CPU nothing runs beside: a batch is finished before the next one is begun.
-        most_begun = 1 if self._traffic is None else 2
-        results: list[Cleaned] = []
-        while len(results) < len(images):
-            begun: deque[_Begun] = deque()
-            try:
-                while len(results) < len(images):
-                    next_one = len(results) + sum(each.cameras for each in begun)
-                    if next_one < len(images) and len(begun) < most_begun:
-                        part = slice(next_one, next_one + self._batch(images))
-                        begun.append(self._begin(images[part], states[part], attention))
-                    else:
-                        results += self._finish(begun.popleft(), targets[len(results) :])
-            except (RuntimeError, MemoryError) as error:
-                self._make_do(self._batch(images[len(results) :]), images[0].shape, error)
-        return results
+        self._network.stages = stages or self.info.stages
+        height, width = images[0].shape[:2]
+        try:
+            return self._schedule.run(
+                len(images),
+                height * width,
+                begin=lambda part: self._begin(images[part], states[part], attention),
+                finish=lambda begun, part: self._finish(begun, targets[part]),
+                free=self._free_memory,
+            )
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                reason = f"out of memory on {self._device} at {width}x{height}"
+            else:
+                reason = f"{self.info.network} failed: {_first_line(error)}"
+            raise EngineError(reason) from error
 
-    def _batch(self, images: Sequence[Image]) -> int:
-        """How many cameras to clean at once."""
-        height: int = images[0].shape[0]
-        width: int = images[0].shape[1]
-        pixels = _CPU_BATCH if self._traffic is None else _GPU_BATCH
-        most = max(1, min(len(images), pixels // (height * width)))
-        return min(most, self._at_once or most)
-
-    def _make_do(self, cameras: int, shape: tuple[int, ...], error: Exception) -> None:
-        """Go on with smaller batches where memory ran out; raise where they cannot be smaller."""
-        if not _is_out_of_memory(error):
-            raise EngineError(f"{self.network_name} failed: {_first_line(error)}") from error
+    def _free_memory(self) -> None:
         self._staging = None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        if cameras == 1:
-            raise EngineError(
-                f"out of memory on {self._device} at {shape[1]}x{shape[0]}"
-            ) from error
-        self._at_once = cameras // 2
-        self.note = f"out of memory with {cameras} cameras at once; now {self._at_once}"
 
     def _begin(
         self,
@@ -144,35 +126,32 @@ class TorchEngine:
         attention: bool,  # noqa: FBT001
     ) -> _Begun:
         height, width = images[0].shape[:2]
+        scale = self.info.scale
         output = self._forward(self._upload(images), _together(states))
         self._part_with_staging(output.state)
         begun = _Begun(
-            len(images),
             output.state,
             torch.isfinite(output.derained.sum()),
-            output.derained[:, :, : height * self.scale, : width * self.scale],
+            output.derained[:, :, : height * scale, : width * scale],
             output.attention[:, 0, :height, :width] if attention else None,
             output.rain_level,
         )
         return begun if self._traffic is None else self._sent_down(begun, self._traffic)
 
-    def _finish(self, begun: _Begun, into: Sequence[Image | None]) -> list[Cleaned]:
+    def _finish(self, begun: _Begun, into: Sequence[Image | None]) -> list[Derained]:
         begun.wait()
         if not bool(begun.finite):
-            raise EngineError(f"{self.network_name} gave values that are not finite")
-        cameras = range(begun.cameras)
-        targets = into[: begun.cameras]
+            raise EngineError(f"{self.info.network} gave values that are not finite")
+        cameras = range(len(into))
         levels = [None for _ in cameras] if begun.levels is None else begun.levels.tolist()
         if self._traffic is None:
-            images = [
-                as_picture(*pair) for pair in zip(_arrays(begun.derained), targets, strict=True)
-            ]
+            images = [as_picture(*pair) for pair in zip(_arrays(begun.derained), into, strict=True)]
             maps = [as_map(each) for each in _arrays(begun.maps)]
         else:
-            images = [_put(*pair) for pair in zip(_arrays(begun.derained), targets, strict=True)]
+            images = [_put(*pair) for pair in zip(_arrays(begun.derained), into, strict=True)]
             maps = _arrays(begun.maps)
         return [
-            Cleaned(images[one], maps[one] if maps else None, levels[one], _one(begun.state, one))
+            Derained(images[one], maps[one] if maps else None, levels[one], _one(begun.state, one))
             for one in cameras
         ]
 
@@ -195,7 +174,7 @@ class TorchEngine:
     def _upload(self, images: Sequence[Image]) -> Tensor:
         """The frames as B x 3 x H x W floats on the device, padded to what the network takes."""
         height, width = images[0].shape[:2]
-        facts = self.network.facts
+        facts = self._network.facts
         sides = padded(height, facts.stride), padded(width, facts.stride)
         if self._traffic is None:
             order = torch.contiguous_format if facts.planar else torch.channels_last
@@ -226,7 +205,7 @@ class TorchEngine:
         """What was computed on a GPU as bytes in host memory, on its way there."""
         wanted = {
             "finite": begun.finite,
-            "clean": _bytes(begun.derained.permute(0, 2, 3, 1)),
+            "derained": _bytes(begun.derained.permute(0, 2, 3, 1)),
         }
         if begun.maps is not None:
             wanted["maps"] = _bytes(begun.maps)
@@ -312,15 +291,6 @@ def _one(state: State, index: int) -> State | None:
     if not state:
         return None
     return tuple(part[index : index + 1] for part in state)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # Only torch's own memory on a GPU has an error of its own: what the system, the driver and
-    # NVIDIA's libraries refuse is told by their words.
-    words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        each in str(error) for each in words
-    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rain_removal_ros import checkpoints, engines, networks
-from rain_removal_ros.engines import Cleaned, Engine
+from rain_removal_ros.engines import Derained, Engine
 from rain_removal_ros.errors import CheckpointError, SettingsError
 from rain_removal_ros.frames import Image
 from rain_removal_ros.media.tiling import Needs, TiledEngine, memory_left
@@ -52,13 +52,11 @@ class Runner:
 
     @property
     def scale(self) -> int:
-        return self.engine.scale
+        return self.engine.info.scale
 
-    def derain(self, image: Image, state: Any = None, *, attention: bool = False) -> Cleaned:
+    def derain(self, image: Image, state: Any = None, *, attention: bool = False) -> Derained:
         """One frame; a ``state`` of None is a fresh start."""
-        if self.engine.stages != self.stages:
-            self.engine.stages = self.stages
-        return self.engine.step([image], [state], attention=attention)[0]
+        return self.engine.step([image], [state], stages=self.stages, attention=attention)[0]
 
     def as_manifest(self) -> dict[str, Any]:
         return {
@@ -68,9 +66,9 @@ class Runner:
             "sha256": self.checksum,
             "stages": self.stages,
             "scale": self.scale,
-            "engine": self.engine.name,
-            "device": self.engine.device,
-            "precision": self.engine.precision,
+            "engine": self.engine.info.engine,
+            "device": self.engine.info.device,
+            "precision": self.engine.info.precision,
             "tile_side": self.tile_side,
         }
 
@@ -152,13 +150,13 @@ def _variants(
     if protocol == "published":
         network.register_forward_hook(_truncated)
     engine = engines.create(network, settings)
-    side = needs.side(memory_left(engine.device))
+    side = needs.side(memory_left(engine.info.device))
     counts = [own] if network.facts.stages == 1 else [count or own for count in stages]
     counts = list(dict.fromkeys(counts))
     return [
         Runner(
             model=title,
-            network=engine.network_name,
+            network=engine.info.network,
             weights=str(loaded.path),
             checksum=loaded.checksum,
             recurrent=network.facts.recurrent,

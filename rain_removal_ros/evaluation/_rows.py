@@ -90,8 +90,8 @@ def _setup(runner: Runner) -> Row:
         "network": runner.network,
         "stages": runner.stages,
         "scale": runner.scale,
-        "device": runner.engine.device,
-        "precision": runner.engine.precision,
+        "device": runner.engine.info.device,
+        "precision": runner.engine.info.precision,
     }
 
 

@@ -136,7 +136,7 @@ class FileDerainer:
         self.engine = engines.create(checkpoint.network, engine)
         # Asked once: memory that a pass has freed is kept by the process, and not lost.
         limit = self.options.memory_gb * _GIB if self.options.memory_gb else None
-        self._memory = memory_left(self.engine.device, limit)
+        self._memory = memory_left(self.engine.info.device, limit)
 
     def derain(self, job: FileJob) -> DerainedFile:
         """Derain one file; what is wrong with it is raised, and leaves no half of a file."""
@@ -188,7 +188,9 @@ class FileDerainer:
             reader.read,
             len(engine.tiles(height, width)),
             0.0,
-            _remarks(reader, result, forgets=self.engine.recurrent and not engine.recurrent),
+            _remarks(
+                reader, result, forgets=self.engine.info.recurrent and not engine.info.recurrent
+            ),
         )
 
     def _frames(
@@ -216,7 +218,7 @@ class FileDerainer:
             return TiledEngine(self.engine, side=side, carry_state=carry_state)
         pixels = height * width
         # The frame and the derained one, each as it was decoded and as it is written.
-        budget = self._memory - 6 * pixels * (1 + self.engine.scale**2)
+        budget = self._memory - 6 * pixels * (1 + self.engine.info.scale**2)
         state = self._needs.state * pixels if carry_state else 0.0
         if state > budget / 2:
             state, carry_state = 0.0, False

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rain_removal_ros.engines import Cleaned, Engine
+from rain_removal_ros.engines import Derained, Engine
 from rain_removal_ros.errors import EngineError
 from rain_removal_ros.frames import Image
 from rain_removal_ros.networks._base import Network
@@ -118,29 +118,7 @@ class TiledEngine:
         self._side = side
         self._overlap = overlap
         self._carry_state = carry_state
-        self.network_name = engine.network_name
-        self.name = engine.name
-        self.device = engine.device
-        self.precision = engine.precision
-        self.scale = engine.scale
-        self.recurrent = engine.recurrent and carry_state
-        self.cautions = engine.cautions
-
-    @property
-    def note(self) -> str:
-        return self._engine.note
-
-    @note.setter
-    def note(self, text: str) -> None:
-        self._engine.note = text
-
-    @property
-    def stages(self) -> int:
-        return self._engine.stages
-
-    @stages.setter
-    def stages(self, count: int) -> None:
-        self._engine.stages = count
+        self.info = replace(engine.info, recurrent=engine.info.recurrent and carry_state)
 
     def tiles(self, height: int, width: int) -> list[tuple[Span, Span]]:
         """Rows and columns of each tile of a frame of this size, from the top left on."""
@@ -155,18 +133,19 @@ class TiledEngine:
         images: Sequence[Image],
         states: Sequence[Any],
         *,
+        stages: int = 0,
         attention: bool = True,
         into: Sequence[Image | None] | None = None,
-    ) -> list[Cleaned]:
+    ) -> list[Derained]:
         """One frame of each camera; cameras are batched only where a frame is one tile."""
         tiles = self.tiles(*images[0].shape[:2])
         targets = into or [None] * len(images)
         if len(tiles) > 1:
             return [
-                self._assembled(*parts, tiles, attention=attention)
+                self._assembled(*parts, tiles, stages=stages, attention=attention)
                 for parts in zip(images, states, targets, strict=True)
             ]
-        whole = self._engine.step(images, states, attention=attention, into=into)
+        whole = self._engine.step(images, states, stages=stages, attention=attention, into=into)
         return whole if self._carry_state else [replace(part, state=None) for part in whole]
 
     def _assembled(
@@ -176,26 +155,27 @@ class TiledEngine:
         target: Image | None,
         tiles: list[tuple[Span, Span]],
         *,
+        stages: int,
         attention: bool,
-    ) -> Cleaned:
+    ) -> Derained:
         height, width = image.shape[:2]
         if target is None:
-            target = np.empty((height * self.scale, width * self.scale, 3), np.uint8)
-        derained = _Mosaic(target, self.scale)
+            target = np.empty((height * self.info.scale, width * self.info.scale, 3), np.uint8)
+        derained = _Mosaic(target, self.info.scale)
         seen = _Mosaic(np.empty((height, width), np.uint8), 1) if attention else None
         kept: list[Any] = []
         level = 0.0
         measured = False
         for (rows, columns), before in zip(tiles, state or [None] * len(tiles), strict=True):
             tile = image[slice(*rows), slice(*columns)]
-            (result,) = self._engine.step([tile], [before], attention=attention)
+            (result,) = self._engine.step([tile], [before], stages=stages, attention=attention)
             derained.add(result.image, rows, columns)
             if seen is not None and result.attention is not None:
                 seen.add(result.attention, rows, columns)
             if result.rain_level is not None:
                 level, measured = level + result.rain_level / len(tiles), True
             kept.append(result.state if self._carry_state else None)
-        return Cleaned(
+        return Derained(
             target,
             seen.canvas if seen else None,
             level if measured else None,

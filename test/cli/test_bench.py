@@ -14,7 +14,7 @@ from torch import Tensor
 from rain_removal_ros import benchmark, checkpoints, engines, networks
 from rain_removal_ros.benchmark import Case, Effort
 from rain_removal_ros.cli import main
-from rain_removal_ros.engines import Cleaned
+from rain_removal_ros.engines import Derained
 from rain_removal_ros.errors import EngineError
 from rain_removal_ros.networks._base import Network
 from rain_removal_ros.networks._cost import macs, parameters
@@ -133,7 +133,7 @@ class Stand:
         self._fails_at -= 1
         if not self._fails_at:
             raise RuntimeError("out of memory")  # an engine's own, which nobody foresaw
-        return [Cleaned(image, None, None, None) for image in images]
+        return [Derained(image, None, None, None) for image in images]
 
 
 @pytest.mark.parametrize("fails_at", [0, 1, 5], ids=["loading", "first frame", "third round"])

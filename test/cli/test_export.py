@@ -121,5 +121,5 @@ def test_what_is_no_graph_of_ours_is_an_error(tmp_path: Path) -> None:
 def test_stages_are_fixed_in_a_file(exported: Path) -> None:
     engine = ort_engine.open_file(exported)
     with pytest.raises(EngineError, match="was exported for 1 stages"):
-        engine.stages = 2
-    assert engine.stages == 1
+        engine.step([np.zeros((32, 32, 3), np.uint8)], [None], stages=2)
+    assert engine.info.stages == 1

@@ -7,6 +7,7 @@ import json
 import logging
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime_raises
 from rain_removal_ros import checkpoints, engines, networks
 from rain_removal_ros.engines import Engine, _cache
 from rain_removal_ros.engines import torch as torch_engine
-from rain_removal_ros.engines._graph import Description
+from rain_removal_ros.engines._graph import GraphDescription
 from rain_removal_ros.engines.export import export
 from rain_removal_ros.errors import CheckpointError, EngineError
 from rain_removal_ros.frames import Frame, Image
@@ -105,12 +106,8 @@ def test_frames_and_states_are_torchs_over_a_clip_with_a_reset(
 ) -> None:
     ours = engines.create(network(of), settings(name, cache))
     torchs = engines.create(network(of), settings("torch", cache))
-    assert (ours.network_name, ours.scale, ours.recurrent, ours.stages) == (
-        torchs.network_name,
-        torchs.scale,
-        torchs.recurrent,
-        torchs.stages,
-    )
+    about = replace(torchs.info, engine=name, any_stages=False)
+    assert ours.info == about
     for frames in (clip(45, 39), clip(64, 32, seed=1)):  # another size is another start
         state: Any = None
         wanted_state: Any = None
@@ -216,10 +213,10 @@ def test_weights_that_are_not_finite_are_not_exported() -> None:
 def test_stages_can_be_changed(name: str, cache: Path) -> None:
     ours = engines.create(network("prenet"), settings(name, cache))
     torchs = engines.create(network("prenet"), settings("torch", cache))
-    ours.stages = torchs.stages = 1
     frames = clip(32, 32)[:1]
-    assert_alike(ours.step(frames, [None])[0], torchs.step(frames, [None])[0])
-    assert ours.stages == 1
+    one, all_of_them = (ours.step(frames, [None], stages=stages)[0] for stages in (1, 0))
+    assert_alike(one, torchs.step(frames, [None], stages=1)[0])
+    assert_alike(all_of_them, torchs.step(frames, [None])[0])
 
 
 def test_stages_are_built_once_however_often_they_change(
@@ -229,14 +226,12 @@ def test_stages_are_built_once_however_often_they_change(
     frames = clip(32, 32)[:1]
     wanted = {}
     for stages in (2, 1):
-        engine.stages = stages
-        wanted[stages] = engine.step(frames, [None])[0].image
+        wanted[stages] = engine.step(frames, [None], stages=stages)[0].image
     assert not np.array_equal(wanted[1], wanted[2])
     monkeypatch.setattr(_cache, "_read", None)  # nothing is loaded from now on
     for stages in (2, 1, 2):
-        engine.stages = stages
-        assert engine.stages == stages
-        assert np.array_equal(engine.step(frames, [None])[0].image, wanted[stages])
+        again = engine.step(frames, [None], stages=stages)[0].image
+        assert np.array_equal(again, wanted[stages])
 
 
 def files(cache: Path) -> dict[str, int]:
@@ -328,7 +323,7 @@ def test_an_engine_that_is_not_installed_is_one_line(
 
 def test_auto_builds_nothing(tmp_path: Path) -> None:
     engine = engines.create(network("rainstream"), settings("auto", tmp_path))
-    assert engine.name == "torch"
+    assert engine.info.engine == "torch"
     assert not files(tmp_path)
 
 
@@ -347,10 +342,10 @@ def test_an_engine_that_cannot_be_had_is_replaced_and_its_replacement_says_so(
 ) -> None:
     weights, chosen = weight_file(tmp_path), settings(name, tmp_path)
     wanted = engines.load_somehow(weights, chosen, tried)
-    assert (wanted.name, wanted.note) == (name, "")
+    assert (wanted.info.engine, wanted.note) == (name, "")
     monkeypatch.setitem(sys.modules, name, None)
     engine = engines.load_somehow(weights, chosen, tried)
-    assert engine.name == "torch"
+    assert engine.info.engine == "torch"
     assert engine.note.startswith(f"running in torch on cpu instead: {name} is not installed")
 
 
@@ -358,7 +353,7 @@ def test_an_engine_that_is_there_and_fails_at_its_first_frame_is_replaced_too(
     tmp_path: Path,
 ) -> None:
     def fails_but_in_torch(engine: Engine) -> None:
-        if engine.name != "torch":
+        if engine.info.engine != "torch":
             raise EngineError("no room for this frame")
 
     weights, chosen = weight_file(tmp_path), settings("onnxruntime", tmp_path)
@@ -370,7 +365,7 @@ def test_whatever_an_engine_raises_it_is_replaced(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fails_but_in_torch(engine: Engine) -> None:
-        if engine.name != "torch":
+        if engine.info.engine != "torch":
             raise onnxruntime_raises.NotImplemented("not implemented: Foo(17)")
 
     weights, chosen = weight_file(tmp_path), settings("onnxruntime", tmp_path)
@@ -395,7 +390,7 @@ def test_without_a_home_folder_an_engine_that_is_built_says_what_to_set(
     monkeypatch.setattr(Path, "home", homeless)
     chosen = EngineSettings(name=name, device="cpu")
     engine = engines.load_somehow(weight_file(tmp_path), chosen, tried)
-    assert engine.name == "torch"
+    assert engine.info.engine == "torch"
     assert engine.note.endswith("set engine.cache")
 
 
@@ -413,7 +408,7 @@ def test_a_gpu_that_does_not_work_is_replaced_by_the_cpu_if_it_was_not_asked_for
     )
     unusable = "onnxruntime could not start CUDAExecutionProvider and fell back to CPU"
     engine = engines.create(network("prenet"), settings("onnxruntime", tmp_path, device="auto"))
-    assert engine.device == "cpu"
+    assert engine.info.device == "cpu"
     assert engine.note.startswith(f"running on cpu instead: {unusable}")
     tried(engine)
     with pytest.raises(EngineError, match=unusable):
@@ -497,7 +492,7 @@ def test_what_a_fresh_start_is_is_found_out(cache: Path) -> None:
     }
 
 
-def described(of: str, chosen: EngineSettings, device: str = "cpu") -> Description:
+def described(of: str, chosen: EngineSettings, device: str = "cpu") -> GraphDescription:
     return _cache.started(
         lambda _, facts: facts,
         network(of),

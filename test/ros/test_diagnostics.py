@@ -14,6 +14,7 @@ from ros.desk import Desk, Faulty, Inbox, message, picture, until
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
+from rain_removal_ros.engines import EngineInfo
 from rain_removal_ros.ros.node.diagnostics import NetworkState, network_status
 
 LARGE_CAMERA = """
@@ -196,16 +197,16 @@ def test_memory_of_a_gpu_is_told_of_torch_alone(
 ) -> None:
     """Torch knows nothing of what others allocate, and would say next to nothing."""
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 7 * 2**20)
-    running: Any = SimpleNamespace(
-        network_name="prenet", name=engine, device="cuda", precision="float32", note="", stages=1
-    )
+    info = EngineInfo("prenet", engine, "cuda", "float32")
+    running: Any = SimpleNamespace(info=info, note="")
     state = NetworkState(
         active=True,
         enabled=True,
         engine=running,
         loading=False,
         trouble="",
-        level="full",
+        rung="full",
+        stages=1,
         faults=Counter(),
     )
     values = {pair.key: pair.value for pair in network_status("derain", state).values}

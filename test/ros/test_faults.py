@@ -176,8 +176,8 @@ def test_a_network_that_takes_too_long_is_asked_for_less_and_later_for_more_agai
     scene = Scene(desk, faulty, parameters)
     scene.until_clean()
 
-    def sinks_or_rises_to(level: str) -> None:
-        until(lambda: scene.through() and scene.node.level.name == level, level)
+    def sinks_or_rises_to(rung: str) -> None:
+        until(lambda: scene.through() and scene.node.rung.name == rung, rung)
 
     sinks_or_rises_to("full")
     faulty.order("slow 0.03")

@@ -291,14 +291,14 @@ def test_an_engine_that_builds_its_stages_builds_them_beside_the_frames(
     until(lambda: node.engine is not engine, "another number of stages")
     set_over_ros(desk, safety__budget_ms=0.001)
     number = 1
-    while node.level.clean:
+    while node.rung.derain:
         camera.publish(message(picture(), stamp_ns=number))
         number += 1
         clean.count(number)
     assert built == [("load", 2), ("load", 3)]
     summary = node.statistics[0].summary()
     assert not summary.faults
-    assert node.engine.stages == 3
+    assert node.engine.info.stages == 3
 
 
 def test_parameters_may_storm_while_frames_are_cleaned(desk: Desk, faulty: Faulty) -> None:

@@ -14,10 +14,9 @@ import pytest
 import rain_removal_ros
 from rain_removal_ros import engines
 from rain_removal_ros.api import Derainer
-from rain_removal_ros.engines import Cleaned
+from rain_removal_ros.engines import Derained, EngineInfo
 from rain_removal_ros.errors import EngineError, FrameError
 from rain_removal_ros.frames import Frame, Image
-from rain_removal_ros.networks._cautions import Cautions
 from rain_removal_ros.settings import EngineSettings, NetworkSettings, StreamSettings
 from rain_removal_ros.stream import Stream
 
@@ -27,8 +26,7 @@ SECOND = 1_000_000_000
 class Counting:
     """An engine whose state is how many images it has seen; each is darkened by that many."""
 
-    network_name = name = device = precision = "counting"
-    recurrent, scale, stages, note, cautions = True, 1, 1, "", Cautions()
+    info = EngineInfo("counting", "counting", "counting", "counting", recurrent=True)
 
     def __init__(self, level: float | None = None) -> None:
         self.level = level
@@ -39,16 +37,17 @@ class Counting:
         images: Sequence[Image],
         states: Sequence[Any],
         *,
+        stages: int = 0,
         attention: bool = True,
         into: Sequence[Image | None] | None = None,
-    ) -> list[Cleaned]:
+    ) -> list[Derained]:
         if self.broken:
             raise EngineError("broken")
         results = []
         for image, state in zip(images, states, strict=True):
             seen = (state or 0) + 1
             map_ = np.full(image.shape[:2], seen, np.uint8)
-            results.append(Cleaned(image - np.uint8(seen), map_, self.level, seen))
+            results.append(Derained(image - np.uint8(seen), map_, self.level, seen))
         return results
 
 

@@ -29,10 +29,9 @@ from rain_removal_ros.bags.node_bench import attempts
 from rain_removal_ros.bags.replay_report import verdict
 from rain_removal_ros.bags.replaying import Replayed, Wishes, replay
 from rain_removal_ros.bags.salvage import SalvagedMcap
-from rain_removal_ros.engines import Cleaned, Engine
+from rain_removal_ros.engines import Derained, Engine, EngineInfo
 from rain_removal_ros.errors import BagError, EngineError, SettingsError
 from rain_removal_ros.frames import Frame
-from rain_removal_ros.networks._cautions import Cautions
 from rain_removal_ros.settings import EngineSettings, NetworkSettings, Settings, build
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -41,31 +40,25 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 class Handing:
     """An engine that hands frames on, enlarged if wanted."""
 
-    network_name = name = "handing on"
-    device = "cpu"
-    precision = "uint8"
-    recurrent = False
-    cautions = Cautions()
-    stages = 1
-
     def __init__(self, scale: int = 1) -> None:
-        self.scale = scale
+        self.info = EngineInfo("handing on", "none", "cpu", "uint8", scale=scale)
 
     def step(
         self,
         images: Sequence[np.ndarray],
         states: Sequence[Any],
         *,
+        stages: int = 0,
         attention: bool = True,
         into: Sequence[np.ndarray | None] | None = None,
-    ) -> list[Cleaned]:
+    ) -> list[Derained]:
         results = []
         for image, target in zip(images, into or [None] * len(images), strict=True):
-            clean = image.repeat(self.scale, 0).repeat(self.scale, 1)
+            clean = image.repeat(self.info.scale, 0).repeat(self.info.scale, 1)
             if target is not None:
                 target[...] = clean
                 clean = target
-            results.append(Cleaned(clean, np.zeros(image.shape[:2], np.uint8), None, None))
+            results.append(Derained(clean, np.zeros(image.shape[:2], np.uint8), None, None))
         return results
 
 
@@ -607,7 +600,7 @@ def test_settings_that_a_replay_cannot_honour_are_refused_by_name(
 class Failing(Handing):
     """An engine that fails."""
 
-    def step(self, *_: Any, **__: Any) -> list[Cleaned]:
+    def step(self, *_: Any, **__: Any) -> list[Derained]:
         raise EngineError("no such luck")
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from rain_removal_ros import checkpoints, engines, networks
 from rain_removal_ros.cli import main
-from rain_removal_ros.engines._graph import Description
-from rain_removal_ros.engines.downscaled import ReducedEngine
+from rain_removal_ros.engines._graph import GraphDescription
+from rain_removal_ros.engines.downscaled import DownscaledEngine
 from rain_removal_ros.evaluation.cautions import cautions
 from rain_removal_ros.frames import Frame
 from rain_removal_ros.media.tiling import TiledEngine
@@ -86,18 +86,18 @@ def test_state_is_carried_by_weights_of_which_nothing_is_known(weights: Path) ->
 def test_engines_around_an_engine_hand_cautions_on(weights: Path) -> None:
     checkpoints.add_cautions(weights, COSTLY)
     engine = engines.load(NetworkSettings(weights=str(weights)), CPU)
-    assert TiledEngine(engine, side=256).cautions == COSTLY
-    assert ReducedEngine(engine, 2).cautions == COSTLY
+    assert TiledEngine(engine, side=256).info.cautions == COSTLY
+    assert DownscaledEngine(engine, 2).info.cautions == COSTLY
 
 
 def test_an_exported_graph_brings_its_cautions() -> None:
-    described = Description(
+    described = GraphDescription(
         "prenet", "0" * 64, 1, 1, 1, True, ("clean", "attention"), (), 17, 0.1, 0.0, cautions=COSTLY
     )
-    assert Description.from_json(described.to_json()) == described
+    assert GraphDescription.from_json(described.to_json()) == described
     older = json.loads(described.to_json())
     del older["cautions"]
-    assert Description.from_json(json.dumps(older)).cautions == Cautions()
+    assert GraphDescription.from_json(json.dumps(older)).cautions == Cautions()
 
 
 def test_a_command_says_what_speaks_against_the_weights(

@@ -56,11 +56,11 @@ class Network:
 
     def run(self, seconds: float, times: dict[str, float], *, limit_s: float = 0.1) -> list[str]:
         """The levels gone through in a while, each once."""
-        levels = [self.budget.level.name]
+        levels = [self.budget.rung.name]
         end = self.now + seconds
         while self.now < end:
             self.now += 1 / 30
-            took = times[self.budget.level.name]
+            took = times[self.budget.rung.name]
             level = self.budget.update(took, self.now, limit_s).name
             if level != levels[-1]:
                 levels.append(level)
@@ -91,7 +91,7 @@ def test_one_slow_frame_changes_nothing() -> None:
     budget = Budget(ladder(1))
     for index in range(30):
         budget.update(1.0 if index == 20 else 0.01, index / 30, 0.1)
-    assert budget.level.name == "full"
+    assert budget.rung.name == "full"
 
 
 def test_the_newest_message_takes_the_place_of_one_nobody_took() -> None:

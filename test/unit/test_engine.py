@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from rain_removal_ros import checkpoints, engines, networks
-from rain_removal_ros.engines import Cleaned
+from rain_removal_ros.engines import Derained
 from rain_removal_ros.engines import torch as torch_engine
+from rain_removal_ros.engines._schedule import Schedule
 from rain_removal_ros.engines.torch import TorchEngine
 from rain_removal_ros.errors import CheckpointError, EngineError, SettingsError
 from rain_removal_ros.frames import Image
@@ -233,26 +234,22 @@ class FakeTraffic:
         return here, wait
 
 
-def gpu_like(
-    network: _base.Network, monkeypatch: pytest.MonkeyPatch
-) -> tuple[TorchEngine, FakeTraffic]:
+def gpu_like(network: _base.Network) -> tuple[TorchEngine, FakeTraffic]:
     """An engine that goes the way of those on a GPU, without one; two small frames are a batch."""
     one, traffic = engine(network), FakeTraffic()
     one._traffic = traffic  # type: ignore[assignment]
-    monkeypatch.setattr(torch_engine, "_GPU_BATCH", 2 * 40 * 56)
+    one._schedule = Schedule(2 * 40 * 56, under_way=2, said=one._say)
     return one, traffic
 
 
-def test_with_a_gpu_a_batch_comes_back_while_the_next_is_computed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_with_a_gpu_a_batch_comes_back_while_the_next_is_computed() -> None:
     torch.manual_seed(0)
     network = networks.create("rainstream", channels=8, blocks=1)
-    beside, traffic = gpu_like(network, monkeypatch)
+    beside, traffic = gpu_like(network)
     plain = engine(network)
     images = [noise(37, 53, seed=seed) for seed in range(5)]
     targets: list[Image | None] = [np.zeros((37, 53, 3), np.uint8), None, None, None, None]
-    before: list[Cleaned] = []
+    before: list[Derained] = []
     for _ in range(2):
         states = [each.state for each in before] or [None] * 5
         wanted = [plain.step([i], [s])[0] for i, s in zip(images, states, strict=True)]
@@ -269,18 +266,16 @@ def test_with_a_gpu_a_batch_comes_back_while_the_next_is_computed(
     assert beside.step(images[:1], [None], attention=False)[0].attention is None
 
 
-def test_with_a_gpu_what_was_begun_is_begun_again_where_memory_runs_out(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    beside, _ = gpu_like(Small(1, torch.OutOfMemoryError("CUDA out of memory")), monkeypatch)
+def test_with_a_gpu_what_was_begun_is_begun_again_where_memory_runs_out() -> None:
+    beside, _ = gpu_like(Small(1, torch.OutOfMemoryError("CUDA out of memory")))
     images = [noise(40, 56, seed=seed) for seed in range(3)]
     for image, result in zip(images, beside.step(images, [None] * 3), strict=True):
         assert np.array_equal(result.image, image)
     assert beside.note == "out of memory with 2 cameras at once; now 1"
 
 
-def test_with_a_gpu_what_is_not_finite_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    beside, _ = gpu_like(Identity(Config(blind=True)), monkeypatch)
+def test_with_a_gpu_what_is_not_finite_is_refused() -> None:
+    beside, _ = gpu_like(Identity(Config(blind=True)))
     with pytest.raises(EngineError, match="not finite"):
         beside.step([noise(40, 56)] * 3, [None] * 3)
 
@@ -384,7 +379,7 @@ def test_bfloat16_is_within_a_few_grey_levels_of_float32() -> None:
         torch.manual_seed(0)
         network = networks.create("prenet", channels=8, stages=2)
         one = engine(network, precision=precision)
-        assert one.precision == precision
+        assert one.info.precision == precision
         return one.step([noise(32, 32)], [None])[0].image
 
     difference = np.abs(cleaned("bfloat16").astype(int) - cleaned("float32"))
@@ -405,9 +400,14 @@ def test_only_the_convolutions_are_kept_in_the_reduced_precision() -> None:
 def test_stages_are_those_of_the_network() -> None:
     network = networks.create("prenet", channels=4)
     one = engine(network)
-    assert one.stages == 6
-    one.stages = 2
-    assert network.stages == 2
+    assert one.info.stages == 6
+    images, states = [noise(16, 16)], [None]
+    (full,), (two,) = one.step(images, states), one.step(images, states, stages=2)
+    assert not np.array_equal(full.image, two.image)
+    built_so = engine(networks.create("prenet", channels=4, stages=2))
+    built_so._network.load_state_dict(network.state_dict())
+    assert np.array_equal(built_so.step(images, states)[0].image, two.image)
+    assert np.array_equal(one.step(images, states)[0].image, full.image)
 
 
 @pytest.mark.parametrize(
@@ -432,7 +432,7 @@ def test_a_weight_file_of_another_network_is_refused(tmp_path: object) -> None:
     with pytest.raises(SettingsError, match="'rainstream_xl'; there are rainstream_l"):
         engines.load(NetworkSettings(name="rainstream_xl"), cpu)
     loaded = engines.load(NetworkSettings(weights=path, stages=3), cpu)
-    assert (loaded.network_name, loaded.stages) == ("prenet", 3)
+    assert (loaded.info.network, loaded.info.stages) == ("prenet", 3)
 
 
 @pytest.mark.gpu
@@ -469,7 +469,7 @@ def test_a_recorded_graph_answers_as_the_network_does_with_every_state() -> None
     )
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (4, 96, 128, 3), np.uint8)
-    kept: list[list[Cleaned]] = [[], []]
+    kept: list[list[Derained]] = [[], []]
     for frame in frames:
         for engine, results in zip((plain, graphed), kept, strict=True):
             state = results[-1].state if results else None

@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from rain_removal_ros import engines, networks
-from rain_removal_ros.engines import Cleaned
+from rain_removal_ros.engines import Derained
 from rain_removal_ros.engines.export import export
 from rain_removal_ros.metrics import psnr
 from rain_removal_ros.settings import EngineSettings
@@ -35,9 +35,9 @@ class Brighter:
     def __init__(self, levels: int) -> None:
         self._levels = levels
 
-    def step(self, images: list[Any], states: list[Any], *, attention: bool) -> list[Cleaned]:
+    def step(self, images: list[Any], states: list[Any], *, attention: bool) -> list[Derained]:
         off = (states[0] or 0) + self._levels
-        return [Cleaned(images[0] + np.uint8(off), None, None, off)]
+        return [Derained(images[0] + np.uint8(off), None, None, off)]
 
 
 def test_losses_are_against_the_first_engine_on_stills_and_with_carried_state(

@@ -10,10 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-from rain_removal_ros.engines import Cleaned
+from rain_removal_ros.engines import Derained, EngineInfo
 from rain_removal_ros.errors import EngineError
 from rain_removal_ros.frames import Frame, Image
-from rain_removal_ros.networks._cautions import Cautions
 from rain_removal_ros.settings import StreamSettings
 from rain_removal_ros.stream import Step, Stream, step_together
 
@@ -23,13 +22,9 @@ SECOND = 1_000_000_000
 class Counting:
     """An engine whose state is how many frames it has seen; each is darkened by that many."""
 
-    network_name = name = device = precision = "counting"
-    recurrent = True
-    cautions = Cautions()
-    stages = 1
-
     def __init__(self, *, scale: int = 1) -> None:
-        self.scale = scale
+        self.info = EngineInfo("counting", "none", "cpu", "uint8", scale=scale, recurrent=True)
+        self.stages: list[int] = []
         self.batches: list[int] = []
         self.broken = False
 
@@ -38,22 +33,24 @@ class Counting:
         images: Sequence[Image],
         states: Sequence[Any],
         *,
+        stages: int = 0,
         attention: bool = True,
         into: Sequence[Image | None] | None = None,
-    ) -> list[Cleaned]:
+    ) -> list[Derained]:
         self.batches.append(len(images))
+        self.stages.append(stages)
         if self.broken:
             raise EngineError("broken")
         results = []
         for image, state, target in zip(images, states, into or [None] * len(images), strict=True):
             seen = (state or 0) + 1
             clean = cv2.subtract(image, np.full_like(image, seen))
-            clean = clean.repeat(self.scale, 0).repeat(self.scale, 1)
+            clean = clean.repeat(self.info.scale, 0).repeat(self.info.scale, 1)
             if target is not None:
                 target[...] = clean
                 clean = target
             shown = np.zeros(image.shape[:2], np.uint8) if attention else None
-            results.append(Cleaned(clean, shown, None, seen))
+            results.append(Derained(clean, shown, None, seen))
         return results
 
 
@@ -227,6 +224,13 @@ def test_no_strength_at_another_scale_is_the_enlarged_frame() -> None:
     step = stream.step(frame(0))
     enlarged = cv2.resize(scene(), (256, 192), interpolation=cv2.INTER_CUBIC)
     assert np.array_equal(step.frame.image, enlarged)
+
+
+def test_a_step_is_made_with_the_stages_that_are_asked_for() -> None:
+    stream = Stream(engine := Counting())
+    stream.step(frame(0))
+    stream.step(frame(1), stages=3)
+    assert engine.stages == [0, 3]
 
 
 def test_the_clean_frame_is_written_where_it_is_wanted() -> None:

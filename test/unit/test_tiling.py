@@ -85,8 +85,8 @@ def test_tiled_and_untiled_agree(name: str) -> None:
     assert len(tiled.tiles(331, 453)) == 6
     (expected,) = engine.step([image], [None])
     (result,) = tiled.step([image], [None])
-    assert result.image.shape == (331 * engine.scale, 453 * engine.scale, 3)
-    assert not np.array_equal(result.image[:: engine.scale, :: engine.scale], image)
+    assert result.image.shape == (331 * engine.info.scale, 453 * engine.info.scale, 3)
+    assert not np.array_equal(result.image[:: engine.info.scale, :: engine.info.scale], image)
     difference = np.abs(result.image.astype(int) - expected.image)
     if name in GLOBAL:
         # A tile's overall look is not the picture's: tones shift, smoothly, and by little.
@@ -170,9 +170,12 @@ def test_the_rain_level_of_a_picture_is_the_mean_of_its_tiles() -> None:
 
 
 def test_stages_are_those_of_the_engine_within() -> None:
-    tiled = TiledEngine(engine_of("prenet"), side=256)
-    tiled.stages = 5
-    assert tiled.stages == 5
+    engine, image = engine_of("prenet"), rainy(40, 300)
+    tiled = TiledEngine(engine, side=256)
+    (result,) = tiled.step([image[:, :64]], [None], stages=1)
+    (expected,) = engine.step([image[:, :64]], [None], stages=1)
+    assert np.array_equal(result.image, expected.image)
+    assert tiled.info == engine.info
 
 
 class Three(_base.Network):

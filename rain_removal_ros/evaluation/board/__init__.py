@@ -25,19 +25,24 @@ from rain_removal_ros.evaluation.board.clips import clips_part
 from rain_removal_ros.evaluation.board.detections import detection_part
 from rain_removal_ros.evaluation.board.marks import Mark
 from rain_removal_ros.evaluation.board.pictures import clean_part, pairs_part
-from rain_removal_ros.evaluation.board.setup import FULL, QUICK, Extent, Part, Setup, digest
+from rain_removal_ros.evaluation.board.rules import Verdict
+from rain_removal_ros.evaluation.board.setup import BRIEF, FULL, QUICK, Extent, Part, Setup, digest
 from rain_removal_ros.evaluation.board.strokes import strokes_part
 from rain_removal_ros.evaluation.board.timing import speed
+from rain_removal_ros.manifest import manifest
+from rain_removal_ros.runtime import native
 from rain_removal_ros.runtime.files import write_json
 from rain_removal_ros.settings import EngineSettings
 
 __all__ = [
+    "BRIEF",
     "FULL",
     "PARTS",
     "QUICK",
     "Extent",
     "Measured",
     "Setup",
+    "as_json",
     "choose",
     "compare",
     "counterpart",
@@ -54,10 +59,31 @@ PARTS: dict[str, Part] = {
 """In the order in which they are measured. Last comes ``SPEED``, which is of models together."""
 SPEED = "speed"
 
-_FOLDERS = ("rain800/test", "rain100l/test", "roadscene/test", "clean/bsds500", "detection")
-_FILES = ("video/highway.mp4",)
-_CODE = ("metrics.py", "data", "detection", "engines", "evaluation", "networks", "simulation")
-_SHOWING = ("__init__.py", "rules.py", "tables.py", "cards.py", "report.py")
+NEEDS: dict[str, tuple[str, ...]] = {
+    "pairs": ("rain800/test", "rain100l/test", "roadscene/test"),
+    "clean": ("clean/bsds500", "detection/pennfudan/images"),
+    "still": ("roadscene/test", "detection/carla/images", "detection/pennfudan/images"),
+    "strokes": ("roadscene/test", "rain100l/test", "detection/pennfudan/images"),
+    "clips": ("video/highway.mp4",),
+    "detection": ("detection",),
+    SPEED: ("peers/prenet_rain100l.pth",),
+}
+"""What each part takes from the folder of data sets."""
+
+_CODE = (
+    "metrics.py",
+    "data/pairs.py",
+    "data/strokes.py",
+    "data/rain/description.py",
+    "data/rain/drops.py",
+    "data/rain/rendering.py",
+    "detection",
+    "engines",
+    "evaluation",
+    "runtime/native.py",
+    "simulation",
+)
+_SHOWING = ("__init__.py", "rules.py", "tables.py", "publishing.py", "sheet.py", "report.py")
 """Below the package, what figures depend on beside weights and data; but for what only shows."""
 
 
@@ -88,14 +114,32 @@ def compare(
     said: Callable[[str], None] = lambda line: None,
 ) -> tuple[Measured, Measured]:
     """Every mark of two models, each a name, a weight file, or ``NETWORK:FILE``."""
-    names = (candidate, shipped)
+    if not setup.data.is_dir():
+        raise DataError(f"there is no folder of data sets {setup.data}")
+    _refuse_what_lacks(setup.data, parts)
     # What ships comes first: it is known already, unless something is wrong with all of this.
-    both = [_measured(name, setup, parts, engine, said) for name in reversed(names)][::-1]
+    names = list(dict.fromkeys((shipped, candidate)))
+    both = [_measured(name, setup, parts, engine, said) for name in names]
     if SPEED in parts:
         said("speed: by turns")
         for done, found in zip(both, speed(names, setup.data), strict=True):
             done.marks.update((mark.name, mark) for mark in found)
-    return both[0], both[1]
+    return both[-1], both[0]
+
+
+def as_json(
+    candidate: Measured, shipped: Measured, extent: Extent, verdict: Verdict
+) -> dict[str, Any]:
+    """Everything, item by item and in full precision."""
+    return {
+        "manifest": manifest(),
+        "extent": extent.name,
+        "candidate": candidate.as_json(),
+        "shipped": shipped.as_json(),
+        "ships": verdict.ships,
+        "complete": verdict.complete,
+        "reasons": list(verdict.reasons),
+    }
 
 
 def choose(only: str, extent: Extent) -> tuple[str, ...]:
@@ -114,15 +158,13 @@ def _measured(
     engine: EngineSettings,
     said: Callable[[str], None],
 ) -> Measured:
-    if not setup.data.is_dir():
-        raise DataError(f"there is no folder of data sets {setup.data}")
     (model,) = load_runners((name,), (0,), engine, "default")
     done = Measured(model)
-    rest = (_code(), _data(setup.data))
+    code = _code(model.network)
     for part in (part for part in PARTS if part in parts):
         said(f"{model.model}: {part}")
         began = time.perf_counter()
-        found, known = _part(part, model, setup, rest)
+        found, known = _part(part, model, setup, (code, _data(setup.data, part)))
         done.seconds[part] = 0.0 if known else time.perf_counter() - began
         done.marks.update((mark.name, mark) for mark in found)
     return done
@@ -150,7 +192,7 @@ def _part(
     """The marks of one part, and whether they were known."""
     path = setup.cache and setup.cache / f"{part}-{_key(part, model, setup, *rest)}.json"
     if path and (kept := _read(path)) is not None:
-        return [Mark.from_json(name, mark) for name, mark in kept.items()], True
+        return kept, True
     found = list(PARTS[part](model, setup))
     if path:
         write_json(path, {mark.name: mark.kept() for mark in found})
@@ -159,31 +201,37 @@ def _part(
 
 def _key(part: str, model: Runner, setup: Setup, *rest: str) -> str:
     """Changes with all that the figures depend on."""
-    engine = model.engine
-    how = (engine.name, engine.device, engine.precision, str(model.stages), model.network)
+    engine = model.engine.info
+    how = (engine.engine, engine.device, engine.precision, str(model.stages), model.network)
     parts = (part, setup.extent.name, model.checksum, *how, *rest)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
 
-def _code() -> str:
+def _code(network: str) -> str:
     root = Path(rain_removal_ros.__path__[0])
     paths = [path for name in _CODE for path in (root / name, *(root / name).rglob("*"))]
-    paths += root.glob("*.so")
-    return digest(
-        path
-        for path in paths
-        if path.suffix in (".py", ".json", ".so") and path.name not in _SHOWING
-    )
+    paths += [root / "networks" / f"{network}.py", *(root / "networks").glob("_*.py")]
+    known = digest(p for p in paths if p.suffix in (".py", ".json") and p.name not in _SHOWING)
+    # Compiled or not; two builds of one source differ in bytes that say nothing.
+    return f"{known} {native.library is not None}"
 
 
-def _data(folder: Path) -> str:
-    paths = [path for name in _FOLDERS for path in (folder / name).rglob("*")]
-    return digest(path for path in (*paths, *(folder / n for n in _FILES)) if path.is_file())
+def _data(folder: Path, part: str) -> str:
+    found = (path for name in NEEDS[part] for path in (folder / name, *(folder / name).rglob("*")))
+    return digest(path for path in found if path.is_file())
 
 
-def _read(path: Path) -> Any:
+def _refuse_what_lacks(folder: Path, parts: Sequence[str]) -> None:
+    for part in parts:
+        for name in NEEDS[part]:
+            if not (folder / name).exists():
+                raise DataError(f"there is no {folder / name}, which {part} needs; see --only")
+
+
+def _read(path: Path) -> list[Mark] | None:
     """What was kept, or None if there is nothing that can be used."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return [Mark.from_json(name, mark) for name, mark in kept.items()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -31,7 +31,7 @@ SCENES = (
     "detection/pennfudan/images/FudanPed00037.jpg",
     "detection/pennfudan/images/PennPed00035.jpg",
 )
-_COUNTED = (60, 300)
+_COUNTED = (20, 60, 300)
 """Numbers of frames after which the picture is held against the dry one."""
 _EVERY = 10
 """The worst frame is looked for among every tenth."""

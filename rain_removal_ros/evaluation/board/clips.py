@@ -1,6 +1,6 @@
 """Clips of five seconds in drawn rain: what carried state is worth, and whether it lasts.
 
-Every frame is cleaned with the state carried; those early and late in the clip are also cleaned
+Every frame is derained with the state carried; those early and late in the clip are also derained
 afresh, and the difference is what the state is worth there.
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 
 import rain_removal_ros.simulation as simulation_package
 from rain_removal_ros.data.rain import render_frames
+from rain_removal_ros.errors import DataError
 from rain_removal_ros.evaluation._models import Runner
 from rain_removal_ros.evaluation.board import marks, rains
 from rain_removal_ros.evaluation.board.marks import Mark
@@ -42,7 +43,7 @@ class Clip:
 
     name: str
     rainy: list[Image]
-    clean: list[Image]
+    reference: list[Image]
 
 
 def clips_part(model: Runner, setup: Setup) -> Iterator[Mark]:
@@ -54,10 +55,10 @@ def clips_part(model: Runner, setup: Setup) -> Iterator[Mark]:
         found: defaultdict[str, dict[str, float]] = defaultdict(dict)
         for number in range(setup.extent.clips):
             clip = load(setup, number)
-            trace = _trace(model, clip)
+            trace = _trace(model, clip, setup.extent.clip_frames)
             for figure, by_block in trace.items():
                 found[figure].update(by_block)
-            if model.recurrent:
+            if model.recurrent and setup.extent.clip_frames >= _FRAMES:
                 lost[clip.name] = _lost(trace["state"], clip.name)
         for figure, by_block in found.items():
             yield marks.mean(f"{kind}/{figure}", by_block)
@@ -65,13 +66,14 @@ def clips_part(model: Runner, setup: Setup) -> Iterator[Mark]:
         yield marks.mean("clips/lost", lost)
 
 
-def _trace(model: Runner, clip: Clip) -> dict[str, dict[str, float]]:
+def _trace(model: Runner, clip: Clip, frames: int = _FRAMES) -> dict[str, dict[str, float]]:
     """Each figure by block of frames: the mean over the block."""
     values: defaultdict[str, defaultdict[str, list[float]]]
     values = defaultdict(lambda: defaultdict(list))
     state = None
     before: tuple[Plane, Plane] | None = None
-    for number, (rainy, clean) in enumerate(zip(clip.rainy, clip.clean, strict=True)):
+    pairs = list(zip(clip.rainy, clip.reference, strict=True))[:frames]
+    for number, (rainy, reference) in enumerate(pairs):
         if number not in _EARLY and number not in _LATE:
             if model.recurrent:
                 state = model.derain(rainy, state).state
@@ -79,17 +81,17 @@ def _trace(model: Runner, clip: Clip) -> dict[str, dict[str, float]]:
             continue
         block = f"{clip.name} {number // _BLOCK * _BLOCK}"
         result = model.derain(rainy, state)
-        truth, made = luma(clean), luma(result.image)
-        score = psnr(made, truth)
+        reference_y, made = luma(reference), luma(result.image)
+        score = psnr(made, reference_y)
         values["psnr_y"][block].append(score)
-        values["gain"][block].append(score - psnr(luma(rainy), truth))
+        values["gain"][block].append(score - psnr(luma(rainy), reference_y))
         if before is not None:
-            values["flicker"][block].append(flicker(before[0], made, before[1], truth))
+            values["flicker"][block].append(flicker(before[0], made, before[1], reference_y))
         if model.recurrent:
             state = result.state
-            alone = psnr(luma(model.derain(rainy).image), truth)
+            alone = psnr(luma(model.derain(rainy).image), reference_y)
             values["state"][block].append(score - alone)
-        before = made, truth
+        before = made, reference_y
     return {
         figure: {block: float(np.mean(each)) for block, each in by_block.items()}
         for figure, by_block in values.items()
@@ -105,9 +107,11 @@ def _lost(worth: dict[str, float], clip: str) -> float:
 
 def _highway(setup: Setup, number: int) -> Clip:
     path, name = setup.data / _HIGHWAY, f"highway {number}"
-    clean = list(_frames(path, _STARTS[number]))
-    rainy = drawn(setup, f"{digest([path])} {_key(name)}", _FRAMES, _rain(name, clean))
-    return Clip(name, rainy, clean)
+    reference = list(_frames(path, _STARTS[number]))
+    if len(reference) < _FRAMES:
+        raise DataError(f"{path} has no {_FRAMES} frames from frame {_STARTS[number]} on")
+    rainy = drawn(setup, f"{digest([path])} {_key(name)}", _FRAMES, _rain(name, reference))
+    return Clip(name, rainy, reference)
 
 
 def _drive(setup: Setup, number: int) -> Clip:
@@ -133,11 +137,11 @@ def _drive(setup: Setup, number: int) -> Clip:
     )
 
 
-def _rain(name: str, clean: list[Image]) -> Callable[[], Iterator[Image]]:
+def _rain(name: str, reference: list[Image]) -> Callable[[], Iterator[Image]]:
     fallen = rains.rain(name)
 
     def fall() -> Iterator[Image]:
-        for index, image in enumerate(clean):
+        for index, image in enumerate(reference):
             yield render_frames(image[None], fallen, first=index)[0]
 
     return fall

@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -45,7 +44,7 @@ class Labelled:
 
     name: str
     stems: tuple[str, ...]
-    clean: list[Image]
+    references: list[Image]
     truths: list[Truths]
     fingerprint: str
 
@@ -64,11 +63,11 @@ def seen_through(
     known = _without(shown, detector, setup)
     for severity in SEVERITIES:
         ap = _ap50(shown, detector, _rainy(shown, severity, setup), _through(model))
-        before, clean = known[f"{severity:g}"], known["clean"]
+        before, best = known[f"{severity:g}"], known["reference"]
         with np.errstate(invalid="ignore", divide="ignore"):
-            won = (ap - before) / (clean - before)
+            won = (ap - before) / (best - before)
         yield marks.of_draws(f"{shown.name}/won_{severity:g}", shown.stems, won)
-    clear = _ap50(shown, detector, shown.clean, _through(model)) - known["clean"]
+    clear = _ap50(shown, detector, shown.references, _through(model)) - known["reference"]
     yield marks.of_draws(f"{shown.name}/clear", shown.stems, clear)
 
 
@@ -77,15 +76,15 @@ def _through(model: Runner) -> See:
 
 
 def _without(shown: Labelled, detector: Detector, setup: Setup) -> dict[str, Values]:
-    """AP50 of the clean and of the rainy pictures as they are, which no model changes."""
+    """AP50 of the references and of the rainy pictures as they are, which no model changes."""
     path = None
     if setup.cache:
         key = f"{shown.fingerprint} {detector.fingerprint} {rains.fingerprint()}"
         digested = hashlib.sha256(key.encode()).hexdigest()[:24]
         path = setup.cache / f"detection-without-{shown.name}-{digested}.json"
     if path and (kept := _read(path)):
-        return {condition: np.asarray(values, np.float64) for condition, values in kept.items()}
-    found = {"clean": _ap50(shown, detector, shown.clean, lambda image: image)}
+        return kept
+    found = {"reference": _ap50(shown, detector, shown.references, lambda image: image)}
     for severity in SEVERITIES:
         rainy = _rainy(shown, severity, setup)
         found[f"{severity:g}"] = _ap50(shown, detector, rainy, lambda image: image)
@@ -115,30 +114,33 @@ def labelled(data: Path, name: str) -> Labelled:
     folder = data / "detection" / name
     stems = tuple(each.removeprefix(f"{name} ") for each in rains.names(f"{name} "))
     paths = {path.stem: path for path in pictures.find_pictures(folder / "images")}
-    clean = [pictures.read(paths[stem]) for stem in stems]
+    references = [pictures.read(paths[stem]) for stem in stems]
     sizes = {
-        stem: (image.shape[1], image.shape[0]) for stem, image in zip(stems, clean, strict=True)
+        stem: (image.shape[1], image.shape[0])
+        for stem, image in zip(stems, references, strict=True)
     }
     known = truth.read(folder / "annotations", sizes)
     truths = [
         replace(each, labels=tuple(_SAME.get(label, label) for label in each.labels))
         for each in (known.truths[stem] for stem in stems)
     ]
-    return Labelled(name, stems, clean, truths, digest(paths[stem] for stem in stems)[:16])
+    return Labelled(name, stems, references, truths, digest(paths[stem] for stem in stems)[:16])
 
 
 def _rainy(shown: Labelled, severity: float, setup: Setup) -> list[Image]:
     def fall() -> Iterator[Image]:
-        for stem, clean in zip(shown.stems, shown.clean, strict=True):
+        for stem, reference in zip(shown.stems, shown.references, strict=True):
             fallen = rains.rain(f"{shown.name} {stem}", severity)
-            yield render_frames(clean[None], fallen)[0]
+            yield render_frames(reference[None], fallen)[0]
 
     key = f"{shown.name} {severity:g} {shown.fingerprint} {rains.fingerprint()}"
     return drawn(setup, key, len(shown.stems), fall)
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> dict[str, Values] | None:
+    """What was kept, or None if there is nothing that can be used."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return {condition: np.asarray(values, np.float64) for condition, values in kept.items()}
+    except (OSError, ValueError, AttributeError):
         return None

@@ -1,4 +1,4 @@
-"""Single pictures: pairs of rainy and clean ones, and dry ones that should stay as they are."""
+"""Single pictures: pairs with a reference, and dry ones that should stay as they are."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ DRY = {
 
 
 def pairs_part(model: Runner, setup: Setup) -> Iterator[Mark]:
-    """Likeness to the clean picture, gain and harm, and whether attention lies where it rained."""
+    """Likeness to the reference, gain and harm, and whether attention lies where it rained."""
     for name, folder in SETS.items():
         found: defaultdict[str, dict[str, float]] = defaultdict(dict)
         for pair in pairs.find_pairs(setup.data / folder)[:: setup.extent.every]:
-            rainy, clean = pair.load()
-            for figure, value in _compared(model, rainy, clean).items():
+            rainy, reference = pair.load()
+            for figure, value in _compared(model, rainy, reference).items():
                 found[figure][pair.name] = value
         for figure, by_item in found.items():
             yield marks.mean(f"{name}/{figure}", by_item)
@@ -53,20 +53,20 @@ def clean_part(model: Runner, setup: Setup) -> Iterator[Mark]:
         yield marks.least(f"{name}/worst", kept)
 
 
-def _compared(model: Runner, rainy: Image, clean: Image) -> dict[str, float]:
-    given, untouched, truth = reduced_for(model.scale, rainy, clean)
+def _compared(model: Runner, rainy: Image, reference: Image) -> dict[str, float]:
+    given, untouched, best = reduced_for(model.scale, rainy, reference)
     result = model.derain(given, attention=True)
-    made, reference, before = luma(result.image), luma(truth), luma(untouched)
-    after = psnr(made, reference)
-    gain = after - psnr(before, reference)
+    made, wanted, before = luma(result.image), luma(best), luma(untouched)
+    after = psnr(made, wanted)
+    gain = after - psnr(before, wanted)
     figures = {
         "psnr_y": after,
-        "ssim_y": ssim(made, reference),
+        "ssim_y": ssim(made, wanted),
         "gain": gain,
         "harmed": float(gain < 0),
     }
     if result.attention is not None:
-        change = np.abs(untouched.astype(np.float64) - truth).mean(2)
+        change = np.abs(untouched.astype(np.float64) - best).mean(2)
         figures["attention"] = _correlation(result.attention, change)
     return figures
 
@@ -81,5 +81,5 @@ def _correlation(attention: Image, change: NDArray[np.float64]) -> float:
 
 
 def _kept(model: Runner, dry: Image) -> float:
-    given, _, truth = reduced_for(model.scale, dry, dry)
-    return psnr(luma(model.derain(given).image), luma(truth))
+    given, _, wanted = reduced_for(model.scale, dry, dry)
+    return psnr(luma(model.derain(given).image), luma(wanted))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 import cv2
+import numpy as np
 
 from rain_removal_ros.data import pictures
+from rain_removal_ros.errors import DataError
 from rain_removal_ros.evaluation._models import Runner
 from rain_removal_ros.evaluation.board.marks import Mark
 from rain_removal_ros.frames import Image
@@ -26,27 +29,43 @@ class Extent:
     """Every how many of the pictures and scenes."""
     clips: int
     """Of each kind."""
+    clip_frames: int
     still_frames: int
     """Frames that the clear still camera looks on for."""
     strokes: tuple[str, ...] | None
     """Fields of the stroke board; None for all."""
 
 
+_ALONE = ("pairs", "clean", "still", "strokes", "clips")
+_MAIN_STROKES = (
+    "count_3", "count_20", "count_120", "width_5", "width_8", "angle_60", "opacity_0.3",
+)  # fmt: skip
 FULL = Extent(
     "full",
-    ("pairs", "clean", "still", "strokes", "clips", "detection", "speed"),
+    (*_ALONE, "detection", "speed"),
     every=1,
     clips=3,
+    clip_frames=150,
     still_frames=300,
     strokes=None,
 )
 QUICK = Extent(
     "quick",
-    ("pairs", "clean", "still", "strokes", "clips"),
+    _ALONE,
     every=4,
     clips=1,
+    clip_frames=150,
     still_frames=60,
-    strokes=("count_3", "count_20", "count_120", "width_5", "width_8", "angle_60", "opacity_0.3"),
+    strokes=_MAIN_STROKES,
+)
+BRIEF = Extent(
+    "brief",
+    _ALONE,
+    every=8,
+    clips=1,
+    clip_frames=30,
+    still_frames=20,
+    strokes=_MAIN_STROKES,
 )
 
 
@@ -71,9 +90,13 @@ def drawn(setup: Setup, key: str, count: int, make: Callable[[], Iterator[Image]
     folder = setup.cache / "drawn" / name
     paths = [folder / f"{index:04d}.png" for index in range(count)]
     if not all(path.is_file() for path in paths):
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, image in zip(paths, make(), strict=True):
-            _write(path, image)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for path, image in zip(paths, make(), strict=True):
+                _write(path, image)
+        except OSError as error:
+            reason = error.strerror or error
+            raise DataError(f"cannot write to {folder}: {reason}; see --cache") from error
     return [pictures.read(path) for path in paths]
 
 
@@ -87,6 +110,8 @@ def digest(paths: Iterable[Path]) -> str:
 
 def _write(path: Path, image: Image) -> None:
     """Whole or not at all; packed lightly, as that is quick and disks are large."""
-    draft = path.with_suffix(".part.png")
-    cv2.imwrite(str(draft), image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    lightly = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    _, packed = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]), lightly)
+    draft = path.with_suffix(f".{os.getpid()}.part")  # two boards may draw the same at once
+    draft.write_bytes(packed.tobytes())
     draft.replace(path)

@@ -34,7 +34,7 @@ _FRAMES = 5
 
 
 def speed(models: Sequence[str], data: Path) -> list[list[Mark]]:
-    """For each model, the shipped one last: what a frame takes, by itself and beside others."""
+    """For each model, the shipped one first: what a frame takes, by itself and beside others."""
     quick = EngineSettings(name="torch", precision="bfloat16", device="cpu", threads=_THREADS)
     plain = replace(quick, precision="float32")
     timed = [
@@ -54,7 +54,7 @@ def by_turns(models: Sequence[Step], peer: Step) -> list[list[Mark]]:
     for place in range(len(models)):
         taken = [own[place] for own, _ in rounds]
         beside = [peer_took for _, peer_took in rounds]
-        shipped = [own[-1] for own, _ in rounds]
+        shipped = [own[0] for own, _ in rounds]
         found.append(
             [
                 marks.mean("speed/ms", dict(zip(names, taken, strict=True))),

@@ -22,7 +22,8 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool, Trigger
 
-from rain_removal_ros.degradation import FULL, Backoff, Level, built_for_its_stages
+from rain_removal_ros.degradation import FULL, Backoff, Rung
+from rain_removal_ros.engines import builds_stages
 from rain_removal_ros.ros.node import diagnostics
 from rain_removal_ros.ros.node.loader import Job, Loader
 from rain_removal_ros.ros.node.mailbox import Mailbox
@@ -36,7 +37,7 @@ from rain_removal_ros.runtime.allocator import give_back_freed_memory
 from rain_removal_ros.settings import Settings
 
 if TYPE_CHECKING:
-    from rain_removal_ros.engines import Engine
+    from rain_removal_ros.engines import LoadedEngine
 
 _UPKEEP_S = 0.1
 _LOOK_AROUND_S = 1.0
@@ -80,7 +81,7 @@ class Derainer(LifecycleNode):
         self._loader = Loader(self)
         self._worker: Worker | None = None
         self._hung: list[Worker] = []
-        self._engine: Engine | None = None
+        self._engine: LoadedEngine | None = None
         self._trouble = ""
         self._faults: Counter[str] = Counter()
         self._hung_at = 0.0
@@ -107,7 +108,7 @@ class Derainer(LifecycleNode):
         return self._cameras
 
     @property
-    def engine(self) -> Engine | None:
+    def engine(self) -> LoadedEngine | None:
         """The network in use."""
         return self._engine
 
@@ -122,9 +123,9 @@ class Derainer(LifecycleNode):
         return self._trouble
 
     @property
-    def level(self) -> Level:
+    def rung(self) -> Rung:
         """How much is asked of the network now."""
-        return self._worker.pipeline.cameras.level if self._worker is not None else FULL
+        return self._worker.pipeline.cameras.rung if self._worker is not None else FULL
 
     # --- Life cycle --------------------------------------------------------------------------
 
@@ -284,7 +285,7 @@ class Derainer(LifecycleNode):
         """For the loader, in its thread."""
         return sorted({size for statistics in self.statistics if (size := statistics.size)})
 
-    def loaded(self, job: Job, engine: Engine) -> None:
+    def loaded(self, job: Job, engine: LoadedEngine) -> None:
         """For the loader, in its thread."""
         self._later(self._take_over, job, engine)
 
@@ -292,7 +293,7 @@ class Derainer(LifecycleNode):
         """For the loader, in its thread."""
         self._later(self._note_failure, job, error, retry_in_s)
 
-    def _take_over(self, job: Job, engine: Engine) -> None:
+    def _take_over(self, job: Job, engine: LoadedEngine) -> None:
         if job is not self._loader.job:
             return
         self._loader.finished()
@@ -300,12 +301,13 @@ class Derainer(LifecycleNode):
         self._trouble = ""
         if self._worker is not None:
             self._worker.order(lambda pipeline: pipeline.use(engine))
+        info = engine.info
         self.get_logger().info(
-            f"{engine.network_name} runs on {engine.device} in {engine.precision} ({engine.name})"
+            f"{info.network} runs on {info.device} in {info.precision} ({info.engine})"
         )
         if engine.note:
             self.get_logger().warning(engine.note)
-        for line in engine.cautions.lines(engine.network_name):
+        for line in info.cautions.lines(info.network):
             self.get_logger().warning(line)
 
     def _note_failure(self, job: Job, error: Exception, retry_in_s: float) -> None:
@@ -356,7 +358,7 @@ class Derainer(LifecycleNode):
     def _network_of(settings: Settings) -> tuple[Any, ...]:
         """What must be loaded anew when it changes."""
         network, engine = settings.network, settings.engine
-        stages = network.stages if built_for_its_stages(engine.name) else 0
+        stages = network.stages if builds_stages(engine.name) else 0
         return network.name, network.weights, stages, engine
 
     def _reset_state(
@@ -401,7 +403,8 @@ class Derainer(LifecycleNode):
             engine=self._engine,
             loading=self._loader.job is not None,
             trouble=self._trouble,
-            level=self.level.name,
+            rung=self.rung.name,
+            stages=self._worker.pipeline.cameras.stages if self._worker is not None else 0,
             faults=self._faults,
         )
         message = DiagnosticArray(status=[diagnostics.network_status(node, network)])

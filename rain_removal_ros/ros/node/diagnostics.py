@@ -14,7 +14,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from rain_removal_ros.ros.node.statistics import Summary
 
 if TYPE_CHECKING:
-    from rain_removal_ros.engines import Engine
+    from rain_removal_ros.engines import LoadedEngine
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,14 @@ class NetworkState:
 
     active: bool
     enabled: bool
-    engine: Engine | None
+    engine: LoadedEngine | None
     loading: bool
     trouble: str
     """What is wrong, in a line; empty while all is well."""
-    level: str
+    rung: str
     """How much is asked of the network."""
+    stages: int
+    """Passes over a frame now; 0 without a network."""
     faults: Counter[str]
 
 
@@ -51,22 +53,23 @@ def network_status(node: str, state: NetworkState) -> DiagnosticStatus:
     """The network's status."""
     level, message = _judge_network(state)
     engine = state.engine
+    info = engine.info if engine else None
     values = {
-        "network": engine.network_name if engine else "none",
-        "engine": engine.name if engine else "none",
-        "device": engine.device if engine else "none",
-        "precision": engine.precision if engine else "none",
+        "network": info.network if info else "none",
+        "engine": info.engine if info else "none",
+        "device": info.device if info else "none",
+        "precision": info.precision if info else "none",
         "note": engine.note if engine else "",
-        "cautions": "; ".join(engine.cautions.lines(engine.network_name)) if engine else "",
-        "stages": engine.stages if engine else 0,
-        "degradation level": state.level,
+        "cautions": "; ".join(info.cautions.lines(info.network)) if info else "",
+        "stages": state.stages,
+        "degradation level": state.rung,
         "loading": state.loading,
         "enabled": state.enabled,
         "trouble": state.trouble,
         **{f"faults: {kind}": count for kind, count in sorted(state.faults.items())},
         **_memory(engine),
     }
-    return _status(f"{node}: network", level, message, engine.device if engine else "", values)
+    return _status(f"{node}: network", level, message, info.device if info else "", values)
 
 
 def camera_status(node: str, state: CameraState) -> DiagnosticStatus:
@@ -108,9 +111,9 @@ def _judge_network(state: NetworkState) -> tuple[bytes, str]:
         return DiagnosticStatus.WARN, "loading; frames go on uncleaned"
     if not state.enabled:
         return DiagnosticStatus.OK, "disabled: frames go through untouched"
-    if state.level != "full":
-        return DiagnosticStatus.WARN, f"over its time budget: {state.level}"
-    running = f"{state.engine.network_name} on {state.engine.device}"
+    if state.rung != "full":
+        return DiagnosticStatus.WARN, f"over its time budget: {state.rung}"
+    running = f"{state.engine.info.network} on {state.engine.info.device}"
     if state.engine.note:
         return DiagnosticStatus.WARN, f"{running}: {state.engine.note}"
     if state.loading:
@@ -168,12 +171,12 @@ def _counts(name: str, counts: Counter[str]) -> dict[str, int]:
     return {f"{name}: {reason}": count for reason, count in sorted(counts.items())}
 
 
-def _memory(engine: Engine | None) -> dict[str, str]:
+def _memory(engine: LoadedEngine | None) -> dict[str, str]:
     values = {"memory [MiB]": f"{_resident_bytes() / 2**20:.0f}"}
     # Of what others allocate on a GPU, torch knows nothing.
-    if engine is not None and engine.name == "torch" and engine.device.startswith("cuda"):
-        torch = sys.modules["torch"]
-        used = torch.cuda.memory_allocated(engine.device)
+    info = engine.info if engine else None
+    if info is not None and info.engine == "torch" and info.device.startswith("cuda"):
+        used = sys.modules["torch"].cuda.memory_allocated(info.device)
         values["device memory [MiB]"] = f"{used / 2**20:.0f}"
     return values
 

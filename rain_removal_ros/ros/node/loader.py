@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from rain_removal_ros.degradation import Backoff, built_for_its_stages
+from rain_removal_ros.degradation import Backoff
+from rain_removal_ros.engines import builds_stages
 from rain_removal_ros.settings import Settings
 
 if TYPE_CHECKING:
-    from rain_removal_ros.engines import Engine
+    from rain_removal_ros.engines import Engine, LoadedEngine
 
 USUAL_SIZE = (480, 640)
 """Height and width for the first run, as long as no camera has sent a frame."""
@@ -26,7 +27,7 @@ USUAL_SIZE = (480, 640)
 class Listener(Protocol):
     """Who is told how loading goes; called in the loader's thread."""
 
-    def loaded(self, job: Job, engine: Engine) -> None: ...
+    def loaded(self, job: Job, engine: LoadedEngine) -> None: ...
 
     def failed(self, job: Job, error: Exception, retry_in_s: float) -> None: ...
 
@@ -96,12 +97,12 @@ class Loader:
             if not job.cancelled.is_set():
                 listener(*what)
 
-    def _loaded(self, settings: Settings) -> Engine:
+    def _loaded(self, settings: Settings) -> LoadedEngine:
         """The network, having run once."""
         from rain_removal_ros import engines
 
         network = settings.network
-        if not built_for_its_stages(settings.engine.name):
+        if not builds_stages(settings.engine.name):
             # Its own number of them: the one that is set is applied frame by frame.
             network = replace(network, stages=0)
         return engines.load_somehow(network, settings.engine, self._run_once)
