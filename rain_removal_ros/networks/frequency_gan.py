@@ -160,7 +160,8 @@ class Objective(_base.Objective):
         if player == "network":
             self._batch, self._derained = batch, []
             return super().forward(batch)
-        if self._batch is not batch:  # the network has not moved
+        if self._batch is not batch:
+            self._derained = []
             with torch.no_grad():
                 super().forward(batch)
         fake = self.discriminator(torch.stack(self._derained, 1).flatten(0, 1))
@@ -170,7 +171,6 @@ class Objective(_base.Objective):
 
     def frame_losses(self, output: Output, rainy: Tensor, reference: Tensor) -> dict[str, Tensor]:
         config, produced = self.network.config, output.derained.float()
-        self._derained.append(produced.detach())
         losses = {
             "mse": config.mse_weight * F.mse_loss(produced, reference),
             "ssim": config.ssim_weight * (1 - ssim(produced, reference)),
@@ -179,6 +179,7 @@ class Objective(_base.Objective):
             loss = attention_loss(output.attention, reference, rainy)
             losses["attention"] = config.attention_weight * loss
         if config.adversarial_weight:
+            self._derained.append(produced.detach())
             fake, real = self._judged(produced), self._judged(reference)
             losses["adversarial"] = config.adversarial_weight * _relativistic(fake, real)
         return losses
