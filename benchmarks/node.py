@@ -6,8 +6,8 @@
     python benchmarks/node.py cameras    four cameras on one node against four nodes
     python benchmarks/node.py soak       memory, threads and files over an hour's worth of frames
 
-Without a name, all of them. Nothing here is a test: a busy machine gives other figures, so each
-comparison is made in one run, by turns.
+Without a name, all of them run. These are not tests: a busy machine gives other figures, so the
+alternatives of each comparison take turns in one run.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def derain(
 
 
 class Bench:
-    """A camera and whoever looks at the clean images, in one process."""
+    """A camera and a subscriber to the derained images, in one process."""
 
     def __init__(self, cameras: tuple[str, ...] = ("",), *, reliable: bool = False) -> None:
         self.node = Node("bench")
@@ -108,7 +108,7 @@ class Bench:
         self.cameras = [self.node.create_publisher(Image, f"{p}image", qos) for p in prefixes]
         self.answers: list[dict[int, Image]] = [{} for _ in cameras]
         self.came: list[dict[int, float]] = [{} for _ in cameras]
-        """When each answer did, by ``time.perf_counter``."""
+        """When each answer arrived, by ``time.perf_counter``."""
         self.count = 0
         for index, prefix in enumerate(prefixes):
             self.node.create_subscription(
@@ -124,7 +124,7 @@ class Bench:
         self.node.destroy_node()
 
     def until(self, happened: Callable[[], object], timeout_s: float) -> bool:
-        """Deal with messages until something has happened."""
+        """Handle messages until something has happened."""
         deadline = time.monotonic() + timeout_s
         while not happened():
             if time.monotonic() > deadline:
@@ -133,7 +133,7 @@ class Bench:
         return True
 
     def connected(self, *, networks: int) -> None:
-        """Wait until all cameras are listened to, and so many nodes have loaded their network."""
+        """Wait until all cameras have subscribers and this many nodes have loaded a network."""
 
         def ready() -> bool:
             if not all(camera.get_subscription_count() for camera in self.cameras):
@@ -146,7 +146,7 @@ class Bench:
         self.until(lambda: False, 1.0)  # both sides of every match have to take note
 
     def trip(self, message: Image, stamp_ns: int, index: int = 0) -> float | None:
-        """Milliseconds from publishing a frame to its answer; None where there was none."""
+        """Milliseconds from publishing a frame to its answer; None if there was none."""
         codec.set_stamp(message.header, stamp_ns)
         began = time.perf_counter()
         self.cameras[index].publish(message)
@@ -156,7 +156,7 @@ class Bench:
         return 1e3 * (came - began) if came else None
 
     def film(self, messages: Sequence[Image], rate: float, index: int) -> list[float | None]:
-        """As ``trip``, for frames that come at this rate and wait for nobody."""
+        """Like ``trip``, for frames that come at this rate and do not wait for answers."""
         sent = []
         began = time.perf_counter()
         for number, message in enumerate(messages, 1):
@@ -192,7 +192,7 @@ def noise(size: tuple[int, int], seed: int = 0) -> Image:
 
 
 def drive(size: tuple[int, int], number: int, seed: int) -> Image:
-    """A scene that moves by a pixel a frame behind streaks that do not stay."""
+    """A scene that moves by a pixel per frame, behind streaks that change every frame."""
     height, width = size
     coarse = np.random.default_rng(seed).integers(0, 256, (12, 20, 3), np.uint8)
     scene = cv2.resize(coarse, (2 * width, height), interpolation=cv2.INTER_CUBIC)
@@ -220,7 +220,7 @@ def saved(folder: Path, name: str, **config: Any) -> Path:
 
 
 def relay(folder: Path, frames: int) -> Figures:
-    """Publish to answer, one frame at a time, in turn: a relay, the node, a network of nothing."""
+    """Publish to answer, one frame at a time, in turns: relay, node, identity network."""
     weights = saved(folder, "identity")
     common = {"network.weights": weights, "engine.precision": "float32"}
     arms = {
@@ -260,7 +260,7 @@ def live(
         arms[name] = derain(parameters, remap={"__ns": f"/{name}"})
     trips: dict[str, list[float | None]] = {name: [] for name in arms}
     scene = [drive(size, number, seed=0) for number in range(30)]
-    scene += scene[-2:0:-1]  # there and back, so that it may go on for ever
+    scene += scene[-2:0:-1]  # forwards and backwards, so that it can go on for ever
     a_turn = [scene[number % len(scene)] for number in range(frames // ROUNDS + WARM_UP)]
     with ExitStack() as stack:
         bench = Bench(tuple(arms))
@@ -284,7 +284,7 @@ def live(
 
 
 def _against_the_relay(trips: Mapping[str, Sequence[float | None]]) -> Figures:
-    """Percentiles of what frames took in each arm, and of those how much is not the relay's."""
+    """Percentiles of the latency of each alternative, and how much of it exceeds the relay's."""
     figures: Figures = {
         "unanswered": {name: list(times).count(None) for name, times in trips.items()}
     }
@@ -385,7 +385,7 @@ def cameras(folder: Path, frames: int, size: tuple[int, int] = (240, 320)) -> Fi
 def _sets(
     commands: list[tuple[str, ...]], names: tuple[str, ...], frames: int, size: tuple[int, int]
 ) -> tuple[list[list[Image]], list[float]]:
-    """Answers to sets of frames of all cameras, each set sent when the last one is answered."""
+    """Answers to sets of one frame per camera, each sent when the previous one is answered."""
     bench = Bench(names, reliable=True)
     answers, times = [], []
     with ExitStack() as stack:
@@ -412,7 +412,7 @@ def _pixels(message: Image) -> np.ndarray[Any, Any]:
 
 
 def soak(folder: Path, frames: int) -> Figures:
-    """Small frames as fast as they are answered; what grows is found by a straight line."""
+    """Small frames as fast as they are answered; a fitted line shows what grows."""
     weights = saved(folder, "rainstream", channels=8, blocks=1)
     parameters = {
         "network.weights": weights,

@@ -1,7 +1,7 @@
 """How long the rain of a training sample takes on one core, style by style and in the mix.
 
-Training draws new rain for every sample on the cores that it trains on. CPU time is told, so that
-other work beside it distorts it less.
+Training draws new rain for every sample, on the cores that it trains on. CPU time is measured,
+because other load on the machine distorts it less.
 """
 
 from __future__ import annotations

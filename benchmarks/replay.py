@@ -1,4 +1,4 @@
-"""What replay costs beside the network, for raw 640x480 images, against a bare copy by rosbags.
+"""What replay costs besides the network, for raw 640x480 images, compared with a rosbags copy.
 
 python benchmarks/replay.py [FRAMES]
 """
@@ -29,7 +29,7 @@ WIDTH, HEIGHT, ROUNDS = 640, 480, 5
 
 
 class HandsOn:
-    """An engine that takes no time of its own beside that of a copy."""
+    """An engine that only copies."""
 
     info = EngineInfo("none", "none", "cpu", "uint8")
     seen = np.zeros((HEIGHT, WIDTH), np.uint8)
@@ -89,7 +89,7 @@ def recorded(path: Path, frames: int) -> Path:
 
 
 def bare_copy(source: Path, out: Path) -> None:
-    """Nothing but reading and writing, as rosbags does it."""
+    """Reading and writing only, by rosbags."""
     writer = Writer(out, version=9, storage_plugin=StoragePlugin.MCAP)
     with Reader(source) as reader, writer:
         (connection,) = (

@@ -1,4 +1,4 @@
-"""Times a training step of rainstream on this machine, its data at hand: how many pixels a second.
+"""Times a training step of rainstream on this machine, data in memory: pixels per second.
 
     python benchmarks/training_step.py [--model NAME] [--threads N] [--steps N]
 
@@ -62,7 +62,7 @@ def timed(model: str, batch: int, frames: int, steps: int) -> tuple[float, dict[
 
 
 def data(batch: int, frames: int) -> Batch:
-    """A smooth scene with streaks that are elsewhere in each frame."""
+    """A smooth scene with streaks that move from frame to frame."""
     torch.manual_seed(0)
     rough = torch.rand(batch, 3, HEIGHT // 8, WIDTH // 8)
     scene = F.interpolate(rough, (HEIGHT, WIDTH), mode="bicubic").clamp(0, 1)

@@ -1,8 +1,8 @@
-"""How like two pictures are, and how steady a clip is, by the definitions that papers use.
+"""How similar two pictures are and how steady a clip is, by the definitions that papers use.
 
 Pictures are H x W x 3, RGB, of uint8; the peak is 255. Nothing is cropped and nothing is rounded
 on the way. "Y" is the luma of MATLAB's ``rgb2ycbcr`` applied to real numbers, which runs from 16 to
-235 but is held against the same peak, as in the deraining papers.
+235 but is compared with the same peak, as in the deraining papers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rain_removal_ros.frames import Image
 Plane = NDArray[np.float64]
 
 MOST_DB = 100.0
-"""The PSNR of equal pictures, which is infinite by its definition; means must stay finite."""
+"""The PSNR of equal pictures. By definition it is infinite, but means must stay finite."""
 
 _PEAK = 255.0
 _LUMA = np.array([65.481, 128.553, 24.966]) / 255
@@ -29,7 +29,7 @@ _SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
 class Scores(NamedTuple):
-    """How like a picture is to the one it should be."""
+    """How similar a picture is to its reference."""
 
     psnr_y: float
     ssim_y: float
@@ -65,8 +65,8 @@ def psnr(first: NDArray[Any], second: NDArray[Any]) -> float:
 def ssim(first: NDArray[Any], second: NDArray[Any]) -> float:
     """Mean structural similarity of two planes (Wang et al. 2004).
 
-    Its Gaussian window, 11 wide with sigma 1.5, is moved only where it fits whole. In a picture
-    too small for it, the window is the widest that fits.
+    Its Gaussian window, 11 wide with sigma 1.5, is used only where it fits completely. In a
+    picture too small for it, the window is the widest that fits.
     """
     similarity, _ = _ssim_terms(first.astype(np.float64), second.astype(np.float64))
     return similarity
@@ -92,16 +92,15 @@ def ms_ssim(first: Plane, second: Plane) -> float:
 
 
 def flicker(before: Plane, now: Plane, clean_before: Plane, clean_now: Plane) -> float:
-    """How differently from the clean clip a clip changed in one step: mean, in grey levels."""
+    """Mean difference, in grey levels, of one step's change in a clip and in its reference."""
     return float(np.abs((now - before) - (clean_now - clean_before)).mean())
 
 
 class Correspondence:
-    """What one frame of a clip shows of the frame before, known from its flow.
+    """Which pixels of a frame correspond to which of the previous one, from the known flow.
 
-    Only what can be followed counts: pixels whose flow is known, which were in sight, and at which
-    the clean clip agrees with itself to within ``trust`` grey levels, so that nothing stood before
-    them.
+    Only pixels that can be followed count: their flow is known, they were visible before, and the
+    reference clip agrees with itself there to within ``trust`` grey levels, so nothing hid them.
     """
 
     def __init__(
@@ -116,7 +115,7 @@ class Correspondence:
         self.followed: NDArray[np.bool_] = in_sight & agrees
 
     def warping_error(self, before: Plane, now: Plane) -> float | None:
-        """Mean difference to the frame before, moved along, in grey levels; None if nothing can be
+        """Mean difference from the moved previous frame, in grey levels; None if nothing can be
         followed."""
         if not self.followed.any():
             return None
@@ -128,7 +127,7 @@ class Correspondence:
 
 
 def _ssim_terms(first: Plane, second: Plane) -> tuple[float, float]:
-    """Means of SSIM and of its contrast and structure alone."""
+    """Means of SSIM and of its contrast-structure part."""
     mean1, mean2 = _blurred(first), _blurred(second)
     variance1 = _blurred(first * first) - mean1 * mean1
     variance2 = _blurred(second * second) - mean2 * mean2
@@ -147,7 +146,7 @@ def _blurred(plane: Plane) -> Plane:
 
 
 def _halved(plane: Plane) -> Plane:
-    """Half the size by means of four; an odd last row or column is left out."""
+    """Half the size, averaging four pixels; an odd last row or column is left out."""
     height, width = (side // 2 * 2 for side in plane.shape)
     even = plane[:height, :width]
     quarter = even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]

@@ -72,7 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--publish",
         type=Path,
         metavar="CHECKOUT",
-        help="write the candidate's marks into docs/board, docs/results.md and its card there",
+        help="write the candidate's marks there: to benchmarks/results/board, docs/results.md and "
+        "its card",
     )
 
 

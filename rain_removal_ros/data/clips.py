@@ -1,7 +1,7 @@
-"""Clips to cut training samples from: still pictures, videos and folders of frames, read alike.
+"""Clips to cut training samples from: still pictures, videos and folders of frames.
 
-A still has one frame and becomes a clip by a camera that pans over it. Every picture is decoded
-once and kept as 8 bit within a memory limit, because decoding costs more than all else.
+A still becomes a clip by a camera that pans over it. Pictures are decoded once and kept as 8 bit,
+up to a memory limit, because decoding costs more than everything else.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Views = tuple[Image, ...]
 
 
 class Cache:
-    """Decoded pictures up to a limit; what does not fit is decoded each time anew."""
+    """Decoded pictures up to a limit; the rest is decoded each time."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
@@ -50,7 +50,7 @@ class Cache:
     def put(self, key: tuple[str, int], views: Views) -> None:
         size = sum(view.nbytes for view in views)
         if key not in self._kept and self.used_bytes + size <= self.limit_bytes:
-            # A view would keep the picture alive that it was cut from.
+            # A view would keep the whole picture in memory.
             self._kept[key] = tuple(np.ascontiguousarray(view) for view in views)
             self.used_bytes += size
 
@@ -112,7 +112,7 @@ class Video:
         return cache.get((self.name, index), lambda: (self._seek(index),))
 
     def read_through(self, cache: Cache) -> Iterator[Views]:
-        """All frames there are, which may be fewer than the file claims."""
+        """All frames that can be read, which may be fewer than the file claims."""
         capture = opened(self.path)
         for index in itertools.count():
             there, decoded = capture.read()
@@ -165,7 +165,7 @@ def find_clips(path: Path) -> list[Clip]:
 
 
 def pair_stills(found: Iterable[Pair]) -> list[Clip]:
-    """Every pair for itself."""
+    """Each pair by itself."""
     return [_still_pair(pair) for pair in found]
 
 
@@ -181,7 +181,7 @@ def pair_clips(found: Iterable[Pair]) -> list[Clip]:
 
 
 def find_still_cameras(path: Path) -> list[Clip]:
-    """Every folder of frames as a clip of pairs: each frame, and the same without its rain."""
+    """Each folder of frames as a clip of pairs: each frame, and the same without its rain."""
     folders = [clip for clip in find_clips(path) if isinstance(clip, FrameFolder)]
     if not folders:
         raise DataError(f"{path} holds no folder with frames of a still camera")
@@ -213,7 +213,7 @@ def _still(path: Path) -> Still:
 
 
 def _still_pair(pair: Pair) -> Still:
-    # Not named like the picture, which another source may use alone: names are the cache's keys.
+    # Names are the cache's keys, and another source may use the picture by itself.
     return Still(f"pair {pair.rainy}", pair.load, scene=str(pair.reference))
 
 
@@ -224,7 +224,7 @@ def scene(clip: Clip) -> str:
 
 @dataclass(frozen=True)
 class Window:
-    """How much of a clip a sample is."""
+    """The size of a sample that is cut from a clip."""
 
     height: int
     width: int
@@ -240,9 +240,9 @@ def cut(
 ) -> Views:
     """A random part of a clip, each view as T x H x W x 3.
 
-    Of a clip with too few frames one moment is taken and panned over, as of a still. ``retouch``
-    changes such a moment before the camera moves, and single frames; nothing in frames that
-    follow each other, where it would not move with the scene.
+    If a clip has too few frames, one of them is panned over like a still. ``retouch`` changes that
+    frame before the camera moves, and single frames. It does not change consecutive frames, where
+    its result would not move with the scene.
     """
     if clip.frames < window.frames:
         moment = clip.frame(int(rng.integers(clip.frames)), cache)
@@ -261,7 +261,7 @@ def cut(
 
 
 def turn(parts: Views, rng: np.random.Generator, how: str) -> Views:
-    """All parts mirrored (``mirror``), or turned in any of a square's ways (``all``), at random."""
+    """All parts randomly mirrored (``mirror``), or mirrored and turned (``all``)."""
     mirrored, upside_down, transposed = rng.random(3) < 0.5
     if how != "none" and mirrored:
         parts = tuple(part[:, :, ::-1] for part in parts)
@@ -273,7 +273,7 @@ def turn(parts: Views, rng: np.random.Generator, how: str) -> Views:
 
 
 def shrink(clip: Image, scale: int) -> Image:
-    """A clip T x H x W x 3 by area: what a camera with fewer pixels would have seen."""
+    """A clip T x H x W x 3 reduced by area, as a camera with fewer pixels would see it."""
     if scale == 1:
         return clip
     size = (clip.shape[2] // scale, clip.shape[1] // scale)
@@ -291,13 +291,13 @@ def check_size(view: Image, window: Window, name: str) -> None:
 _FASTEST_PIXELS = 6.0
 _ZOOM_RATE = 0.006
 _STILL_SHARE = 0.2
-"""How often the camera does not move at all."""
+"""The share of clips in which the camera does not move."""
 
 
 def _pan(moment: Views, window: Window, rng: np.random.Generator) -> Views:
     """A clip of a camera that moves smoothly over a still, or not at all: path, sway and zoom.
 
-    Up to six pixels a frame is what a car's camera sees beside its vanishing point at 30 Hz.
+    Up to six pixels a frame is what a car's camera sees near its vanishing point at 30 Hz.
     """
     height, width = moment[0].shape[:2]
     time = np.arange(window.frames, dtype=np.float64)
@@ -327,8 +327,8 @@ def _pan(moment: Views, window: Window, rng: np.random.Generator) -> Views:
 
 
 def _drift(time: NDArray[np.float64], room: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Positions along one axis: a steady speed and a sway, folded back at the picture's edges."""
-    # Squared, so that slow cameras are as common as they are on the road.
+    """Positions along one axis: constant speed plus sway, reflected at the picture's edges."""
+    # Squared, because slow motion is more common on the road.
     speed = _FASTEST_PIXELS * rng.uniform(-1, 1) * rng.uniform(0, 1)
     sway = rng.uniform(0, 1.5) * np.sin(time * rng.uniform(0.1, 0.8) + rng.uniform(0, 2 * np.pi))
     if room <= 0:

@@ -1,7 +1,7 @@
-"""Training samples from many sources at once: pairs, clean scenes with rain drawn over, real rain.
+"""Training samples from several sources: pairs, clean scenes with synthetic rain, real rain.
 
-Sample number n of a run is a function of the seed and n alone. So nothing about the order has to be
-saved for a run to continue exactly, and any number of processes can share one sequence.
+Sample number n of a run depends only on the seed and n. A run can therefore continue exactly
+without saved state, and any number of processes can share one sequence.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _AHEAD = 4
 
 @dataclass(frozen=True)
 class SourceSettings:
-    """One data set and how much of it goes into the mix."""
+    """One data set and its share in the mix."""
 
     path: str = setting(
         "", "folder, or file, below data.root; of pairs DIR:layout where it is not recognised"
@@ -131,7 +131,7 @@ class DataSettings:
 
 
 class Samples(NamedTuple):
-    """A batch as 8 bit, which is a quarter to copy and to keep waiting; made float where used."""
+    """A batch as 8 bit, a quarter of the size of floats; converted where it is used."""
 
     rainy: Tensor
     reference: Tensor
@@ -139,7 +139,7 @@ class Samples(NamedTuple):
 
 
 class RainMaker:
-    """Draws rain over clean clips, with the streak textures there are."""
+    """Draws rain over clean clips, with the available streak textures."""
 
     def __init__(self, settings: DataSettings) -> None:
         folder = settings.folder / settings.textures
@@ -148,13 +148,13 @@ class RainMaker:
     def fall(
         self, reference: Pixels, rng: np.random.Generator, *, severity: float | None = None
     ) -> Pixels:
-        """The clip in rain, of a stated severity if wanted."""
+        """The clip in rain, optionally of a given severity."""
         return self._render(reference, self._sample(rng, severity))
 
     def pair(self, reference: Pixels, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
-        """The clip in rain or none, and its reference, which may be the clip in paler light."""
+        """The clip, with rain or dry, and its reference, which may be the clip in paler light."""
         drawn = self._sample(rng, None)
-        # What is both pale and veiled could not be told from what is pale.
+        # A scene that is both pale and veiled could not be told from one that is pale.
         if drawn.veil.thickness == 0 and rng.random() < scenery.PALE_SHARE:
             reference = scenery.paled(reference, rng)
         return self._render(reference, drawn), reference
@@ -183,7 +183,7 @@ class Source:
         self.clips: list[Clip] = found
 
     def preload(self, cache: Cache, window: Window, broken_share: float) -> None:
-        """Decode what fits into memory; name what cannot be used, and refuse if it is much."""
+        """Decode what fits into memory. Name what cannot be used; refuse if that is too much."""
         usable: list[Clip] = []
         refused: list[str] = []
         for clip in self.clips:
@@ -210,9 +210,9 @@ class Source:
         rng: np.random.Generator,
         taken: set[str] | None = None,
     ) -> tuple[Pixels, Pixels]:
-        """A clip with and without rain, T x H x W x 3; the same twice where there is one only.
+        """A clip with and without rain, T x H x W x 3; the same twice if there is only one.
 
-        Its scene is none of those ``taken``, as far as there are others, and is added to them.
+        If possible, its scene is none of those ``taken``; it is added to them.
         """
         with_lines = self.settings.kind == "clean" and rng.random() < scenery.STRUCTURE_SHARE
         retouch = partial(scenery.with_structures, rng=rng) if with_lines else None
@@ -221,7 +221,7 @@ class Source:
             try:
                 parts = clips.cut(clip, window, cache, rng, retouch)
             except DataError as error:
-                # Only what did not fit into memory can still surprise.
+                # Only what did not fit into memory can still fail.
                 print(f"left out: {error}", file=sys.stderr)
             else:
                 return parts[0], parts[-1]
@@ -249,7 +249,7 @@ def _find(settings: SourceSettings, root: Path) -> list[Clip]:
 
 
 def _read_through(clip: Clip, cache: Cache, window: Window) -> Clip:
-    """The clip, known to be usable and how long it is."""
+    """The clip, once it is known to be usable, and how long it is."""
     frames = 0
     for views in clip.read_through(cache):
         clips.check_size(views[0], window, clip.name)
@@ -291,7 +291,7 @@ class Mix(Dataset[Samples]):
             raise SettingsError("this network is trained with a source of kind unlabelled as well")
         if not wants_unlabelled:
             self.unlabelled = []
-        # OpenCV's threads do not survive the fork to a worker, which would wait for them forever.
+        # OpenCV's threads do not survive the fork; a worker would wait for them forever.
         cv2.setNumThreads(0)
         self.rain = RainMaker(settings)
         self.cache = Cache(int(settings.memory_gb * 1e9))
@@ -321,7 +321,7 @@ class Mix(Dataset[Samples]):
         return Samples(_channels_first(rainy), _channels_first(reference), unlabelled)
 
     def _plan(self, step: int) -> tuple[Window, list[Source], int]:
-        """What samples of a step look like, where they come from, and how many there are."""
+        """The shape, the sources and the number of the samples of a step."""
         settings, window = self.settings, self.window
         if settings.still_share == 0 or window.frames == 1:
             return window, self.labelled, settings.batch
@@ -351,7 +351,7 @@ class Mix(Dataset[Samples]):
         return np.stack(rainy), np.stack(reference)
 
     def _with_drops(self, window: Window, rng: np.random.Generator) -> tuple[Window, list[int]]:
-        """A window of more frames, and which of them are kept; in every other clip all are."""
+        """A longer window and the frames of it that are kept; every other clip keeps all."""
         share = self.settings.dropped_share
         if window.frames == 1 or share == 0 or rng.random() < 0.5:
             return window, list(range(window.frames))
@@ -368,7 +368,7 @@ class Mix(Dataset[Samples]):
     ) -> tuple[Pixels, Pixels]:
         first, last = source.draw(window, self.cache, rng, taken)
         if source.settings.kind == "clean":
-            # Rain falls down and the sky is above, so such scenes are mirrored at most.
+            # Rain falls and the sky is above, so these scenes are only ever mirrored.
             how = "none" if self.settings.augment == "none" else "mirror"
             (last,) = clips.turn((last,), rng, how)
             return self.rain.pair(last, rng)
@@ -377,11 +377,11 @@ class Mix(Dataset[Samples]):
 
 
 def _leave_signals(_: int) -> None:
-    """A worker ends when the training process does, which decides what a signal means."""
+    """Ignore signals: a worker ends with the training process, which handles them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _channels_first(batch: Pixels) -> Tensor:
-    # Kept as a view: the pixels stay interleaved, which is the channels-last order to train in.
+    # A view: the pixels stay interleaved, which is the channels-last order used in training.
     return torch.from_numpy(batch).permute(0, 1, 4, 2, 3)

@@ -1,7 +1,7 @@
-"""Rainy pictures and their clean counterparts, in whatever layout a data set was published.
+"""Rainy pictures and their references, in the layouts in which data sets were published.
 
-The published sets differ only in where the clean picture stands and how its name is derived, so
-four layouts and one rule for names read them all; a layout is recognised from the files.
+The sets differ only in where the reference is and how its name is derived. Four layouts and a rule
+for names read them all; the layout is recognised from the files.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["LAYOUTS", "Pair", "find_pairs", "split_layout"]
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A rainy picture and its clean one. One file that is both holds clean left, rainy right."""
+    """A rainy picture and its reference. If both are one file, the reference is its left half."""
 
     name: str
     rainy: Path
@@ -53,7 +53,7 @@ def split_layout(text: str) -> tuple[Path, str | None]:
 def find_pairs(folder: Path, layout: str | None = None) -> list[Pair]:
     """All pairs of a data set, ordered by name; the layout is recognised unless it is given.
 
-    ``folder`` may also be a list file with a rainy and a clean path a line.
+    ``folder`` may also be a list file with a rainy and a clean path per line.
     """
     if not folder.exists():
         raise DataError(f"{folder} does not exist")
@@ -97,7 +97,7 @@ _SCENE_FRAME = re.compile(r"^(?P<scene>.*?)[-_]?(?P<kind>[CR])[-_](?P<number>\d+
 
 
 def _list_file(folder: Path) -> list[Pair]:
-    """SPA-Data: a text file with a rainy and a clean path a line."""
+    """SPA-Data: a text file with a rainy and a clean path per line."""
     files = [folder] if folder.is_file() else sorted(folder.glob("*.txt"))
     for file in files:
         rows = [line.split() for line in file.read_text(errors="replace").splitlines()]
@@ -112,7 +112,7 @@ def _looks_like_picture(names: Iterable[str]) -> bool:
 
 
 def _listed(file: Path, rainy: str, reference: str) -> Pair:
-    # The published lists begin every path with a slash that means the list's own folder.
+    # In the published lists every path begins with a slash that means the list's own folder.
     paths = [file.parent / name.lstrip("/") for name in (rainy, reference)]
     for path in paths:
         if not path.is_file():
@@ -121,7 +121,7 @@ def _listed(file: Path, rainy: str, reference: str) -> Pair:
 
 
 def _scenes(folder: Path) -> list[Pair]:
-    """GT-RAIN: in a scene's folder one ``C-000`` stands for all its ``R-nnn``."""
+    """GT-RAIN: a scene's folder has one ``C-000`` for all its ``R-nnn``."""
     if not folder.is_dir():
         return []
     reference: dict[tuple[Path, str], Path] = {}
@@ -143,7 +143,7 @@ def _scenes(folder: Path) -> list[Pair]:
 
 
 def _folders(folder: Path) -> list[Pair]:
-    """Two folders, or the clean pictures here and the rainy ones in a folder below."""
+    """Two folders, or clean pictures here and rainy ones in a folder below."""
     if not folder.is_dir():
         return []
     below = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
@@ -170,7 +170,7 @@ def _one_folder(folder: Path) -> list[Pair]:
 
 
 def _side_by_side(folder: Path) -> list[Pair]:
-    """Rain800: one picture a pair, clean left, rainy right."""
+    """Rain800: one picture per pair, clean left, rainy right."""
     if not folder.is_dir():
         return []
     here = pictures.list_pictures(folder)
@@ -195,7 +195,7 @@ LAYOUTS: dict[str, Callable[[Path], list[Pair]]] = {
     "outdoor_rain": _folders,
     "rain800": _side_by_side,
 }
-"""By what they look like, then by the published sets that look so."""
+"""By their appearance, then by the published sets that use them."""
 
 
 # --- names and halves ----------------------------------------------------------------------------
@@ -204,9 +204,9 @@ LAYOUTS: dict[str, Callable[[Path], list[Pair]]] = {
 def _match(
     folder: Path, rainy: list[Path], reference: list[Path], roots: tuple[Path, Path]
 ) -> list[Pair]:
-    """Each rainy picture with the clean one of its name, below ``roots`` in a folder alike.
+    """Each rainy picture with the clean one of its name, in the same folder below ``roots``.
 
-    Where there is no such folder, as in Rain200's ``rain/X2``, the clean one stands at the root.
+    If there is no such folder, as for Rain200's ``rain/X2``, the clean one is at the root.
     """
     if not rainy or not reference:
         return []
@@ -233,16 +233,16 @@ def _match(
 
 
 def _key(stem: str) -> str:
-    """What a picture and its counterpart have in common: the name without what tells them apart."""
+    """The part of the name that a picture shares with its counterpart."""
     while (shorter := _AFFIXES.sub("", stem)) != stem and shorter:
         stem = shorter
     return stem
 
 
 def _names(stem: str) -> list[str]:
-    """What the clean picture may be called: the same, or alike, or less, for it may stand for many.
+    """Possible names of the clean picture: the same, similar, or a prefix if it serves several.
 
-    ``3_14`` is of ``3``, ``im_1_s80_a05`` of ``im_1``.
+    ``3_14`` belongs to ``3``, ``im_1_s80_a05`` to ``im_1``.
     """
     parts = re.split(r"([-_])", _key(stem))
     return [stem, *("".join(parts[:end]) for end in range(len(parts), 0, -2))]
@@ -267,7 +267,7 @@ def _halves(picture: Image) -> tuple[Image, Image]:
     width = picture.shape[1] // 2
     if width == 0:
         raise DataError("a picture one pixel wide has no halves")
-    # An odd width leaves one column over, in the middle or at the edge: both halves drop it.
+    # With an odd width one column is left over, in the middle or at the edge; both halves drop it.
     return picture[:, -width:], picture[:, :width]
 
 

@@ -1,4 +1,4 @@
-"""Pictures on disk: which files they are, and reading one as RGB or saying why it cannot be."""
+"""Pictures on disk: finds them, and reads them as RGB with a clear error if that fails."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def find_pictures(folder: Path) -> list[Path]:
 
 
 def natural_order(path: Path) -> list[tuple[bool, int, str]]:
-    """Sorts ``frame-9`` before ``frame-10``."""
+    """A sort key that puts ``frame-9`` before ``frame-10``."""
     parts = re.split(r"(\d+)", str(path))
     return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
 
@@ -73,7 +73,7 @@ def encoded(path: Path, most_pixels: int = MOST_PIXELS) -> bytes:
     if (size := announced_size(data)) is None:
         raise DataError(f"{path} is no picture that can be decoded")
     check_size(path, size, most_pixels)
-    # OpenCV fills what is missing of a cut-off JPEG with grey and calls it a success.
+    # OpenCV fills the missing part of a truncated JPEG with grey and reports success.
     if data.startswith(_JPEG_START) and _JPEG_END not in data[-_JPEG_TRAILER:]:
         raise DataError(f"{path} is a JPEG that ends too early")
     return data

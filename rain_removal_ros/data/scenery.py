@@ -1,6 +1,6 @@
-"""What looks like rain and is none: lines that belong to a scene, and pale light.
+"""Things that look like rain but are not: lines that belong to a scene, and pale light.
 
-It goes into the reference and so into the rainy picture too, and a network learns to let it stand.
+They are drawn into the reference, and so into the rainy picture; a network learns to keep them.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from rain_removal_ros.frames import Image
 
 STRUCTURE_SHARE = 0.25
-"""How often lines are drawn into a scene."""
+"""The share of scenes into which lines are drawn."""
 PALE_SHARE = 0.3
-"""How often a scene without a veil is made pale."""
+"""The share of scenes without a veil that are made pale."""
 
 _Mask = NDArray[np.uint8]
 _SHIFT = 4
-"""Binary digits after the point with which OpenCV takes corners."""
+"""Fractional bits of the corners passed to OpenCV."""
 
 
 def with_structures(picture: Image, rng: np.random.Generator) -> Image:
@@ -32,7 +32,7 @@ def with_structures(picture: Image, rng: np.random.Generator) -> Image:
         _KINDS[int(rng.integers(len(_KINDS)))](mask, rng)
         if rng.random() < 0.5:
             mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.4, 1.0)), np.uint8)
-        # Bright ones are what could be rain, and so are the more common.
+        # Bright ones are more common, because they are more easily taken for rain.
         grey = rng.uniform(150, 255) if rng.random() < 0.65 else rng.uniform(5, 90)
         colour = np.clip(grey + rng.normal(0, 12, 3), 0, 255)
         drawn = _painted(drawn, mask, colour, rng.uniform(0.5, 1.0))
@@ -41,7 +41,7 @@ def with_structures(picture: Image, rng: np.random.Generator) -> Image:
 
 def paled(clip: Image, rng: np.random.Generator) -> Image:
     """A clip T x H x W x 3 as in full sun: brighter, flatter, less coloured, every frame alike."""
-    # Shadows stay nearly as dark as they are: what lifts them is a veil.
+    # Shadows stay nearly as dark: lifting them would look like a veil.
     lift = 0.25 * rng.random() ** 2
     tone = np.clip(np.linspace(0, rng.uniform(1.0, 1.4), 256), 0, 1) ** rng.uniform(0.4, 1.0)
     white = np.clip(rng.uniform(0.8, 1.0) + rng.normal(0, 0.02, 3), 0, 1)
@@ -79,7 +79,7 @@ def _wires(mask: _Mask, rng: np.random.Generator) -> None:
 
 
 def _poles(mask: _Mask, rng: np.random.Generator) -> None:
-    """Upright, nearly straight, from the ground or through the whole picture."""
+    """Upright, almost straight, from the ground or through the whole picture."""
     height, width = mask.shape
     for _ in range(int(rng.integers(1, 6))):
         x, lean = rng.uniform(0, width), rng.normal(0, 0.03)
@@ -96,7 +96,7 @@ def _lanes(mask: _Mask, rng: np.random.Generator) -> None:
     nearest = rng.uniform(0.008, 0.03) * width
     for _ in range(int(rng.integers(1, 5))):
         foot = np.array([rng.uniform(-0.5, 1.5) * width, 1.05 * height])
-        # Even steps on the road are ever smaller ones in the picture.
+        # Equal steps on the road get smaller in the picture.
         dashes = int(rng.integers(3, 12))
         ends = 1 / (1 + 0.5 * np.arange(2 * dashes)) if rng.random() < 0.6 else np.array([1, 0.02])
         for near, far in ends.reshape(-1, 2):

@@ -1,8 +1,8 @@
-"""Real rain and what is behind it, from the frames of a camera that stands still or turns slowly.
+"""Real rain and its reference, from the frames of a camera that stands still or turns slowly.
 
-Rain is in a place for one frame and brightens it. So the median of neighbouring frames, laid over
-each other, is nearly dry. It is also a little blurred, and leaves have moved; the reference is
-therefore the frame itself, and the median only where the frame is brighter.
+Rain brightens a place for one frame, so the median of aligned neighbouring frames is nearly dry. It
+is also slightly blurred, and leaves have moved. So the reference is the frame itself, and the
+median only where the frame is brighter.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ NEIGHBOURS = 3
 """Frames on either side that the median is taken over."""
 _LEAST_FRAMES = 5
 _BLUR = 1.2
-"""Standard deviation in pixels over which an edge that is laid over itself a little aside, bright
-on one side and dark on the other, evens out, and a drop does not."""
+"""Standard deviation in pixels of a blur that evens out a slightly misaligned edge, which is bright
+on one side and dark on the other, but not a drop."""
 _FAINTEST, _CERTAIN = 2.0, 5.0
-"""Grey levels from which on, and at which, a brighter place is rain."""
+"""Grey levels at which a brighter place begins to count as rain, and counts fully."""
 _FEATURES, _LEAST_MATCHED = 400, 30
 
 
@@ -38,7 +38,7 @@ def window(index: int, count: int) -> range:
 
 
 def reference(frame: Image, others: Sequence[Image]) -> Image:
-    """``frame`` without what is brighter in it than in the other frames around it."""
+    """``frame`` without the parts that are brighter than in the frames around it."""
     if any(other.shape != frame.shape for other in others):
         raise DataError("the frames of a still camera must all be of one size")
     stack = np.stack([frame, *(_laid_over(frame, other) for other in others)])
@@ -46,21 +46,21 @@ def reference(frame: Image, others: Sequence[Image]) -> Image:
     dry = np.partition(stack, middle, axis=0)[middle]
     brighter = cv2.GaussianBlur(_grey(frame).astype(np.float32) - _grey(dry), (0, 0), _BLUR)
     share = np.clip((brighter - _FAINTEST) / (_CERTAIN - _FAINTEST), 0, 1)
-    # What a streak fades out into is rain as well.
+    # The faint ends of a streak are rain as well.
     share = cv2.GaussianBlur(cv2.dilate(share, np.ones((5, 5), np.uint8)), (0, 0), 1.0)[..., None]
     mixed = frame + share * (dry.astype(np.float32) - frame)
     return np.asarray(np.rint(mixed), np.uint8)
 
 
 def _laid_over(frame: Image, other: Image) -> Image:
-    """``other`` as seen from where the camera looked in ``frame``."""
+    """``other``, aligned with ``frame``."""
     height, width = frame.shape[:2]
     matrix = _motion(_grey(frame), _grey(other))
     warped = cv2.warpPerspective(
         other, matrix, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_CONSTANT,
     )  # fmt: skip
-    # Beyond its border the other frame has seen nothing, and the frame itself takes its place.
+    # Beyond the border of the other frame, the frame itself is used.
     inside = cv2.warpPerspective(
         np.ones((height, width), np.uint8), matrix, (width, height),
         flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
@@ -70,7 +70,7 @@ def _laid_over(frame: Image, other: Image) -> Image:
 
 def _motion(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Where the points of ``first`` are in ``second``, as a homography."""
-    # OpenCV's types deny that there may be no feature and no homography.
+    # OpenCV's type stubs do not say that there may be no features and no homography.
     points: Any = cv2.goodFeaturesToTrack(first, _FEATURES, 0.01, 8)
     if points is None or len(points) < _LEAST_MATCHED:
         return np.eye(3)

@@ -1,7 +1,7 @@
 """Bright strokes drawn on a clean picture, to measure how much of a single one a network removes.
 
-Nothing here is shared with ``data.rain``, which networks learn from: a fault there must not hide
-from what measures them.
+Shares no code with ``data.rain``, which networks learn from, so that a fault there cannot hide
+here.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
 
 PROFILES = ("box", "gaussian")
-"""Of a stroke's brightness across: opaque with sharp edges, or blurred."""
+"""The brightness across a stroke: opaque with sharp edges, or blurred."""
 
 _EDGE_SIGMAS = 3.0
 _FULL_WIDTH = 2 * math.sqrt(2 * math.log(2))
-"""Of a Gaussian at half its height, in standard deviations."""
+"""The full width of a Gaussian at half its height, in standard deviations."""
 
 
 class Stroked(NamedTuple):
@@ -28,7 +28,7 @@ class Stroked(NamedTuple):
 
     image: Image
     mask: NDArray[np.float32]
-    """H x W: the share of the way to white that each pixel was taken, from 0 to ``opacity``."""
+    """H x W: how far each pixel was moved towards white, from 0 to ``opacity``."""
 
 
 def draw_strokes(
@@ -46,8 +46,8 @@ def draw_strokes(
     """Draw ``count`` white strokes on H x W x 3, ``width`` by ``length`` pixels each.
 
     ``angle`` is in degrees from the vertical, positive where the lower end is on the right. The
-    middles are drawn evenly within ``columns``, shares of the picture's width, and so that strokes
-    are whole where there is room. The first strokes of a seed are the same whatever the count.
+    middles are uniform within ``columns``, given as shares of the picture's width, and strokes are
+    complete if there is room. The first strokes of a seed do not depend on the count.
     """
     if count < 0 or min(width, length) <= 0 or not 0 <= opacity <= 1:
         raise DataError(
@@ -73,7 +73,7 @@ def draw_strokes(
 def _placed(
     shares: NDArray[np.float64], low: float, high: float, extent: float
 ) -> NDArray[np.float64]:
-    """Middles between two borders, half an extent away from them where that leaves room."""
+    """Middles between two borders, half an extent away from them if there is room."""
     margin = min(extent + 1, high - low) / 2
     return low + margin + shares * (high - low - 2 * margin)
 
@@ -86,7 +86,7 @@ def _draw(
     angle: float,
     profile: str,
 ) -> None:
-    """One stroke of full strength; where two cross, the stronger counts."""
+    """One stroke at full strength; where two cross, the stronger one counts."""
     sigma = width / _FULL_WIDTH
     reach = length / 2 + (_EDGE_SIGMAS * sigma if profile == "gaussian" else width) + 1
     left, top = (max(0, math.floor(place - reach)) for place in middle)

@@ -1,7 +1,6 @@
-"""Reports that are one HTML file: no server, no network, readable on a phone and on paper.
+"""Reports in one HTML file: no server, no network, readable on a phone and on paper.
 
-Everything a page shows is made by a function here that returns ``Html``; plain text handed in
-anywhere is escaped.
+The parts of a page are made by functions that return ``Html``; plain text is escaped everywhere.
 
     page = Page("Evaluation", "What was measured, in a sentence.")
     page.section(
@@ -13,14 +12,14 @@ anywhere is escaped.
             scatter_plot({"rranet": [(27.1, 31.2, "image 1")]}, title="Gain", x="in", y="out"),
             histogram({"rranet": [4.1, 3.9, -0.2]}, title="Gain", x="dB"),
         ),
-        gallery(slider(rainy, clean, attention=mask, truth=target, caption="image 1")),
+        gallery(slider(rainy, derained, attention=map, truth=reference, caption="image 1")),
         fold("How it was measured", facts({"images": 100, "protocol": "..."})),
     )
     page.write(Path("report.html"))
 
 Pictures are RGB, H x W x 3 of uint8; attention maps H x W of uint8. Points of a plot are
-``(x, y)`` or ``(x, y, name)``, the name being shown when pointed at; values that are not finite
-are left out.
+``(x, y)`` or ``(x, y, name)``; the name is shown as a tooltip. Values that are not finite are left
+out.
 """
 
 from __future__ import annotations

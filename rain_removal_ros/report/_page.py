@@ -1,4 +1,4 @@
-"""The page itself, and what is text on it: sections, tables, facts."""
+"""The page and its text: sections, tables, facts."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]], *, caption: str
 
 
 def tiles(values: Mapping[str, object]) -> Html:
-    """The few figures a reader came for, large, by name."""
+    """The most important figures, large, by name."""
     inner = "".join(
         f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>" for name, value in values.items()
     )
@@ -92,7 +92,7 @@ def tiles(values: Mapping[str, object]) -> Html:
 
 
 def facts(values: Mapping[str, object]) -> Html:
-    """Names and what they stand for, one a line."""
+    """Names and their values, one per line."""
     inner = "".join(
         f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in values.items()
     )
@@ -100,7 +100,7 @@ def facts(values: Mapping[str, object]) -> Html:
 
 
 def fold(summary: str, *parts: str) -> Html:
-    """Parts that are shown when asked for, and always on paper."""
+    """Parts that are folded on screen and open on paper."""
     return Html(f"<details><summary>{text(summary)}</summary>{_joined(parts)}</details>")
 
 

@@ -1,4 +1,4 @@
-"""Pictures that travel inside the page, and the slider that compares two of them."""
+"""Pictures embedded in the page, and the slider that compares two of them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rain_removal_ros.frames import Image
 from rain_removal_ros.report._page import Html, text
 
 _WIDEST = 960
-"""Wider pictures are made smaller: a page of fifty must still be easy to send."""
+"""Wider pictures are reduced, so that a page of fifty can still be sent."""
 _QUALITY = 88
 _HIGHEST_REM = 26
-"""A picture on its end would otherwise fill the screen."""
+"""A portrait picture would otherwise fill the screen."""
 _SHARE_OF_MAP = 0.6
 
 
@@ -36,7 +36,7 @@ def slider(
 ) -> Html:
     """Two pictures of one scene, with a bar to drag across; on paper, side by side.
 
-    Buttons lay the attention map over the picture, or show the truth instead of it.
+    Buttons overlay the attention map, or show the reference instead.
     """
     layers = {}
     if attention is not None:
@@ -64,7 +64,7 @@ def slider(
 
 
 def _room(image: Image) -> str:
-    """The most width a picture takes, so that its height stays within bounds."""
+    """The maximum width of a picture whose height must stay within bounds."""
     height, width = image.shape[:2]
     return f'style="max-width: {_HIGHEST_REM * width / height:.1f}rem"'
 
@@ -95,7 +95,7 @@ def _at_most(image: Image, widest: int) -> Image:
 
 
 def _tinted(image: Image, attention: NDArray[np.uint8]) -> Image:
-    """The picture with the map laid over it in colours from dark to bright."""
+    """The picture with the map overlaid in colours from dark to bright."""
     colours = cv2.applyColorMap(attention, cv2.COLORMAP_INFERNO)[..., ::-1]
     height, width = image.shape[:2]
     fitted = cv2.resize(np.ascontiguousarray(colours), (width, height))

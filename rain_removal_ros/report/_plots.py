@@ -14,7 +14,7 @@ _WIDTH, _HEIGHT = 420, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 22, 28, 42
 _COLOURS = 6
 _DASHES = ("", "7 3", "2 3", "9 3 2 3")
-"""Told apart without colour too: on paper, and by those who do not see it."""
+"""Distinguishable without colour: on paper, and for colour-blind readers."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def line_drawing(
 ) -> str:
     """The lines as an SVG file of its own, over logarithmic axes: values are above 0.
 
-    Whatever grows in proportion rises alike, and equal distances are equal ratios.
+    Proportional growth has the same slope everywhere, and equal distances are equal ratios.
     """
     points = {
         name: [(math.log10(right), math.log10(up)) for right, up in each]
@@ -84,7 +84,7 @@ def scatter_plot(
     y: str = "",
     diagonal: str = "",
 ) -> Html:
-    """Each series as dots. ``diagonal`` names, and thereby draws, the line where x equals y."""
+    """Each series as dots. ``diagonal`` draws the line where x equals y, with this name."""
     points = {name: _finite(each) for name, each in series.items()}
 
     def draw(across: _Axis, up: _Axis) -> str:
@@ -93,7 +93,7 @@ def scatter_plot(
             for index, (name, each) in enumerate(points.items())
             for point in each
         )
-        # Its name comes last, so that no dot hides it.
+        # The name is drawn last, so that no dot hides it.
         return dots + (_diagonal(across, up, diagonal) if diagonal else "")
 
     return _plot(points, draw, _dot_key, title=title, x=x, y=y)
@@ -276,7 +276,7 @@ def _ends(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _widened(low: float, high: float) -> tuple[float, float]:
-    """An axis needs some length, also where all values are one."""
+    """An axis needs some length even if all values are equal."""
     if high > low:
         return low, high
     room = abs(low) * 0.05 or 0.5
@@ -293,7 +293,7 @@ def _ticks(low: float, high: float, most: int, least_step: float = 0) -> list[fl
 
 
 def _labels(ticks: list[float]) -> list[str]:
-    """Numbers with just the decimals that tell one from the next."""
+    """Numbers with as many decimals as are needed to distinguish them."""
     step = ticks[1] - ticks[0]
     largest = max(abs(ticks[0]), abs(ticks[-1]))
     if largest >= 1e6 or largest < 1e-3:
@@ -313,5 +313,5 @@ def _round_powers(values: Sequence[float]) -> list[float]:
 
 
 def _powers(ticks: list[float]) -> list[str]:
-    """What their logarithms stand for."""
+    """The numbers with these logarithms."""
     return [f"{10**tick:g}" for tick in ticks]

@@ -1,4 +1,4 @@
-"""How a page looks and the little it can do by itself, kept inside it so that it is one file."""
+"""The style and the small scripts of a page, embedded so that it is one file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MARKS = """
 .plot .dot { fill: var(--k); fill-opacity: .55; stroke: var(--k); stroke-width: 1; }
 .plot .bar { fill: var(--k); fill-opacity: .45; stroke: var(--k); stroke-width: 1; }
 """
-"""What is within a plot, so that a plot can also be a file of its own."""
+"""The style within a plot, so that a plot can also be a file of its own."""
 
 _LAYOUT = """
 * { box-sizing: border-box; }

@@ -1,1 +1,1 @@
-"""What a camera would see: a street that is drawn, or a video or pictures, with rain in front."""
+"""A simulated camera: a drawn street, a video or pictures, with synthetic rain."""

@@ -1,6 +1,6 @@
 """The shapes that move: cars as meshes of flat faces, people as jointed limbs.
 
-Model axes as the camera's: x right, y down, z ahead; metres, the origin on the ground.
+Model axes are the camera's: x right, y down, z ahead; metres, the origin on the ground.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Mesh:
     normals: Array
     material: Array
     layer: Array
-    """Details lie on the face below: how many metres nearer they count as, to be drawn later."""
+    """Details lie on the face below. They count as so many metres nearer and are drawn later."""
     solid: Array
-    """Whether it is more than such a detail."""
+    """Whether it is more than a detail."""
 
 
 class _Builder:
@@ -114,7 +114,7 @@ def _at(x: float, y: float, z: float) -> Array:
 
 
 def car(kind: str, *, detail: int) -> Mesh:
-    """A car of one ``kind``: as seen from afar (0), its shape (1), all one sees nearby (2)."""
+    """A car of one ``kind``, in detail 0 (seen from afar), 1 (its shape) or 2 (seen nearby)."""
     length, width, profile = _PROFILES[kind]
     half = width / 2
     cabin = [i for i, station in enumerate(profile) if station[3]]
@@ -158,7 +158,7 @@ def _ring(half: float, length: float, place: float, waist: float, top: float, ca
 
 
 def _rounded(ring: Array) -> Array:
-    """The corners between the ends cut off."""
+    """The line with the corners between its ends cut off."""
     near, far = 0.75 * ring[:-1] + 0.25 * ring[1:], 0.25 * ring[:-1] + 0.75 * ring[1:]
     cut = np.stack([near, far], 1).reshape(-1, 3)
     return np.concatenate([ring[:1], cut[1:-1], ring[-1:]])
@@ -195,7 +195,7 @@ def _wheels(build: _Builder, half: float, length: float, detail: int) -> None:
             ]
             build.both(np.concatenate([wedge[0], wedge[1][::-1]]), TRIM, 0.36)
         for end in (-0.8, 0.8):
-            # Seen from behind or ahead, under the car: outwards is along it.
+            # Seen from behind or ahead, below the car: outwards is along it.
             tread = _upright(half - 0.2, half - 0.03, 0, 0.36, z + end * radius)
             build.both(tread, RUBBER, -0.2)
 
@@ -256,7 +256,7 @@ def _mirrors(
 
 @dataclass(frozen=True)
 class Clothes:
-    """What tells one walker from another."""
+    """What distinguishes one walker from another."""
 
     height: float
     stout: float
@@ -269,7 +269,7 @@ class Clothes:
 
 
 def dressed(rng: np.random.Generator) -> Clothes:
-    """Somebody who might walk by."""
+    """Random clothes."""
     jackets = [(46, 52, 66), (120, 38, 40), (66, 84, 62), (150, 126, 92), (36, 36, 40),
                (70, 96, 132), (182, 176, 164), (168, 120, 48), (96, 62, 84)]  # fmt: skip
     trousers = [(44, 50, 70), (34, 34, 38), (88, 80, 68), (58, 66, 84), (70, 62, 54)]

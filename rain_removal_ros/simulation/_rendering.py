@@ -1,8 +1,7 @@
 """From a scene to pixels: flat pictures, meshes and people, drawn from far to near.
 
-Everything flat goes through ``Canvas.panel``: the homography from pixels to the surface says where
-to look the colour up, and its last row is the inverse of the distance. So colour and depth come
-from the same numbers.
+Everything flat goes through ``Canvas.panel``. The homography from pixels to the surface gives the
+texture coordinates, and its last row gives the inverse distance, so colour and depth agree.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ class Ground:
 
     def __init__(self, plan: Array, focal: float, height_m: float, width: int) -> None:
         self._levels: list[tuple[float, Array]] = []
-        # A texel as long as a row of pixels reaches at this distance, and so on outwards.
+        # Along the road, a texel is as long as a row of pixels at this distance.
         distance = np.sqrt(focal * height_m / GROUND_SCALE)
         level = plan
         while distance < 110:
@@ -79,7 +78,7 @@ class Ground:
             self._levels.append((distance, np.concatenate([level[-1:], level, level[:1]])))
             distance *= 2**0.25
         self._distances = np.array([distance for distance, _ in self._levels])
-        # The bend is worked out for some columns; it is straight enough between them.
+        # The bend is computed for some columns; between them it is straight enough.
         self._some = np.arange(0, width + self._STEP, self._STEP)
         away = np.abs(self._some[:, None] - np.arange(width)) / self._STEP
         self._between = np.maximum(1 - away, 0).astype(np.float32)
@@ -111,7 +110,7 @@ class Ground:
 
 
 class Canvas:
-    """One frame while it is drawn: colour, inverse distance, and which object each pixel shows."""
+    """A frame being drawn: colour, inverse distance, and the object that each pixel shows."""
 
     def __init__(self, camera: PinholeCamera, width: int, height: int) -> None:
         self.camera, self.width, self.height = camera, width, height
@@ -129,11 +128,11 @@ class Canvas:
         )
 
     def place(self, frames: Array) -> tuple[Array, Array, Array]:
-        """Where flat things are seen, given N x 3 x 3 as rows (across, down, corner).
+        """Where flat things appear, given N x 3 x 3 as rows (across, down, corner).
 
         Returns, for each, the lookup from a pixel to (a, b, 1) times the inverse distance, where a
         and b run from 0 to 1 along the sides; the pixels it may touch (left, top, right, bottom);
-        and the least, mean and greatest distance of its corners.
+        and the minimum, mean and maximum distance of its corners.
         """
         seen = frames - [[[0, 0, 0], [0, 0, 0], self.camera.position]]
         seen = seen @ self.camera.rotation.T
@@ -152,9 +151,9 @@ class Canvas:
         return lookup, np.concatenate([low, high], 1).astype(int), extent
 
     def panel(self, texture: Mipmap, lookup: Array, box: list[int], strength: float) -> None:
-        """Draw a picture, as ``place`` has it; ``strength`` below 1 lets show what is behind."""
+        """Draw a picture where ``place`` puts it; with ``strength`` below 1 it is translucent."""
         left, top, right, bottom = box
-        # Cut into strips across which the distance, and so the reduction, changes little.
+        # Cut into strips in which the distance, and so the mipmap level, changes little.
         (_, _, _), (_, _, _), (slope, drop, base) = lookup.tolist()
         offset = drop * (top + bottom) / 2 + base
         first, last = max(slope * left + offset, 1e-3), max(slope * right + offset, 1e-3)
@@ -191,7 +190,7 @@ class Canvas:
         cv2.subtract(shown, solid, dst=shown)
 
     def shade(self, texture: Mipmap, lookup: Array, box: list[int]) -> None:
-        """A shadow on the ground: darkens, and leaves distance and object as they are."""
+        """A shadow on the ground: it darkens, but changes neither distance nor object."""
         left, top, right, bottom = box
         drawn = _looked_up(texture.levels[0][0], lookup, left, top, right, bottom)
         clear = cv2.cvtColor(cv2.bitwise_not(drawn[..., 3]), cv2.COLOR_GRAY2RGB)
@@ -201,7 +200,7 @@ class Canvas:
     def car(
         self, looks: models.Mesh, shape: models.Mesh, materials: Array, stand: Array, name: int
     ) -> Array:
-        """Draw a car, its distance from a mesh that may be coarser; its outline in pixels.
+        """Draw a car, with distances from a mesh that may be coarser; return its outline in pixels.
 
         ``stand`` is the car's rotation with its place as a fourth column.
         """
@@ -222,10 +221,10 @@ class Canvas:
         return outline
 
     def _faces(self, mesh: models.Mesh, stand: Array) -> tuple[Array, list[Array], list[float]]:
-        """The faces turned to the camera from far to near: their numbers, pixels, distances."""
+        """The faces turned to the camera, far to near: their numbers, pixels and distances."""
         seen = self.camera.see(mesh.vertices @ stand[:, :3].T + stand[:, 3])
         pixels = self.camera.project(seen)
-        # What runs anticlockwise on the screen is seen from outside.
+        # Faces that run anticlockwise on the screen are seen from outside.
         x, y = pixels[mesh.corners].transpose(2, 1, 0)
         area = (x[2] - x[0]) * (y[3] - y[1]) - (y[2] - y[0]) * (x[3] - x[1])
         depth = seen[:, 2][mesh.corners]
@@ -237,17 +236,17 @@ class Canvas:
         return shown, [fixed[mesh.faces[k]] for k in shown.tolist()], distance[order].tolist()
 
     def limbs(self, limbs: models.Limbs, stand: Array, name: int) -> Array:
-        """Draw a person; the outline in pixels."""
+        """Draw a person; return the outline in pixels."""
         seen = self.camera.see(limbs.ends @ stand[:, :3].T + stand[:, 3])
         pixels = self.camera.project(seen)
         radius = limbs.radius * (self.camera.matrix[0, 0] / seen[..., 2])
         axis = pixels[1] - pixels[0]
         angle = np.arctan2(axis[:, 1], axis[:, 0])
-        # Half a circle round the first end, half round the last.
+        # Half a circle around each end.
         around = _FAN[:, None, :] + angle[:, None]
         circle = np.stack([np.cos(around), np.sin(around)], -1) * radius[..., None, None]
         outline = pixels[:, :, None] + circle
-        # A lit core towards the sun makes round rods of flat outlines.
+        # A bright core on the sunny side makes flat outlines look like round rods.
         core = (pixels + radius[..., None] * (-0.3, -0.2))[:, :, None] + 0.6 * circle
         order = np.argsort(0.12 * limbs.above_hip - seen[..., 2].mean(0))
         inverse = float(1 / seen[..., 2].mean())
@@ -284,11 +283,11 @@ def _cut(corners: Array) -> Array:
 
 
 def _reduced(texture: Mipmap, lookup: Array, u: float, v: float) -> Array:
-    """The reduction of a texture that fits the pixel at (u, v)."""
+    """The mipmap level of a texture that fits the pixel at (u, v)."""
     (a0, a1, a2), (b0, b1, b2), (c0, c1, c2) = lookup.tolist()
     near = max(c0 * u + c1 * v + c2, 1e-3)
     a, b = (a0 * u + a1 * v + a2) / near, (b0 * u + b1 * v + b2) / near
-    # Texels that a step of one pixel covers, along either side of the texture.
+    # Texels covered by a step of one pixel, along each side of the texture.
     step_a = max(abs(a0 - a * c0), abs(a1 - a * c1)) / near * texture.width
     step_b = max(abs(b0 - b * c0), abs(b1 - b * c1)) / near * texture.height
     i = min(int(math.log2(max(step_a, 1)) + 0.6), len(texture.levels) - 1)
@@ -323,12 +322,12 @@ def _lit(albedo: Array, shine: Array, normals: Array, rays: Array) -> Array:
 
 
 class Lens:
-    """What a camera does to light: haze on the way, a soft lens, dark corners, grain."""
+    """Effects of air and camera: haze, a soft lens, dark corners, grain."""
 
     def __init__(self, rng: np.random.Generator, width: int, height: int) -> None:
         depth = np.arange(256, dtype=np.float32) / 255 / self._NEAR
         clear = np.exp(-1 / np.maximum(depth, 1e-6) / self._VISIBILITY_M)
-        clear[0] = 1  # the sky is painted with its haze
+        clear[0] = 1  # the sky texture includes haze
         self._clear = np.round(255 * clear).astype(np.uint8)
         veil = (1 - clear)[:, None] * array32(HAZE)
         self._veil = np.round(veil).astype(np.uint8)[None]

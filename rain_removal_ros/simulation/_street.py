@@ -1,9 +1,9 @@
-"""What stands in the street and where it is at a given time; nothing here knows of pixels.
+"""What is in the street, and where it is at a given time. Nothing here knows about pixels.
 
 World axes: x right, y down, z along the street, metres. The street is bent by shifting it sideways:
 a point ``d`` right of its middle at ``z`` lies at ``x = Street.middle(z) + d``. It is cut into
 blocks of equal length, each beginning with a crossroads, each made from the seed and its number
-alone. Everything that moves is a function of time alone, so any moment can be asked for.
+alone. Everything that moves is a function of time alone, so frames can be rendered in any order.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from rain_removal_ros.simulation._textures import Array, Colour, Mipmap
 
 BLOCK, CROSSING = 96.0, 14.0
 REACH = 230.0
-"""How far one sees, in metres; cars and people a part of that."""
+"""How far the street is drawn, in metres; cars and people less far."""
 ROAD, WALL = 6.0, 10.0
 LANE, PARKED = 1.75, 4.85
 GROUND_HALF, GROUND_SCALE = 14.0, 50.0
 TREES, TREE_ROW = tuple(np.arange(CROSSING + 6, BLOCK - 8, 13.0)), 6.95
 STOP = -16.4
-"""Where the camera halts, counted from a crossroads: one car waits before it."""
+"""Where the camera stops, relative to a crossroads: one car waits in front of it."""
 PAINTS: tuple[Colour, ...] = (
     (196, 198, 200), (40, 42, 46), (120, 124, 128), (226, 226, 222), (36, 62, 112), (146, 24, 28),
     (62, 70, 76), (28, 66, 58), (170, 150, 116), (60, 92, 140),
@@ -41,9 +41,9 @@ class Panel:
     frame: Array
     """As rows: the vectors along its upper and its left side, and its upper left corner."""
     reach: float
-    """From how many metres on it is too far to be seen."""
+    """Beyond this many metres it is not drawn."""
     wall: bool = False
-    """Whether things may stand before it that are no nearer than its middle."""
+    """Whether things may stand in front of it that are no nearer than its middle."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ class Car:
 
     @property
     def reach_m(self) -> float:
-        """How much nearer than its middle it begins."""
+        """The distance from its middle to its nearest part."""
         return 0.8 + 1.4 * abs(float(np.cos(self.heading)))
 
 
 @dataclass(frozen=True)
 class Walker:
-    """Somebody on foot, at ``phase`` of his gait."""
+    """A pedestrian, at ``phase`` of the gait."""
 
     id: int
     clothes: models.Clothes
@@ -91,7 +91,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Route:
-    """How far the camera has come: from stop to stop, speeding up and braking evenly."""
+    """The camera's progress: from stop to stop, with constant acceleration and braking."""
 
     gaps: tuple[int, ...]
     waits: tuple[float, ...]
@@ -101,7 +101,7 @@ class Route:
 
     @property
     def _legs(self) -> list[tuple[float, float]]:
-        """Metres and seconds of each way to a stop, with the wait at its end."""
+        """Metres and seconds of each leg, including the wait at its end."""
         lost = self.speed / 2 * (1 / self.push + 1 / self.brake)
         return [
             (gap * BLOCK, gap * BLOCK / self.speed + lost + wait)
@@ -109,7 +109,7 @@ class Route:
         ]
 
     def _leg(self, time: float) -> tuple[float, float, float, int]:
-        """Where this leg began, seconds into it, seconds it takes, and its place in the round."""
+        """Where this leg began, seconds into it, its duration, and its index in the round."""
         legs = self._legs
         rounds, rest = divmod(time, sum(seconds for _, seconds in legs))
         start = rounds * sum(metres for metres, _ in legs) + STOP
@@ -134,7 +134,7 @@ class Route:
         return (self.place(time + 0.02) - self.place(time - 0.02)) / 0.04
 
     def pull(self, time: float) -> float:
-        """Acceleration, evened out over a moment."""
+        """Acceleration, smoothed over a short time."""
         return (self.velocity(time + 0.4) - self.velocity(time - 0.4)) / 0.8
 
     def red(self, time: float) -> tuple[int, float] | None:
@@ -149,7 +149,7 @@ class Route:
 
 @dataclass(frozen=True)
 class _Props:
-    """The pictures that all blocks share."""
+    """The textures that all blocks share."""
 
     houses: list[tuple[Mipmap, float, float]]
     gables: list[Mipmap]
@@ -298,7 +298,7 @@ class Street:
                     corner = near + np.array([12.0 * side * part, 0, 0])
                     frame = np.array([(12.0 * side, 0, 0), (0, height, 0), corner])
                     block.panels.append(Panel(gable, frame, REACH, wall=True))
-            # Seen from the road a front reads from left to right: on the right it ends nearby.
+            # Seen from the road, a front reads from left to right: on the right it ends nearby.
             corner, across = (near, far - near) if side < 0 else (far, near - far)
             frame = np.array([across, (0, height, 0), corner])
             block.panels.append(Panel(texture, frame, REACH, wall=True))
@@ -307,7 +307,7 @@ class Street:
     # --- what moves ---------------------------------------------------------------------------
 
     def panels(self, seconds: float) -> Iterator[Panel]:
-        """All flat things within reach, and some beyond."""
+        """All flat things within the visible range, and some beyond."""
         time = seconds + self._start
         red, z = self.route.red(time), self.route.place(time)
         for number in range(int((z - 2) // BLOCK), int((z + REACH) // BLOCK) + 1):
@@ -360,7 +360,7 @@ class Street:
                     yield Car(name, kind, paint, x, z, way * np.pi / 2, True)
 
     def walkers(self, seconds: float, *, reach: float) -> Iterator[Walker]:
-        """Everybody on the pavements up to ``reach`` metres ahead, and who crosses at a red."""
+        """The people on the pavements up to ``reach`` metres ahead, and those crossing at a red."""
         time = seconds + self._start
         z = self.route.place(time)
         for lane, (d, pace) in enumerate(((7.7, 1.3), (8.7, -1.2), (-7.6, -1.35), (-8.8, 1.25))):
@@ -394,6 +394,6 @@ class Street:
         self, name: int, rng: np.random.Generator, spot: Array, heading: float, walked: float
     ) -> Walker:
         clothes = self._props.clothes[rng.integers(len(self._props.clothes))]
-        # Two steps, a turn of the gait, carry one 1.45 m.
+        # Two steps, one cycle of the gait, cover 1.45 m.
         phase = walked / 1.45 * 2 * np.pi + rng.uniform(0, 2 * np.pi)
         return Walker(name, clothes, float(spot[0]), float(spot[2]), heading, phase)

@@ -1,8 +1,8 @@
 """The surfaces of the street: painted once from noise, then looked up in every frame.
 
-All are made by a random generator, at a stated number of pixels a metre. ``Mipmap`` keeps them
-reduced along each axis apart, because a street is seen at grazing angles: a wall far ahead is a
-hundred times denser along the road than upwards.
+All are made by a random generator, at a given number of pixels per metre. ``Mipmap`` reduces them
+along each axis separately, because a street is seen at grazing angles: a distant wall is compressed
+a hundred times more along the road than upwards.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Array: TypeAlias = NDArray[Any]
 Colour: TypeAlias = tuple[float, float, float]
 
 SKY_EXTENT = (2.2, 1.3, 0.12)
-"""Tangents the sky picture reaches: to either side, up, and down."""
+"""Extent of the sky texture, in tangents: to either side, up, and down."""
 SKY_PIXELS = 420
 HAZE: Colour = (201, 208, 214)
 
@@ -30,7 +30,7 @@ def array32(values: Any) -> Array:
 class Mipmap:
     """RGBA with the colour multiplied by its opacity, and all its reductions by powers of two.
 
-    Each has a clear border of one pixel, which makes the edges of what is drawn soft.
+    Each has a transparent border of one pixel, which softens the edges.
     """
 
     def __init__(self, rgba: Array, *, reductions: int = 6) -> None:
@@ -67,7 +67,7 @@ def noise(
 
 
 def clouds(rng: np.random.Generator, height: int, width: int, cell: float, octaves: int) -> Array:
-    """Noise of several sizes, each half of the one before in size and strength."""
+    """Noise of several scales, each with half the size and strength of the one before."""
     return sum(
         (noise(rng, height, width, cell / 2**i) * 0.55**i for i in range(octaves)),
         start=np.zeros((height, width), np.float32),
@@ -194,7 +194,7 @@ def _slabs(rng: np.random.Generator, height: int, width: int, scale: float) -> A
 
 
 def sky(rng: np.random.Generator) -> Array:
-    """What stands behind the street: seen flat, at one pixel a ``1 / SKY_PIXELS`` of tangent."""
+    """The background of the street, flat, at ``SKY_PIXELS`` pixels per unit of tangent."""
     side, up, down = SKY_EXTENT
     height, width = int((up + down) * SKY_PIXELS), int(2 * side * SKY_PIXELS)
     rise = (up - np.arange(height, dtype=np.float32) / SKY_PIXELS)[:, None]
@@ -233,7 +233,7 @@ SIGNS: tuple[Colour, ...] = (
     (116, 34, 36), (34, 58, 92), (40, 76, 58), (52, 50, 52), (156, 112, 46), (92, 74, 60),
     (62, 96, 108), (188, 176, 150),
 )  # fmt: skip
-_DRAWN, _KEPT = 56, 28  # pixels a metre: drawn at the first, kept at the second
+_DRAWN, _KEPT = 56, 28  # pixels per metre: drawn at the first, stored at the second
 
 
 def house(rng: np.random.Generator, wall: Colour) -> tuple[Array, float, float]:
@@ -461,7 +461,7 @@ def tree(rng: np.random.Generator) -> Array:
 
 
 def _straight(image: Array) -> Array:
-    """Drawing softly on clear black darkens the rim: gives the rim back its colour."""
+    """Restore the colour of edges, which antialiasing on transparent black has darkened."""
     opacity = np.maximum(image[..., 3:].astype(np.float32), 1) / 255
     image[..., :3] = np.clip(image[..., :3] / opacity, 0, 255)
     return image
@@ -516,7 +516,7 @@ def sign(kind: int) -> Array:
 
 
 def shadow() -> Array:
-    """What a car keeps the light from: black, its opacity fading outwards; 2.8 x 5.6 m."""
+    """The shadow of a car: black, its opacity fading outwards; 2.8 x 5.6 m."""
     image = np.zeros((112, 56, 4), np.uint8)
     image[14:-14, 12:-12, 3] = 215
     image[..., 3] = cv2.GaussianBlur(image[..., 3], (0, 0), 4.5)

@@ -1,8 +1,7 @@
-"""A drive along a street that needs no recording: what a camera would see, and the truth of it.
+"""A simulated drive along a street: what a camera would see, with exact depth, motion and boxes.
 
-It stands in for a camera in the demo and the tests: pictures with depth, motion and boxes known to
-the pixel, at a camera's rate on one core. ``Drive(seed)`` always shows the same street, and any
-frame can be asked for in any order.
+It replaces a camera in the demo and the tests, and renders at a camera's rate on one core.
+``Drive(seed)`` always shows the same street, and frames can be rendered in any order.
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ from rain_removal_ros.simulation._textures import array32
 __all__ = ["SKY_M", "Box", "Drive", "DriveFrame"]
 
 SKY_M = 1000.0
-"""The depth of the sky: finite, so that nobody has to treat it apart."""
+"""The depth of the sky: finite, so that it needs no special treatment."""
 _CARS_M, _WALKERS_M = 150.0, 80.0
 _DETAIL_M = (45.0, 14.0)
-"""Nearer than these, at 640 pixels across, a car shows its next level of detail."""
+"""At 640 pixels across, cars nearer than these are drawn in the next level of detail."""
 _SEEN_SHARE = 0.12
 
 
 class Box(NamedTuple):
     """Where an object is, in pixels from the top left corner of the picture.
 
-    Labels are those of COCO. ``distance`` is the depth of its middle in metres.
+    Labels are COCO's. ``distance`` is the depth of the object's middle in metres.
     """
 
     label: str
@@ -50,14 +49,14 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class DriveFrame:
-    """One picture and what is known of it."""
+    """One picture and its ground truth."""
 
     image: Image
     """H x W x 3, RGB, without rain."""
     depth: NDArray[np.float32]
     """H x W, metres along the optical axis, ``SKY_M`` at most."""
     boxes: list[Box]
-    """Cars and people of which enough is seen to be found, nearest first."""
+    """Cars and people that are sufficiently visible, nearest first."""
     fx: float
     fy: float
     cx: float
@@ -68,9 +67,9 @@ class DriveFrame:
 
     @functools.cached_property
     def flow(self) -> NDArray[np.float32]:
-        """H x W x 2: what is seen at p was at ``p + flow[p]`` in the frame before, if in sight.
+        """H x W x 2: the point seen at p was at ``p + flow[p]`` in the previous frame, if visible.
 
-        NaN on what moves by itself, and all of the first frame. Worked out when first asked for.
+        NaN on moving objects, and everywhere in the first frame. Computed on first use.
         """
         height, width = self.depth.shape
         if self._previous is None:
@@ -146,7 +145,7 @@ class Drive:
         return PinholeCamera.at(self._street.pose(index / self.fps), self._matrix)
 
     def _ahead(self, camera: PinholeCamera, thing: Car | Walker, reach: float) -> bool:
-        """Whether any of it may be in the picture, and near enough."""
+        """Whether part of it may be visible, and near enough."""
         x, _, z = camera.see(np.array([thing.x, 0, thing.z])).tolist()
         return bool(-2 < z < reach and abs(x) < z * self._matrix[0, 2] / self._matrix[0, 0] + 4)
 
@@ -165,7 +164,7 @@ class Drive:
         """Everything above the ground, from far to near."""
         panels = list(self._street.panels(seconds))
         lookups, areas, extents = canvas.place(np.array([panel.frame for panel in panels]))
-        # What stands before a wall is nearer than its far end.
+        # An object in front of a wall is nearer than the wall's far end.
         ranks = np.where([panel.wall for panel in panels], extents[:, 2], extents[:, 1])
         reach = np.array([panel.reach for panel in panels])
         strength = np.clip((reach - extents[:, 2]) / (0.15 * reach), 0, 1)
@@ -176,7 +175,7 @@ class Drive:
         things: list[Car | Walker] = [*cars, *walkers]
         for number, moved in enumerate(things, 1):
             distance = float(canvas.camera.see(np.array([moved.x, 0, moved.z]))[2])
-            # What stands beside a car is on the pavement, behind it: its nearer end counts.
+            # Things beside a car are on the pavement, behind it, so the car's nearer end counts.
             queue.append((distance - moved.reach_m, number, moved))
         boxes: list[Box] = []
         for _, i, thing in sorted(queue, key=lambda item: -item[0]):
@@ -185,7 +184,7 @@ class Drive:
             else:
                 boxes += self._draw_object(canvas, thing, i)
         visible = [box for box in boxes if self._share(canvas, box) > _SEEN_SHARE]
-        # While drawing, the id was the number in this frame.
+        # During drawing, the id was the object's number in this frame.
         visible.sort(key=lambda box: box.distance)
         return [box._replace(id=things[box.id - 1].id) for box in visible]
 
@@ -219,13 +218,13 @@ class Drive:
 
     @staticmethod
     def _share(canvas: Canvas, box: Box) -> float:
-        """How much of a box shows its object."""
+        """The share of a box in which its object is visible."""
         part = canvas.object[int(box.y1) : int(box.y2) + 1, int(box.x1) : int(box.x2) + 1]
         return float(np.count_nonzero(part == box.id)) / max(part.size, 1)
 
     @staticmethod
     def _moving(canvas: Canvas, cars: list[Car], walkers: list[Walker]) -> NDArray[np.bool_]:
-        """Where something is seen that moves by itself, a pixel of its soft edge included."""
+        """Pixels that show moving objects, including one pixel of their soft edges."""
         moves = np.array([0, *(car.moving for car in cars), *(1 for _ in walkers)], np.uint8)
         shown = cv2.LUT(canvas.object, np.resize(moves, 256))
         return cv2.dilate(shown, np.ones((3, 3), np.uint8)).astype(bool)
@@ -238,7 +237,7 @@ def _stand(thing: Car | Walker) -> NDArray[np.float64]:
 
 
 def _footprint(thing: Car | Walker) -> NDArray[np.float64]:
-    """What its shadow covers, as across, down, corner."""
+    """The area of its shadow, as across, down, corner."""
     stand = _stand(thing)
     wide, long = (2.8, 5.6) if isinstance(thing, Car) else (1.0, 0.9)
     across, down = stand[:, 0] * wide, stand[:, 2] * long

@@ -1,8 +1,7 @@
-"""What a simulated camera looks at: a street, a video or a folder of pictures, in the rain.
+"""What a simulated camera sees: a street, a video or a folder of pictures, in the rain.
 
-Frames are asked for by number, and a number always shows the same: the picture, the same picture
-in the rain, and what is known of it. The simulated camera, the demo and recordings made for tests
-all take their frames from here.
+Frames are numbered, and a number always gives the same frame: rainy, reference and ground truth.
+The simulated camera, the demo and recordings made for tests all take their frames from here.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ __all__ = ["Film", "RainSettings", "Scene", "SceneSettings", "Shot", "View", "op
 _STREET_SIZE = (640, 480)
 _HALFWAY_M = 25.0
 _RAIN_FRAMES = 9000
-"""After so many frames the rain starts over: where its drops are takes the longer to find the
-longer it has fallen."""
+"""The rain starts over after this many frames, because computing the positions of the drops takes
+longer the longer it has rained."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class Scene(Protocol):
 
 
 def open_scene(settings: SceneSettings) -> Scene:
-    """The scene that ``settings`` name; nothing of it may be missing."""
+    """The scene that ``settings`` name; an error if it does not exist."""
     if settings.source == "drive":
         return _Street(settings)
     path = Path(settings.source)
@@ -110,15 +109,14 @@ def open_scene(settings: SceneSettings) -> Scene:
 
 
 def sight(depth_m: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Depth in metres as rain takes it: 0 at the lens, 1 as far as one can see."""
+    """Depth in metres as synthetic rain takes it: 0 at the lens, 1 at infinity."""
     return np.asarray(1 - np.exp(depth_m * np.float32(-1 / _HALFWAY_M)), np.float32)
 
 
 class Film:
     """A scene in the rain, frame by frame.
 
-    With ``loop``, so many frames are kept and shown again and again; at the seam the scene and the
-    rain start over.
+    With ``loop``, that many frames are kept and repeated; scene and rain start over at the end.
     """
 
     def __init__(self, scene: Scene, rain: RainSettings, *, loop: int = 0) -> None:
@@ -130,12 +128,12 @@ class Film:
 
     @property
     def kept(self) -> int:
-        """How many frames of the loop are ready."""
+        """The number of frames of the loop that are ready."""
         return len(self._kept)
 
     @property
     def ready(self) -> bool:
-        """Whether nothing is left to be rendered in advance."""
+        """Whether the whole loop has been rendered."""
         return self.kept >= self.loop
 
     def prepare(self) -> None:
@@ -144,7 +142,7 @@ class Film:
             self._kept.append(self._rendered(self.kept))
 
     def view(self, index: int) -> View:
-        """A frame, counted on without end."""
+        """The frame of this number; numbers go on beyond the end of the loop."""
         if not self.loop:
             return self._rendered(index)
         while not self.ready:
@@ -192,7 +190,7 @@ class _Folder:
         if not self._paths:
             raise DataError(f"scene.source: there are no pictures in {folder}")
         first = pictures.read(self._paths[0])
-        # One camera has one size; what differs is made to fit the first.
+        # A camera has one size; pictures of other sizes are fitted to the first.
         self._size = (settings.width or first.shape[1], settings.height or first.shape[0])
 
     @property
@@ -204,7 +202,7 @@ class _Folder:
 
 
 class _Video:
-    """A video file. Reading on is quick, jumping is not."""
+    """A video file. Reading in order is fast, jumping is not."""
 
     def __init__(self, path: Path, settings: SceneSettings) -> None:
         self._path = path

@@ -39,6 +39,7 @@ class LegSettings:
     begin_with: tuple[str, ...] = setting(
         (), "weights to begin with, the first that there are: runs by name, or names that ship"
     )
+    set: tuple[str, ...] = setting((), "settings of the recipe that differ, as train takes them")
 
 
 @dataclass(frozen=True)
@@ -211,6 +212,8 @@ class _Lane:
         command = [sys.executable, "-m", "rain_removal_ros", "train", "--config", str(leg.recipe)]
         command += ["--run", str(leg.run), "--data-root", self._data_root]
         command += ["--max-minutes", f"{left * 60:.3f}", "--set", "threads=1"]
+        for override in leg.settings.set:
+            command += ["--set", override]
         if (weights := leg.start_from()) is not None:
             command += ["--set", f"init_from={json.dumps(weights)}"]
         leg.run.mkdir(parents=True, exist_ok=True)

@@ -118,7 +118,7 @@ def test_what_ships_is_written_where_people_read_it(data: Path, tmp_path: Path) 
     command = ["board", model, "--shipped", model, "--data", str(data), "--publish", str(checkout)]
     cache = ["--cache", str(tmp_path / "cache")]
     assert main([*command, *cache, "--only", "pairs"]) == 0
-    kept = json.loads((checkout / "docs/board/prenet.json").read_text())
+    kept = json.loads((checkout / "benchmarks/results/board/prenet.json").read_text())
     gain = kept["marks"]["rain800/gain"]
     assert gain["low"] < gain["value"] < gain["high"]
     assert str(checkout) not in json.dumps(kept)
@@ -130,7 +130,7 @@ def test_what_ships_is_written_where_people_read_it(data: Path, tmp_path: Path) 
     assert kept["sha256"] in card.read_text()
     # Another part is added to what is known of the same weights.
     assert main([*command, *cache, "--only", "clean"]) == 0
-    both = json.loads((checkout / "docs/board/prenet.json").read_text())
+    both = json.loads((checkout / "benchmarks/results/board/prenet.json").read_text())
     assert both["marks"]["rain800/gain"] == gain
     assert "clean/psnr_y" in both["marks"]
 

@@ -1,7 +1,7 @@
-"""What was measured of models that ship, written where people read it.
+"""Writes what was measured of the models that ship.
 
-``docs/board/NAME.json`` holds a model's marks; its card, ``models/NAME.md``, and the tables of
-``docs/results.md`` are made of those files and of nothing else.
+``benchmarks/results/board/NAME.json`` has a model's marks. Its card, ``models/NAME.md``, and the
+tables of ``docs/results.md`` are made from these files alone.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def publish(measured: Measured, extent: Extent, root: Path) -> list[Path]:
     page, card = root / "docs/results.md", root / "models" / f"{name}.md"
     if not page.is_file():
         raise DataError(f"{root} is no checkout of this project: it has no docs/results.md")
-    file = root / "docs/board" / f"{name}.json"
-    file.parent.mkdir(exist_ok=True)
+    file = root / "benchmarks/results/board" / f"{name}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, _compact(measured, extent, _kept(file)))
     sheets = {path.stem: read(path) for path in sorted(file.parent.glob("*.json"))}
     written = [file, page]
