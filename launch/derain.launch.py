@@ -1,13 +1,25 @@
-"""Starts the node and keeps it running: ros2 launch rain_removal_ros derain.launch.py
+"""Starts the node and keeps it running.
 
-The node configures and activates itself, at the start and whenever it is started again, so that a
-crash costs seconds. With autostart:=false a life cycle manager does that instead.
+    ros2 launch rain_removal_ros derain.launch.py namespace:=front image:=image_raw
+
+The node configures and activates itself, also after a restart, so that a crash costs only seconds.
+A node whose configuration cannot work ends once and is not restarted. With autostart:=false a
+lifecycle manager configures it instead.
 """
 
 import os
 
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import (
+    DeclareLaunchArgument,
+    LogInfo,
+    OpaqueFunction,
+    RegisterEventHandler,
+    SetEnvironmentVariable,
+    TimerAction,
+)
+from launch.event_handlers import OnProcessExit
+from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
@@ -20,7 +32,22 @@ ARGUMENTS = [
         "image", default_value="image", description="the camera's image topic, in its namespace"
     ),
     DeclareLaunchArgument(
-        "cameras", default_value="", description="several cameras in one node: front,rear"
+        "camera_info",
+        default_value="",
+        description="calibration topic, if it is not beside the image",
+    ),
+    DeclareLaunchArgument(
+        "output",
+        default_value="",
+        description="namespace of the published topics, such as derained",
+    ),
+    DeclareLaunchArgument(
+        "input_reliability",
+        default_value="",
+        description="parameter input.reliability: auto, reliable or best_effort",
+    ),
+    DeclareLaunchArgument(
+        "cameras", default_value="", description="several cameras in one node, such as front,rear"
     ),
     DeclareLaunchArgument(
         "params_file", default_value="", description="parameter file; see config/ for examples"
@@ -31,9 +58,9 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "autostart", default_value="", description="parameter node.autostart: true or false"
     ),
-    DeclareLaunchArgument("log_level", default_value="info", description="of the node"),
+    DeclareLaunchArgument("log_level", default_value="info", description="the node's log level"),
     DeclareLaunchArgument(
-        "respawn", default_value="true", description="start the node again when it ends"
+        "respawn", default_value="true", description="restart the node after a crash"
     ),
     DeclareLaunchArgument(
         "dds_profile",
@@ -46,8 +73,13 @@ PARAMETERS = {
     "weights": ("network.weights", str),
     "device": ("engine.device", str),
     "autostart": ("node.autostart", bool),
+    "output": ("output.namespace", str),
+    "input_reliability": ("input.reliability", str),
 }
-"""Arguments that are parameters, given only where they are set: the defaults are the node's."""
+"""Arguments that are parameters. They are passed on only if set, so the defaults are the node's."""
+RESPAWN_DELAY_S = 0.3
+CANNOT_WORK = 2
+"""Exit code of a node whose configuration cannot work."""
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -57,7 +89,7 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def _profile(context: LaunchContext) -> list:
-    """Set the profile under the name this version of Fast DDS reads, unless there is one."""
+    """Set the profile in the variable that this version of Fast DDS reads, unless one is set."""
     profile = LaunchConfiguration("dds_profile").perform(context)
     names = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
     if profile == "none" or any(context.environment.get(name) for name in names):
@@ -80,18 +112,43 @@ def _node(context: LaunchContext) -> list:
     if cameras:
         parameters.append({"input.cameras": cameras})
     prefixes = [f"{name}/" for name in cameras] or [""]
-    remappings = [(f"{prefix}image", f"{prefix}{given('image')}") for prefix in prefixes]
-    return [
-        Node(
+    remappings = []
+    for topic in ("image", "camera_info"):
+        name = given(topic)
+        if name and name != topic:
+            remappings += [(prefix + topic, _below(prefix, name)) for prefix in prefixes]
+    return _kept_running(
+        lambda: Node(
             package=PACKAGE,
             executable="derain_node",
             name="derain",
             namespace=given("namespace"),
             parameters=parameters,
-            remappings=[pair for pair in remappings if pair[0] != pair[1]],
+            remappings=remappings,
             arguments=["--ros-args", "--log-level", given("log_level")],
             output="screen",
-            respawn=given("respawn") == "true",
-            respawn_delay=0.3,
-        )
-    ]
+        ),
+        respawn=given("respawn") == "true",
+    )
+
+
+def _below(prefix: str, name: str) -> str:
+    """Absolute names stay as they are; others are in the camera's namespace."""
+    return name if name.startswith("/") else prefix + name
+
+
+def _kept_running(create, *, respawn: bool) -> list:
+    """A node that is restarted after a crash, but not if its configuration cannot work."""
+    node = create()
+
+    def ended(event: ProcessExited, context: LaunchContext) -> list:
+        if context.is_shutdown:
+            return []
+        if event.returncode == CANNOT_WORK:
+            # The file may be included in the launch of a whole robot, which goes on.
+            return [LogInfo(msg="the node cannot work as it is set up: see its last error")]
+        if not respawn:
+            return []
+        return [TimerAction(period=RESPAWN_DELAY_S, actions=_kept_running(create, respawn=True))]
+
+    return [node, RegisterEventHandler(OnProcessExit(target_action=node, on_exit=ended))]

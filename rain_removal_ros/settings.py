@@ -26,6 +26,7 @@ from rain_removal_ros.errors import SettingsError
 
 T = TypeVar("T")
 
+_NAMESPACE = re.compile(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
 _MOST_INTEGER = 2**63 - 1
 """That a ROS parameter can be."""
 
@@ -65,7 +66,7 @@ def group(cls: type) -> Any:
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """Which network cleans the frames."""
+    """Which network derains the frames."""
 
     name: str = setting(
         "auto",
@@ -129,18 +130,18 @@ class BypassSettings:
 
     mode: str = setting(
         "never",
-        "never cleans every frame, always none, auto those in which rain is seen",
+        "never derains every frame, always none, auto those in which rain is seen",
         choices=("never", "auto", "always"),
     )
     on_above: float = setting(
-        0.2, "auto starts to clean when the rain level rises above this", low=0.0, high=1.0
+        0.2, "auto starts to derain when the rain level rises above this", low=0.0, high=1.0
     )
     off_below: float = setting(
-        0.1, "auto stops cleaning when the rain level stays below this", low=0.0, high=1.0
+        0.1, "auto stops deraining when the rain level stays below this", low=0.0, high=1.0
     )
     hold_s: float = setting(
         2.0,
-        "how long the level must stay low before auto stops cleaning",
+        "how long the level must stay low before auto stops deraining",
         unit="s",
         low=0.0,
         high=600.0,
@@ -162,6 +163,11 @@ class InputSettings:
         choices=("auto", "raw", "compressed"),
         live=False,
     )
+    reliability: str = setting(
+        "auto",
+        "how images are asked for: auto is reliable if all publishers offer that, else best effort",
+        choices=("auto", "reliable", "best_effort"),
+    )
     max_age_ms: float = setting(
         0.0,
         "frames older than this on arrival are dropped; 0 for never",
@@ -172,7 +178,7 @@ class InputSettings:
 
     def __post_init__(self) -> None:
         for name in self.cameras:
-            if not re.fullmatch(r"[A-Za-z_]\w*(/[A-Za-z_]\w*)*", name, re.ASCII):
+            if not _NAMESPACE.fullmatch(name):
                 raise SettingsError(
                     f"input.cameras: {name!r} cannot be a namespace; letters, digits and _ can"
                 )
@@ -182,7 +188,7 @@ class InputSettings:
 
 @dataclass(frozen=True)
 class OutputSettings:
-    """What the node publishes beside the clean image."""
+    """What the node publishes beside the derained image."""
 
     attention: str = setting(
         "mono8",
@@ -195,9 +201,22 @@ class OutputSettings:
         live=False,
     )
     jpeg_quality: int = setting(90, "quality of JPEG images", low=1, high=100)
-    keep_warm: bool = setting(
-        False, "clean frames even while nobody subscribes, so that state is ready"
+    namespace: str = setting(
+        "",
+        "publish NAME/image, NAME/camera_info and NAME/attention, where image_transport looks for "
+        "calibration, instead of image_derained, camera_info_derained and attention",
+        live=False,
     )
+    keep_warm: bool = setting(
+        False, "derain frames even while nobody subscribes, so that state is ready"
+    )
+
+    def __post_init__(self) -> None:
+        if self.namespace and not _NAMESPACE.fullmatch(self.namespace):
+            raise SettingsError(
+                f"output.namespace: {self.namespace!r} cannot be a namespace; words of letters, "
+                "digits and _ with / between them can"
+            )
 
 
 @dataclass(frozen=True)
@@ -206,7 +225,7 @@ class SafetySettings:
 
     on_fault: str = setting(
         "passthrough",
-        "a frame that cannot be cleaned goes through as it came, or is dropped",
+        "a frame that cannot be derained goes through as it came, or is dropped",
         choices=("passthrough", "drop"),
     )
     retry_s: float = setting(
@@ -239,6 +258,27 @@ class SafetySettings:
 
 
 @dataclass(frozen=True)
+class LimitSettings:
+    """What a recording may cost that is read from disk; the node reads none."""
+
+    expansion: float = setting(
+        1000.0,
+        "a recording may be so many times larger unpacked than packed, and always 100 MB",
+        low=1.0,
+        high=100_000.0,
+        live=False,
+    )
+    chunk_mb: int = setting(
+        512,
+        "largest chunk of a recording, or message, that is unpacked into memory",
+        unit="MB",
+        low=1,
+        high=65536,
+        live=False,
+    )
+
+
+@dataclass(frozen=True)
 class NodeSettings:
     """How the node itself behaves."""
 
@@ -261,6 +301,7 @@ class Settings:
     input: InputSettings = group(InputSettings)
     output: OutputSettings = group(OutputSettings)
     safety: SafetySettings = group(SafetySettings)
+    limits: LimitSettings = group(LimitSettings)
     node: NodeSettings = group(NodeSettings)
 
     def __post_init__(self) -> None:

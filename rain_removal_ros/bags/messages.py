@@ -11,11 +11,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rosbags.serde import SerdeError
-from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_from_msg
+from rosbags.rosbag2.metadata import parse_qos
+from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg
 from rosbags.typesys import get_typestore as rosbags_store
 
 from rain_removal_ros.errors import FrameError
+from rain_removal_ros.parsing import from_yaml
 
 if TYPE_CHECKING:
     from rosbags.interfaces import Qos
@@ -44,6 +45,9 @@ _VISION = {
     ),
 }
 _IDL_RULE = "=" * 80 + "\n"
+MOST_DEFINITION = 1 << 18
+"""Letters of a type and all within; sensor_msgs/PointCloud2 has 10,000."""
+_MOST_QOS = 1 << 14
 _ZEROS = "RIHS01_" + "0" * 64
 
 
@@ -99,6 +103,8 @@ def definition_of(msgtype: str) -> str:
 @functools.lru_cache(maxsize=1024)
 def digest_of(msgtype: str, definition: str) -> str:
     """The hash by which ROS tells types apart (RIHS01); zeros where the text is not understood."""
+    if len(definition) > MOST_DEFINITION:
+        return _ZEROS
     try:
         types = rosbags_store(Stores.EMPTY)
         for part in _parts(definition):
@@ -107,8 +113,19 @@ def digest_of(msgtype: str, definition: str) -> str:
             else:
                 types.register(get_types_from_msg(part, msgtype))
         return types.hash_rihs01(msgtype)
-    except (TypesysError, KeyError, SyntaxError, ValueError):
+    except Exception:  # noqa: BLE001 - what rosbags does not check in a text comes as any error
         return _ZEROS
+
+
+@functools.lru_cache(maxsize=1024)
+def qos_of(text: str) -> tuple[Qos, ...]:
+    """The qualities of service that a recording noted; none where they are not understood."""
+    if len(text) > _MOST_QOS:
+        return ()
+    try:
+        return tuple(parse_qos(from_yaml(text)))
+    except Exception:  # noqa: BLE001 - what rosbags does not check in the values comes as any error
+        return ()
 
 
 def _parts(definition: str) -> list[str]:
@@ -121,7 +138,7 @@ def decoded(channel: Channel, data: bytes | memoryview) -> Any:
     """The message object in the bytes; what cannot be read is a ``FrameError``."""
     try:
         return store().deserialize_cdr(data, channel.msgtype)
-    except (SerdeError, KeyError, AssertionError) as error:
+    except Exception as error:  # what rosbags does not check in the bytes comes as any error
         reason = re.sub(r"\s+", " ", str(error)) or type(error).__name__
         raise FrameError(f"a message on {channel.topic} cannot be read: {reason}") from error
 

@@ -88,7 +88,7 @@ def online(
     """Play a recording to the node as ``attempt`` sets it, and measure; see ``measure``."""
     check(attempt.settings)
     _check_weights(attempt.settings)
-    with open_recording(source) as recording:
+    with open_recording(source, attempt.settings.limits) as recording:
         cameras = camera_topics(
             recording, topics=[topic] if topic else [], reference=reference, ending="bench"
         )
@@ -98,13 +98,13 @@ def online(
                 + ", ".join(camera.image.topic for camera in cameras)
             )
         with tempfile.TemporaryDirectory(prefix="rain-removal-bench-") as folder:
-            run = _Run(source.absolute(), cameras[0], attempt, Path(folder), rate)
+            run = _NodeRun(source.absolute(), cameras[0], attempt, Path(folder), rate)
             seen = run.run()
             return measure(recording, cameras[0], attempt, seen)
 
 
 @dataclass
-class Seen:
+class NodeRecording:
     """What is left of a run."""
 
     stamps: dict[int, int]
@@ -115,7 +115,7 @@ class Seen:
     memory_mib: float
 
 
-class _Run:
+class _NodeRun:
     """The three processes."""
 
     def __init__(
@@ -129,7 +129,7 @@ class _Run:
         self._logs: dict[int, Path] = {}
         self._environment = {**os.environ, **_middleware(), "PYTHONUNBUFFERED": "1"}
 
-    def run(self) -> Seen:
+    def run(self) -> NodeRecording:
         recorded, schedule = self._folder / "recorded", self._folder / "schedule.json"
         topic = self._camera.image.topic
         with self._process(*self._node()) as node, self._process(
@@ -142,6 +142,8 @@ class _Run:
                 "-m", "rain_removal_ros", "bag-play", str(self._source), "--restamp",
                 "--rate", str(self._rate), "--topics", topic, "--wait-for", topic,
                 "--warm-up", _CLEAN, "--schedule", str(schedule),
+                "--limits.expansion", str(self._attempt.settings.limits.expansion),
+                "--limits.chunk-mb", str(self._attempt.settings.limits.chunk_mb),
             ) as player:  # fmt: skip
                 assert player.stdout
                 player.stdout.readline()  # it says that it begins, or it ends
@@ -154,7 +156,7 @@ class _Run:
             _end(recorder)
         pairs = json.loads(schedule.read_text())["stamps"]
         stamps = {new: old for old, new in pairs}
-        return Seen(stamps, recorded, seconds, 100 * cpu / seconds, memory)
+        return NodeRecording(stamps, recorded, seconds, 100 * cpu / seconds, memory)
 
     def _node(self) -> list[str]:
         topic = self._camera.image.topic
@@ -218,7 +220,7 @@ class _Run:
 
 
 def measure(
-    recording: Recording, camera: CameraTopics, attempt: Attempt, seen: Seen
+    recording: Recording, camera: CameraTopics, attempt: Attempt, seen: NodeRecording
 ) -> dict[str, Any]:
     """The figures of a run: latency, drops by reason, rate, load, and quality."""
     latencies: list[float] = []
@@ -261,7 +263,7 @@ def measure(
 def _frames(
     recorded: Recording, stamps: Mapping[int, int], latencies: list[float], arrivals: list[int]
 ) -> Iterator[Frame]:
-    """The clean frames that came through, under the stamps of the recording."""
+    """The derained frames that came through, under the stamps of the recording."""
     wanted = [channel for channel in recorded.channels if channel.topic == _CLEAN]
     for message in recorded.messages(wanted):
         frame = codec.decode(decoded(message.channel, message.data))
@@ -273,11 +275,11 @@ def _frames(
 
 
 def _judge(
-    recording: Recording, camera: CameraTopics, clean: Iterator[Frame], judge: Judge
+    recording: Recording, camera: CameraTopics, derained: Iterator[Frame], judge: Judge
 ) -> None:
     """Bring together what came in, what came out, and what was true."""
     wanted = [camera.image, *([camera.reference] if camera.reference else [])]
-    waiting = next(clean, None)
+    waiting = next(derained, None)
     for message in recording.messages(wanted):
         frame = _decoded(message)
         if frame is None:
@@ -288,8 +290,8 @@ def _judge(
             judge.note(
                 camera.image.topic, frame, waiting.image, compared=camera.reference is not None
             )
-            waiting = next(clean, None)
-    for _ in clean:
+            waiting = next(derained, None)
+    for _ in derained:
         pass  # so that all are counted
 
 

@@ -67,6 +67,15 @@ def _run(args: argparse.Namespace) -> int:
         line = " ".join(str(error).split())
         print(f"rain-removal {args.command}: {line}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # Of the machine, not of ours: a full disk, a folder that may not be read, a name too long.
+        if error.strerror is None:
+            raise
+        about = f"{error.filename}: " if error.filename else ""
+        print(f"rain-removal {args.command}: {about}{error.strerror}", file=sys.stderr)
+        return RainRemovalError.exit_code
     return code or 0
 
 

@@ -1,8 +1,8 @@
-"""Measures how well and how fast the node cleans a recording, for one setting or several.
+"""Measures how well and how fast the node derains a recording, for one setting or several.
 
 Player, node and recorder run as processes of their own over DDS, at the recording's own rate:
 latency from stamp to publish, drops, load, and the quality of the frames that came through. With
---offline there are no topics: every frame is cleaned, of any number of recordings, and the time is
+--offline there are no topics: every frame is derained, of any number of recordings, and the time is
 that of the network. --try NAME:setting=value,... may be given several times:
 
   rain-removal bag-bench IN --try full: --try fast:network.stages=1,stream.strength=0.9
@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="offline: at a time")
     parser.add_argument("--ray", metavar="ADDRESS", help="offline: a Ray cluster, or 'local'")
     add_json(parser)
-    add_settings(parser, "network", "engine", "stream", "output", "bypass", "input", "safety")
+    groups = ("network", "engine", "stream", "output", "bypass", "input", "safety", "limits")
+    add_settings(parser, *groups)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from rain_removal_ros.cli._options import add_settings, settings_from
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recording", type=Path, metavar="IN")
@@ -33,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--schedule", type=Path, metavar="FILE", help="note the old and new stamps of images"
     )
+    add_settings(parser, "limits")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -54,6 +57,7 @@ def run(args: argparse.Namespace) -> None:
         subscribers=tuple(args.wait_for),
         warm_up=args.warm_up,
         schedule=args.schedule,
+        limits=settings_from(args).limits,
     )
     played = player.play(
         args.recording, options, began=lambda: print(f"playing {args.recording}", flush=True)

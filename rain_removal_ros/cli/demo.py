@@ -9,7 +9,12 @@ where no derained frame came through.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rain_removal_ros.demo import Recording
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         severity=args.severity,
     )
-    summary = demo.run(plan, way=args.way, tell=lambda line: print(line, flush=True))
+    summary = demo.show(plan, _recording(args.way), lambda line: print(line, flush=True))
     if summary is None:
         print("no derained frame came through")
         return 1
@@ -75,6 +80,21 @@ def run(args: argparse.Namespace) -> int:
     )
     print(f"look at {summary.still} and {summary.video}")
     return 0
+
+
+def _recording(way: str) -> Recording:
+    """How the frames get to the network; auto takes ROS where it is installed."""
+    from rain_removal_ros import demo
+    from rain_removal_ros.errors import DataError
+
+    has_ros = importlib.util.find_spec("rclpy") is not None
+    if way == "ros" and not has_ros:
+        raise DataError("ROS is not installed here (there is no rclpy); leave --way out")
+    if way == "direct" or not has_ros:
+        return demo.record
+    from rain_removal_ros.ros.tools import demo as over_ros
+
+    return over_ros.record
 
 
 def _positive(text: str) -> float:

@@ -3,7 +3,7 @@
 PICTURES is a folder of clear photos, onto which rain of several severities falls, or with
 --recorded one of rainy ones. --drive takes simulated streets instead, --bag a recording. What is on
 the pictures says --truth (COCO, Pascal VOC, PASCAL 1.00, KITTI, YOLO); without it, what the
-detector finds on the clean pictures counts as pseudo ground truth.
+detector finds on the reference pictures counts as pseudo ground truth.
 
 Every score is compared with that of the rainy input on the same pictures, with intervals. What was
 seen is kept in a cache, so that with another model only that model is run.
@@ -20,7 +20,7 @@ from rain_removal_ros.cli._options import add_json
 
 if TYPE_CHECKING:
     from rain_removal_ros.detection.analysis import Findings
-    from rain_removal_ros.detection.candidates import Arm
+    from rain_removal_ros.detection.candidates import Candidate
     from rain_removal_ros.detection.report import ReportFacts
     from rain_removal_ros.detection.sources import FrameSource
 
@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--recorded", action="store_true", help="PICTURES are rainy already; no rain is added"
     )
     weather.add_argument(
-        "--clean", type=Path, metavar="DIR", help="with --recorded: clean pictures, same names"
+        "--clean", type=Path, metavar="DIR", help="with --recorded: reference pictures, same names"
     )
     frames = parser.add_argument_group("sequences")
     frames.add_argument(
@@ -89,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="with --bag: a topic with images that were cleaned online, scored as one more arm",
+        help="with --bag: a topic with images that were derained online, scored as one more arm",
     )
     parser.add_argument("--limit", type=int, metavar="N", help="the first N pictures only")
     parser.add_argument(
@@ -166,7 +166,7 @@ def _source(args: argparse.Namespace) -> FrameSource:
     if args.drive is not None:
         return sources.Drives(falling, sequences=args.drive, frames=args.drive_frames)
     if args.clean and not args.recorded:
-        raise DataError("--clean goes with --recorded; else the pictures are the clean ones")
+        raise DataError("--clean goes with --recorded; else the pictures are the references")
     if args.recorded:
         return sources.Recorded(
             args.pictures, args.clean, labels=args.truth, form=args.truth_format,
@@ -187,7 +187,7 @@ def _severities(text: str) -> tuple[float, ...]:
         raise DataError(f"--rain is severities from 0 to 1 as in 0.3,0.6,1, not {text!r}") from None
 
 
-def _arms(args: argparse.Namespace, source: FrameSource) -> tuple[list[Arm], list[str]]:
+def _arms(args: argparse.Namespace, source: FrameSource) -> tuple[list[Candidate], list[str]]:
     """The arms, and which of them are networks, in the order in which they were named."""
     from rain_removal_ros import checkpoints
     from rain_removal_ros.detection import candidates
@@ -200,9 +200,9 @@ def _arms(args: argparse.Namespace, source: FrameSource) -> tuple[list[Arm], lis
     derain = [candidates.Derain(name, engine, stages=args.stages) for name in names]
     models = [arm.name for arm in derain]
     _refuse_twins("models", models)
-    every: list[Arm] = [candidates.Input()]
+    every: list[Candidate] = [candidates.Input()]
     if source.has_reference:
-        every.append(candidates.Clean())
+        every.append(candidates.Reference())
     every.append(candidates.SpatialMedian())
     if source.frame_s is not None:
         every.append(candidates.TemporalMedian())

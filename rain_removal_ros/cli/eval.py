@@ -70,7 +70,7 @@ def _add_subjects(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="DIR",
-        help="rainy and clean pictures, as DIR or DIR:LAYOUT",
+        help="rainy pictures and their references, as DIR or DIR:LAYOUT",
     )
     parser.add_argument(
         "--clean",
@@ -84,8 +84,8 @@ def _add_subjects(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="DIR",
-        help="clean videos or folders of frames; rain is drawn over them, and models are measured "
-        "with and without their state",
+        help="videos or folders of frames without rain; rain is drawn over them, and models are "
+        "measured with and without their state",
     )
     parser.add_argument(
         "--drive",

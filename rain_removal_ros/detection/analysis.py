@@ -25,7 +25,7 @@ from rain_removal_ros.detection.bootstrap import (
     verdict,
 )
 from rain_removal_ros.detection.boxes import Detections, Truths
-from rain_removal_ros.detection.candidates import CLEAN, INPUT
+from rain_removal_ros.detection.candidates import INPUT, REFERENCE
 from rain_removal_ros.detection.detectors import Detector
 from rain_removal_ros.detection.harness import DetectionResults
 from rain_removal_ros.detection.scoring import Matches
@@ -38,7 +38,7 @@ FALSE_PER_PICTURE = 0.1
 _THRESHOLDS = np.round(np.arange(0.05, 1.0, 0.05), 2)
 _ALWAYS, _NEVER = -1.0, 1.0
 _TIE = 0.05
-"""Points of AP50 that are no reason to clean more frames."""
+"""Points of AP50 that are no reason to derain more frames."""
 _EXAMPLES = 10
 
 
@@ -79,7 +79,7 @@ class Gate:
     detector: str
     model: str
     threshold: float
-    """Cleaning above it is best; below 0 for always, 1 for never."""
+    """Deraining above it is best; below 0 for always, 1 for never."""
     over_never: Estimate
     """AP50 against leaving all frames alone; the threshold is chosen on the other half."""
     over_always: Estimate
@@ -90,9 +90,9 @@ class Gate:
     def advice(self) -> str:
         """As the node's settings have it."""
         if self.threshold < 0:
-            return "clean every frame: bypass.mode never"
+            return "derain every frame: bypass.mode never"
         if self.threshold >= _NEVER:
-            return "clean no frame: bypass.mode always"
+            return "derain no frame: bypass.mode always"
         low = round(self.threshold / 2, 3)
         return f"bypass.mode auto, bypass.on_above {self.threshold:g}, bypass.off_below {low:g}"
 
@@ -188,7 +188,7 @@ class _Sides:
     def reference(self) -> Matches:
         """Fair weather, or what comes nearest to it."""
         first = self.run.source.conditions[0].name
-        return self.matches.get((first, CLEAN), self.matches[first, INPUT])
+        return self.matches.get((first, REFERENCE), self.matches[first, INPUT])
 
     def _match(self, found: Sequence[Detections]) -> Matches:
         return scoring.match(self.findings.truths, found, self.findings.labels)
@@ -214,12 +214,12 @@ def _begun(run: DetectionResults, detector: Detector, classes: Sequence[str]) ->
     is_pseudo = not any(truths)
     if is_pseudo:
         found = [
-            run.found.get((condition.name, CLEAN, detector.name))
+            run.found.get((condition.name, REFERENCE, detector.name))
             for condition in run.source.conditions
         ]
         if (reference := next((each for each in found if each is not None), None)) is None:
             raise DataError(
-                "there are neither labels nor clean pictures to compare with; give --truth or "
+                "there are neither labels nor reference pictures to compare with; give --truth or "
                 "--clean"
             )
         truths = [_as_truth(each.above(detector.sure)) for each in reference]
@@ -241,8 +241,8 @@ def _begun(run: DetectionResults, detector: Detector, classes: Sequence[str]) ->
 def _common(known: set[str], detector: Detector, classes: Sequence[str]) -> tuple[str, ...]:
     if not known:
         raise DataError(
-            f"{detector.name} finds nothing on the clean pictures, so there is no pseudo ground "
-            "truth; give --truth"
+            f"{detector.name} finds nothing on the reference pictures, so there is no pseudo "
+            "ground truth; give --truth"
         )
     if strange := [label for label in classes if label not in known]:
         raise DataError(f"no {strange[0]!r} is in the ground truth; there are {_listed(known)}")
@@ -256,11 +256,11 @@ def _common(known: set[str], detector: Detector, classes: Sequence[str]) -> tupl
 
 
 def _rows(sides: _Sides, condition: str) -> list[Row]:
-    """The condition's arms, the input first; where it is clear, that is the clean reference."""
+    """The condition's arms, the input first; where it is clear, that is the reference."""
     is_clear = next(
         each.severity == 0 for each in sides.run.source.conditions if each.name == condition
     )
-    arms = [arm for arm in sides.arms(condition) if not (is_clear and arm == CLEAN)]
+    arms = [arm for arm in sides.arms(condition) if not (is_clear and arm == REFERENCE)]
     return [_row(sides, condition, arm) for arm in arms]
 
 
@@ -359,10 +359,10 @@ def _share(
 
 def _recovered(sides: _Sides, condition: str, arm: str) -> Estimate | None:
     """None where rain costs nothing that could be told from chance."""
-    if arm in (INPUT, CLEAN) or (condition, CLEAN) not in sides.matches:
+    if arm in (INPUT, REFERENCE) or (condition, REFERENCE) not in sides.matches:
         return None
     base = sides.ap50(condition, INPUT)
-    cost = sides.ap50(condition, CLEAN) - base
+    cost = sides.ap50(condition, REFERENCE) - base
     if not estimate(cost).low > 0:
         return None
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -374,7 +374,7 @@ def _recovered(sides: _Sides, condition: str, arm: str) -> Estimate | None:
 def _gate(sides: _Sides, model: str) -> Gate:
     """The best threshold, and what a gate is worth on pictures that did not choose it.
 
-    Adds the gated arm under every condition: each half of the sequences is cleaned above the
+    Adds the gated arm under every condition: each half of the sequences is derained above the
     threshold that is best for the other.
     """
     names = [condition.name for condition in sides.run.source.conditions]
@@ -415,7 +415,7 @@ def _gate(sides: _Sides, model: str) -> Gate:
 
 
 def _highest_of_best(thresholds: Sequence[float], values: NDArray[np.float64]) -> float:
-    """The threshold that cleans least among those as good as the best."""
+    """The threshold that derains least among those as good as the best."""
     best = np.nanmax(values) if np.isfinite(values).any() else 0.0
     return max(
         threshold

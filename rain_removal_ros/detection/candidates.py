@@ -22,21 +22,21 @@ from rain_removal_ros.settings import EngineSettings, NetworkSettings
 from rain_removal_ros.stream import Stream
 
 __all__ = [
-    "CLEAN",
     "INPUT",
-    "Arm",
-    "Clean",
+    "REFERENCE",
+    "Candidate",
     "Derain",
     "Input",
     "Online",
+    "Reference",
     "SpatialMedian",
     "TemporalMedian",
 ]
 
-INPUT, CLEAN = "input", "clean reference"
+INPUT, REFERENCE = "input", "clean reference"
 
 
-class Arm(Protocol):
+class Candidate(Protocol):
     """Turns scenes into what detectors see."""
 
     name: str
@@ -60,10 +60,10 @@ class Input:
         return scene.rainy
 
 
-class Clean:
+class Reference:
     """The frame as it would be without rain: what there is to be won."""
 
-    name = fingerprint = CLEAN
+    name = fingerprint = REFERENCE
 
     def begin(self) -> None:
         pass

@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from rain_removal_ros.detection.boxes import Detections, as_boxes
-from rain_removal_ros.detection.candidates import CLEAN, Arm
+from rain_removal_ros.detection.candidates import REFERENCE, Candidate
 from rain_removal_ros.detection.detectors import Detector
 from rain_removal_ros.detection.sources import Condition, FrameSource
 from rain_removal_ros.errors import DataError
@@ -59,7 +59,7 @@ class DetectionResults:
 
 
 def run(
-    source: FrameSource, arms: Sequence[Arm], detectors: Sequence[Detector], *, cache: Path
+    source: FrameSource, arms: Sequence[Candidate], detectors: Sequence[Detector], *, cache: Path
 ) -> DetectionResults:
     """See every frame of a source under every condition through every arm."""
     with _writing(cache):
@@ -88,15 +88,15 @@ class _Pass:
         cache: Path,
         source: FrameSource,
         condition: Condition,
-        arm: Arm,
+        arm: Candidate,
         detectors: Sequence[Detector],
     ) -> None:
         self.arm = arm
         self.found: dict[str, list[Detections]] = {}
         self.seconds: list[float] = []
         self.missing: list[Detector] = []
-        # Rain does not change what is clean: seen once, it is known for every condition.
-        weather = "any" if arm.name == CLEAN else condition.name
+        # Rain does not change the reference: seen once, it is known for every condition.
+        weather = "any" if arm.name == REFERENCE else condition.name
         place = (source.fingerprint, weather, arm.fingerprint)
         self.pictures = cache / _key("pictures", *place)
         self._files = {

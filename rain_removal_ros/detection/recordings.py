@@ -1,4 +1,5 @@
-"""A recording as a source of frames, with the boxes and the clean images it may hold beside them.
+"""A recording as a source of frames, with the boxes and the reference images it may hold beside
+them.
 
 Messages belong together by their stamps. A frame that lacks one of the images that are compared is
 left out and counted: arms are only compared on frames that all of them have.

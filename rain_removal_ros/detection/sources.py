@@ -221,7 +221,7 @@ class Photos:
 
 
 class Recorded:
-    """Rainy pictures as they were taken, with clean counterparts of the same names or without."""
+    """Rainy pictures as they were taken, with references of the same names or without."""
 
     conditions: tuple[Condition, ...] = (Condition("as recorded"),)
 
@@ -254,7 +254,7 @@ class Recorded:
             rainy = pictures.read(path)
             reference = None if self._reference is None else pictures.read(self._reference[index])
             if reference is not None and reference.shape != rainy.shape:
-                raise DataError(f"{path} and its clean counterpart differ in size")
+                raise DataError(f"{path} and its reference differ in size")
             yield SourceFrame(rainy, reference, self._files.stamp_ns(index))
 
 
@@ -328,14 +328,12 @@ def _short(path: Path) -> str:
 
 def _counterparts(paths: Sequence[Path], folder: Path, reference: Path) -> list[Path]:
     if not reference.is_dir():
-        raise DataError(f"there is no folder of clean pictures {reference}")
+        raise DataError(f"there is no folder of reference pictures {reference}")
     known = {
         path.relative_to(reference).with_suffix(""): path
         for path in pictures.find_pictures(reference)
     }
     names = [path.relative_to(folder).with_suffix("") for path in paths]
     if missing := [name for name in names if name not in known]:
-        raise DataError(
-            f"{len(missing)} pictures have no clean counterpart in {reference}, {missing[0]}"
-        )
+        raise DataError(f"{len(missing)} pictures have no reference in {reference}, {missing[0]}")
     return [known[name] for name in names]

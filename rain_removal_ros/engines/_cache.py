@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from rain_removal_ros import __version__
-from rain_removal_ros.engines._graph import GraphDescription, GraphError
-from rain_removal_ros.errors import DataError, EngineError
+from rain_removal_ros.engines._graph import FORMAT, GraphDescription, GraphError, graph_folder
+from rain_removal_ros.errors import EngineError
 from rain_removal_ros.manifest import code_checksum
-from rain_removal_ros.runtime.files import cache_folder, write_whole
+from rain_removal_ros.runtime.files import write_whole
 
 if TYPE_CHECKING:
     from rain_removal_ros.networks._base import Network
@@ -42,9 +42,10 @@ def started(
 
     ``engine`` is its name and version, ``device`` where it runs, with the driver if there is one.
     """
-    from rain_removal_ros.engines.export import export
+    from rain_removal_ros.engines.export import export  # needs torch, which kept graphs do not
 
-    path = folder(settings) / f"{_key(network, stages or network.stages, engine, device)}.onnx"
+    name = _key(network, stages or network.stages, engine, device)
+    path = graph_folder(settings) / f"{name}.onnx"
     try:
         return start(*_read(path))
     except FileNotFoundError:
@@ -77,17 +78,8 @@ def _checksum(graph: bytes, description: str) -> str:
     return hashlib.sha256(graph + description.encode()).hexdigest()
 
 
-def folder(settings: EngineSettings) -> Path:
-    """Where built engines lie."""
-    try:
-        return Path(settings.cache).expanduser() if settings.cache else cache_folder("engines")
-    except (RuntimeError, DataError) as error:
-        raise EngineError("there is no home folder to keep engines in; set engine.cache") from error
-
-
 def _key(network: Network, stages: int, engine: str, device: str) -> str:
     from rain_removal_ros import checkpoints
-    from rain_removal_ros.engines.export import FORMAT
 
     parts = (
         checkpoints.checksum(network),

@@ -33,11 +33,11 @@ class Plan:
     """``all`` and ``default`` for those that ship, names, weight files, or ``NETWORK:FILE`` for
     weights published elsewhere."""
     pairs: tuple[str, ...] = ()
-    """Folders of rainy and clean pictures, ``DIR`` or ``DIR:layout``."""
+    """Folders of rainy pictures and their references, ``DIR`` or ``DIR:layout``."""
     clean: tuple[str, ...] = ()
     """Folders of pictures without rain, which are to stay as they are."""
     clips: tuple[str, ...] = ()
-    """Folders of clean videos, or of folders of frames; rain is drawn over them."""
+    """Folders of videos without rain, or of folders of frames; rain is drawn over them."""
     drives: int = 0
     """Simulated drives, whose motion is known."""
     protocol: str = "default"

@@ -1,7 +1,7 @@
 """Measuring on clips: what carried state is worth, and how steady the result is.
 
-The clips are clean, and the rain is drawn from a seed: the same plan means the same frames. For a
-simulated drive the motion of every pixel is known, so it can be said what should have stayed.
+The clips have no rain of their own; it is drawn from a seed: the same plan means the same frames.
+For a simulated drive the motion of every pixel is known, so it can be said what should have stayed.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class ClipResults:
     before: dict[int, FrameTrace] = field(default_factory=dict)
     """Of the untouched input by scale."""
     reference_change: list[float] = field(default_factory=list)
-    """How much the clean clip changes in each step, in grey levels."""
+    """How much the reference changes in each step, in grey levels."""
     reference_warping: list[float] = field(default_factory=list)
     used: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
@@ -110,7 +110,7 @@ class ClipResults:
             "kind": self.kind,
             "folder": self.folder,
             "sha256": self.checksum,
-            "sha256_of": "pixels of all clips used, rainy and clean, in order",
+            "sha256_of": "pixels of all clips used, rainy and reference, in order",
             "clips": self.used,
             "skipped": self.skipped,
         }
@@ -246,7 +246,7 @@ def _derained(way: Variant, scene: RainyClip) -> Iterator[Image]:
 
 
 class _Truth:
-    """The clean clip, against which all ways are held."""
+    """The reference, against which all ways are held."""
 
     def __init__(self, scene: RainyClip) -> None:
         self._scene = scene

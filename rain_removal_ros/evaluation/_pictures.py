@@ -1,4 +1,5 @@
-"""Measuring on single pictures: pairs of rainy and clean ones, and clean ones that are to stay."""
+"""Measuring on single pictures: pairs with a reference, and pictures without rain that are to
+stay."""
 
 from __future__ import annotations
 

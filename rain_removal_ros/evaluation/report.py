@@ -84,7 +84,7 @@ def _gain_plots(still: PictureResults, runners: list[Runner]) -> Html:
 
 
 def _merit(scored: PictureScores, index: int, runner: Runner) -> float:
-    """What the runner did for a picture: the gain, which for a clean one is the loss."""
+    """What the runner did for a picture: the gain, which for a picture without rain is the loss."""
     return scored.after[index].psnr_y - scored.before[runner.scale].psnr_y
 
 
@@ -112,14 +112,14 @@ def _moving_section(moving: ClipResults) -> Iterator[str]:
     yield side_by_side(
         line_plot(
             {name: _by_frame(trace) for name, trace in labelled},
-            title="Likeness to the clean clip",
+            title="Likeness to the reference",
             x="frame of the clip",
             y="PSNR-Y, dB",
         ),
         histogram(
             {name: trace.flicker for name, trace in labelled},
             title="Flicker",
-            x="change unlike the clean clip's, grey levels",
+            x="change unlike the reference's, grey levels",
             y="frames",
         ),
     )

@@ -23,6 +23,7 @@ from rclpy.parameter import Parameter
 from rain_removal_ros import networks
 from rain_removal_ros import settings as tree
 from rain_removal_ros.errors import SettingsError
+from rain_removal_ros.runtime.devices import check_device
 from rain_removal_ros.settings import Described, Entry, Settings
 
 T = TypeVar("T")
@@ -63,7 +64,11 @@ class Parameters:
             proposed = tree.replace(self.settings, changes)
         except SettingsError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        reason = _unknown_network(proposed) or _forbidden_path(proposed, changes)
+        reason = (
+            _unknown_network(proposed)
+            or _absent_device(proposed, changes)
+            or _forbidden_path(proposed, changes)
+        )
         return SetParametersResult(successful=not reason, reason=reason)
 
     def _store(self, stored: Sequence[Parameter[Any]]) -> None:
@@ -141,6 +146,16 @@ def _unknown_network(settings: Settings) -> str:
     if settings.network.name in known:
         return ""
     return f"network.name is one of {', '.join(known)}, not {settings.network.name!r}"
+
+
+def _absent_device(settings: Settings, changes: dict[str, Any]) -> str:
+    """Why the device cannot be taken, where it is to change."""
+    if "engine.device" in changes:
+        try:
+            check_device(settings.engine.device)
+        except SettingsError as error:
+            return str(error)
+    return ""
 
 
 def _forbidden_path(settings: Settings, changes: dict[str, Any]) -> str:

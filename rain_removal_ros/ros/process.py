@@ -29,6 +29,11 @@ _ENDING = (signal.SIGINT, signal.SIGTERM)
 class Runnable(Protocol):
     """A node that can be run as a process."""
 
+    hopeless: str
+    """Why it can never work as it is set up; empty while it may."""
+    end: Callable[[], object]
+    """What it calls when it is hopeless."""
+
     def autostart(self) -> None:
         """Called in the executor's thread, first of all."""
         ...
@@ -62,12 +67,14 @@ def _run(create: Callable[[], Runnable], about: str, args: list[str]) -> int:
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = create()
+        node.end = lambda: os.kill(os.getpid(), signal.SIGTERM)
         spinner = Spinner(node, ended=lambda: os.kill(os.getpid(), signal.SIGTERM))
         spinner.executor.create_task(node.autostart)
         signal.sigwait(_ENDING)
         spinner.stop()
         all_ended = node.close()
         spinner.close()
+        code = SettingsError.exit_code if node.hopeless else 0
         node.destroy_node()
     finally:
         rclpy.try_shutdown()
@@ -75,8 +82,8 @@ def _run(create: Callable[[], Runnable], about: str, args: list[str]) -> int:
         # Python would wait for, or crash in, a thread that hangs inside a library.
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)
-    return 0
+        os._exit(code)
+    return code
 
 
 def _without_ros_arguments(args: list[str]) -> list[str]:

@@ -77,6 +77,19 @@ def test_a_better_model_is_told_from_a_worse_one(
     assert json.loads(out.read_text())["candidate"]["seconds"] == {"pairs": 0.0}
 
 
+def test_a_network_that_enlarges_is_measured_where_it_can_be(data: Path, tmp_path: Path) -> None:
+    network = networks.create("joint_derain_sr", scale=2, channels=4)
+    checkpoints.save(tmp_path / "model.safetensors", network, {})
+    model, out = str(tmp_path / "model.safetensors"), tmp_path / "board.json"
+    command = ["board", model, "--shipped", model, "--data", str(data), "--json", str(out)]
+    cache = ["--cache", str(tmp_path / "cache")]
+    assert main([*command, *cache, "--brief", "--only", "pairs,clean,strokes"]) == 0
+    marks = json.loads(out.read_text())["shipped"]["marks"]
+    assert "rain800/gain" in marks
+    assert "clean/psnr_y" in marks
+    assert not any(name.startswith("strokes") for name in marks)
+
+
 def test_a_damaged_cache_is_measured_anew(data: Path, tmp_path: Path) -> None:
     model = weights(tmp_path / "model.safetensors", darker=5)
     out, cache = tmp_path / "board.json", tmp_path / "cache"

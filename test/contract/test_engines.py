@@ -18,7 +18,7 @@ import torch
 from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime_raises
 
 from rain_removal_ros import checkpoints, engines, networks
-from rain_removal_ros.engines import Engine, _cache
+from rain_removal_ros.engines import Engine, _cache, _graph
 from rain_removal_ros.engines import torch as torch_engine
 from rain_removal_ros.engines._graph import GraphDescription
 from rain_removal_ros.engines.export import export
@@ -507,4 +507,4 @@ def test_the_cache_lies_in_the_users_cache_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert _cache.folder(EngineSettings()) == tmp_path / "rain_removal_ros" / "engines"
+    assert _graph.graph_folder(EngineSettings()) == tmp_path / "rain_removal_ros" / "engines"

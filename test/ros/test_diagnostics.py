@@ -144,7 +144,7 @@ def test_publishers_and_subscribers_that_cannot_be_served_are_named(desk: Desk) 
     reports = Reports(desk)
     desk.inbox()
     desk.publisher(reliable=False)
-    status, _ = reports.wait(": camera", message="RELIABILITY")
+    status, _ = reports.wait(": camera", message="Best effort publisher")
     assert status.level == DiagnosticStatus.WARN
 
 

@@ -18,6 +18,8 @@ from ros.desk import ROOT, Desk, message, picture, until
 pytest.importorskip("launch_ros", reason="launch_ros is not installed; it is in no registry")
 
 RESPAWN_S = 5.0
+EXPECTED: list[subprocess.Popen[str]] = []
+"""Launches that were to fail."""
 RUN = """
 import sys
 from launch import LaunchDescription, LaunchService
@@ -66,8 +68,9 @@ def launch(desk: Desk, tmp_path: Path) -> Iterator[Launch]:
     yield start
     codes = []
     for process in running:
-        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
-        codes.append(process.wait(30))
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
+        codes.append(process.wait(30) if process not in EXPECTED else 0)
     log.close()
     assert not any(codes), (tmp_path / "log").read_text()
 
@@ -166,8 +169,50 @@ def test_the_demo_shows_rain_and_the_same_frames_cleaned(
     assert any(message.header.stamp == stamp for message in rainy.messages)
 
 
-def test_a_recording_is_played_to_the_node(desk: Desk, launch: Launch, tmp_path: Path) -> None:
+def test_a_recording_is_played_to_the_node_when_it_is_ready_and_the_launch_ends_with_it(
+    desk: Desk, launch: Launch, tmp_path: Path, weights: Path
+) -> None:
     bag = recordings.write(tmp_path / "bag", recordings.entries())
-    clean = desk.inbox("/camera/image_derained")
-    launch("bag.launch.py", f"bag:={bag}", "loop:=true")
+    # Only clean frames have attention, so none may come too early.
+    attention, clean = desk.inbox("/camera/attention"), desk.inbox("/camera/image_derained")
+    started = launch("bag.launch.py", f"bag:={bag}", f"weights:={weights}")
     assert clean.wait(timeout_s=60.0).header.frame_id == "camera"
+    assert attention.wait(timeout_s=60.0).header.stamp == clean.messages[0].header.stamp
+    assert started.wait(60) == 0
+
+
+def test_without_its_recording_nothing_is_started(desk: Desk, launch: Launch) -> None:
+    started = launch("bag.launch.py", "bag:=/nowhere")
+    assert started.wait(60) == 1
+    EXPECTED.append(started)
+
+
+def test_a_node_that_cannot_work_is_not_started_again(
+    desk: Desk, launch: Launch, tmp_path: Path
+) -> None:
+    started = launch("derain.launch.py", "weights:=/nowhere.safetensors")
+    assert started.wait(60) == 0  # a launch without processes is at its end
+    said = (tmp_path / "log").read_text()
+    assert said.count("there is no weight file /nowhere.safetensors") == 1, said
+    assert "cannot work as it is set up" in said
+
+
+def test_names_are_arguments(desk: Desk, launch: Launch, tmp_path: Path) -> None:
+    parameters = tmp_path / "parameters.yaml"
+    parameters.write_text("/**:\n  ros__parameters:\n    bypass: {mode: always}\n")
+    launch(
+        "derain.launch.py",
+        "image:=/cam/image_raw",
+        "output:=/cam/derained",
+        "input_reliability:=reliable",
+        f"params_file:={parameters}",
+    )
+    frames(desk.publisher("/cam/image_raw"), desk.inbox("/cam/derained/image"))
+    found = desk.tools.get_subscriptions_info_by_topic("/cam/camera_info")
+    assert [info.node_name for info in found] == ["derain"]
+
+
+def test_cameras_may_have_absolute_names(desk: Desk, launch: Launch) -> None:
+    launch("multi_camera.launch.py", "cameras:=/robot/front,/robot/rear", "image:=image_raw")
+    for name in ("/robot/front", "/robot/rear"):
+        frames(desk.publisher(f"{name}/image_raw"), desk.inbox(f"{name}/image_derained"))

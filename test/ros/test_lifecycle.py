@@ -16,6 +16,8 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from ros.desk import PATIENCE_S, Desk, Faulty, message, picture, pixels, until
 from std_srvs.srv import SetBool, Trigger
 
+from rain_removal_ros.runtime.devices import cuda_devices
+
 EXACT = {"engine.precision": "float32", "engine.threads": 1, "stream.scene_cut": 0.0}
 SUCCESS = TransitionCallbackReturn.SUCCESS
 
@@ -199,6 +201,28 @@ def test_wrong_arguments_end_the_process_with_one_line_that_names_them(
     code, said = ended(desk.process(*arguments))
     assert code == 2
     assert named in said.splitlines()[-1]
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("parameters", "named"),
+    [
+        (["network.weights:=/nowhere.safetensors"], "/nowhere.safetensors"),
+        (["network.name:=rainstrem"], "rainstrem"),
+        (["engine.device:=cuda"], "no CUDA device"),
+        (["output.namespace:=a-b"], "output.namespace"),
+    ],
+)
+def test_what_can_never_work_ends_the_process_once_and_says_why(
+    desk: Desk, parameters: list[str], named: str
+) -> None:
+    if named == "no CUDA device" and cuda_devices():
+        pytest.skip("there is a CUDA device here")
+    arguments = [word for pair in parameters for word in ("-p", pair)]
+    code, said = ended(desk.process(*arguments))
+    assert code == 2, said
+    errors = [line for line in said.splitlines() if "error" in line.lower()]
+    assert any(named in line for line in errors), said
     assert "Traceback" not in said
 
 

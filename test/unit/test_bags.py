@@ -27,8 +27,7 @@ from rain_removal_ros.bags.frame_scores import Judge
 from rain_removal_ros.bags.messages import Channel, decoded
 from rain_removal_ros.bags.node_bench import attempts
 from rain_removal_ros.bags.replay_report import verdict
-from rain_removal_ros.bags.replaying import Replayed, Wishes, replay
-from rain_removal_ros.bags.salvage import SalvagedMcap
+from rain_removal_ros.bags.replaying import Replayed, ReplayOptions, replay
 from rain_removal_ros.engines import Derained, Engine, EngineInfo
 from rain_removal_ros.errors import BagError, EngineError, SettingsError
 from rain_removal_ros.frames import Frame
@@ -86,8 +85,8 @@ def by_rosbags(path: Path) -> list[Entry]:
         return [Entry(c.topic, stamp_ns, bytes(data)) for c, stamp_ns, data in reader.messages()]
 
 
-def run(source: Path, out: Path, engine: Any, **wishes: Any) -> Replayed:
-    return replay(source, out, engine, Settings(), Wishes(**wishes))
+def run(source: Path, out: Path, engine: Any, **options: Any) -> Replayed:
+    return replay(source, out, engine, Settings(), ReplayOptions(**options))
 
 
 def images(path: Path, topic: str) -> list[np.ndarray]:
@@ -321,16 +320,25 @@ def test_a_folder_or_path_without_a_recording_is_refused(tmp_path: Path) -> None
         open_recording(tmp_path / "none")
 
 
-def test_salvage_and_rosbags_agree_on_a_whole_file(tmp_path: Path) -> None:
-    bag = recordings.write(
-        tmp_path / "bag", recordings.entries(), compression=CompressionMode.STORAGE
-    )
-    salvaged = SalvagedMcap(recordings.storage_file(bag))
-    found = salvaged.messages(set(salvaged.channels), stamp(1), stamp(4))
-    entries = [Entry(m.channel.topic, m.stamp_ns, bytes(m.data)) for m in found]
-    assert entries == [e for e in by_rosbags(bag) if stamp(1) <= e.stamp_ns < stamp(4)]
-    assert salvaged.losses == []
-    salvaged.close()
+@pytest.mark.parametrize("storage", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+@pytest.mark.parametrize("index", ["with its index", "without"])
+def test_a_part_of_a_recording_is_what_rosbags_reads(
+    tmp_path: Path, storage: StoragePlugin, index: str
+) -> None:
+    """Messages in an order of their own: not by topic, and not as they were written."""
+    written = recordings.entries(30)
+    mixed = [written[place] for place in np.random.default_rng(0).permutation(len(written))]
+    bag = recordings.write(tmp_path / "bag", mixed, storage=storage)
+    expected = [e for e in by_rosbags(bag) if stamp(1) <= e.stamp_ns < stamp(20)]
+    if index == "without" and storage is StoragePlugin.MCAP:
+        path = recordings.storage_file(bag)
+        path.write_bytes(path.read_bytes()[:-8])
+    with open_recording(bag) as recording:
+        assert len({channel.topic for channel in recording.channels}) == 3
+        assert recording.counts.total() == len(written)
+        found = recording.messages(start_ns=stamp(1), stop_ns=stamp(20))
+        assert [Entry(m.channel.topic, m.stamp_ns, bytes(m.data)) for m in found] == expected
+        assert recording.losses == []
 
 
 # --- Replay --------------------------------------------------------------------------------------

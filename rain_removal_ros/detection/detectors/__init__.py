@@ -13,7 +13,7 @@ from rain_removal_ros.detection.boxes import Detections
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
 
-__all__ = ["COCO", "Detector", "create"]
+__all__ = ["Detector", "create"]
 
 
 class Detector(Protocol):
@@ -57,18 +57,3 @@ def create(wanted: str, *, provider: str = "cpu") -> Detector:
         f"no detector is called {wanted!r}; there are hog, an .onnx file, "
         "torchvision:NAME=WEIGHTS, hf:FOLDER and ros:IMAGES=DETECTIONS"
     )
-
-
-COCO = (
-    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat",
-    "traffic light", "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog",
-    "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella",
-    "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard", "sports ball", "kite",
-    "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle",
-    "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange",
-    "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant",
-    "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard", "cell phone",
-    "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors",
-    "teddy bear", "hair drier", "toothbrush",
-)  # fmt: skip
-"""The classes most detectors are trained on, in their order."""

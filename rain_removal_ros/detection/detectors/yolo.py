@@ -20,7 +20,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from rain_removal_ros.detection.boxes import Detections, as_boxes, best_of_each_place
-from rain_removal_ros.detection.detectors import COCO
+from rain_removal_ros.detection.detectors._coco import COCO
 from rain_removal_ros.errors import DataError, EngineError
 from rain_removal_ros.frames import Image
 from rain_removal_ros.runtime.patience import PATIENCE_S, ending_after

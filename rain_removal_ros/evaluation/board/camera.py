@@ -40,6 +40,9 @@ _MOST_DB = 60.0
 
 
 def still_part(model: Runner, setup: Setup) -> Iterator[Mark]:
+    """How near the picture stays; nothing of networks that enlarge, as theirs has no reference."""
+    if model.scale != 1:
+        return
     scenes = {name: pictures.read(setup.data / name) for name in SCENES[:: setup.extent.every]}
     traces = {
         name: _watched(model, scene, setup.extent.still_frames) for name, scene in scenes.items()

@@ -24,16 +24,18 @@ from std_srvs.srv import SetBool, Trigger
 
 from rain_removal_ros.degradation import FULL, Backoff, Rung
 from rain_removal_ros.engines import builds_stages
+from rain_removal_ros.errors import CheckpointError, SettingsError
 from rain_removal_ros.ros.node import diagnostics
-from rain_removal_ros.ros.node.loader import Job, Loader
+from rain_removal_ros.ros.node.loader import Loader, LoadRequest
 from rain_removal_ros.ros.node.mailbox import Mailbox
 from rain_removal_ros.ros.node.pipeline import Pipeline
 from rain_removal_ros.ros.node.statistics import Statistics
 from rain_removal_ros.ros.node.topics import Topics
-from rain_removal_ros.ros.node.watchdog import Watch
+from rain_removal_ros.ros.node.watchdog import Watchdog
 from rain_removal_ros.ros.node.worker import Worker
 from rain_removal_ros.ros.parameters import Parameters
 from rain_removal_ros.runtime.allocator import give_back_freed_memory
+from rain_removal_ros.runtime.devices import check_device
 from rain_removal_ros.settings import Settings
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ def _told(transition: _Transition) -> _Transition:
 
 
 class Derainer(LifecycleNode):
-    """Cleans the images of one or more cameras while it is active."""
+    """Derains the images of one or more cameras while it is active."""
 
     def __init__(self, name: str = "derain", **options: Any) -> None:
         super().__init__(name, automatically_declare_parameters_from_overrides=True, **options)
@@ -84,8 +86,14 @@ class Derainer(LifecycleNode):
         self._engine: LoadedEngine | None = None
         self._trouble = ""
         self._faults: Counter[str] = Counter()
+        self.hopeless = ""
+        """Why this node can never work as it is set up; empty while it may."""
+        self.end: Callable[[], object] = lambda: None
+        """Called when it is hopeless; a node with a process to itself ends that."""
         self._hung_at = 0.0
         self._backoff = Backoff()
+        self._was_ready = False
+        """Whether a network has run: from then on, a bad change leaves the old one at work."""
         self._enabled = True
         self.create_service(Trigger, "~/reset_state", self._reset_state)
         self.create_service(SetBool, "~/enable", self._enable)
@@ -131,17 +139,27 @@ class Derainer(LifecycleNode):
 
     def autostart(self) -> None:
         """Configure and activate, where the settings say so."""
-        if (
-            self.settings.node.autostart
-            and self.trigger_configure() is TransitionCallbackReturn.SUCCESS
-        ):
+        if not self.settings.node.autostart:
+            return
+        if self.trigger_configure() is TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
+        else:
+            self._give_up("it cannot be configured")
+
+    def _give_up(self, why: str) -> None:
+        """End a node that nobody manages and that cannot work: starting it again would not help."""
+        if self.settings.node.autostart:
+            self.hopeless = why
+            self.end()
 
     @_told
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Set up the topics and begin to load the network; neither waits for the other."""
+        check_device(self.settings.engine.device)
         names = self.settings.input.cameras or ("",)
         self._cameras = [self._camera(index, name) for index, name in enumerate(names)]
+        for camera in self._cameras:
+            self.get_logger().info(f"{camera.describe(self.settings)}; {_wanted(self.settings)}")
         self._load()
         return super().on_configure(state)
 
@@ -208,7 +226,7 @@ class Derainer(LifecycleNode):
 
     def _work(self, why_not: str = "loading") -> None:
         """Start a worker, with the network if there is one."""
-        watch = Watch()
+        watch = Watchdog()
         pipeline = Pipeline(
             list(zip(self._cameras, self.statistics, strict=True)), self.settings, self, watch
         )
@@ -272,7 +290,8 @@ class Derainer(LifecycleNode):
             return
         for camera in self._cameras:
             if camera.demand() or self.settings.output.keep_warm:
-                camera.listen(camera.offered(self.settings.input.transport))
+                wanted = self.settings.input
+                camera.listen(camera.offered(wanted.transport), wanted.reliability)
             else:
                 camera.ignore()
 
@@ -285,36 +304,41 @@ class Derainer(LifecycleNode):
         """For the loader, in its thread."""
         return sorted({size for statistics in self.statistics if (size := statistics.size)})
 
-    def loaded(self, job: Job, engine: LoadedEngine) -> None:
+    def loaded(self, job: LoadRequest, engine: LoadedEngine) -> None:
         """For the loader, in its thread."""
         self._later(self._take_over, job, engine)
 
-    def failed(self, job: Job, error: Exception, retry_in_s: float) -> None:
+    def failed(self, job: LoadRequest, error: Exception, retry_in_s: float) -> None:
         """For the loader, in its thread."""
         self._later(self._note_failure, job, error, retry_in_s)
 
-    def _take_over(self, job: Job, engine: LoadedEngine) -> None:
+    def _take_over(self, job: LoadRequest, engine: LoadedEngine) -> None:
         if job is not self._loader.job:
             return
         self._loader.finished()
         self._engine = engine
+        self._was_ready = True
         self._trouble = ""
         if self._worker is not None:
             self._worker.order(lambda pipeline: pipeline.use(engine))
         info = engine.info
         self.get_logger().info(
-            f"{info.network} runs on {info.device} in {info.precision} ({info.engine})"
+            f"ready: {info.network} runs on {info.device} in {info.precision} ({info.engine})"
         )
         if engine.note:
             self.get_logger().warning(engine.note)
         for line in info.cautions.lines(info.network):
             self.get_logger().warning(line)
 
-    def _note_failure(self, job: Job, error: Exception, retry_in_s: float) -> None:
+    def _note_failure(self, job: LoadRequest, error: Exception, retry_in_s: float) -> None:
         if job is not self._loader.job:
             return
         self._faults["not loaded"] += 1
         self._trouble = f"cannot load the network: {error}"
+        if not self._was_ready and isinstance(error, (CheckpointError, SettingsError)):
+            self.get_logger().error(self._trouble)
+            self._give_up(self._trouble)
+            return
         meanwhile = "the old one stays" if self._engine else "frames go on without one"
         self.get_logger().error(
             f"{self._trouble}; {meanwhile}, trying again in {retry_in_s:.1f} s",
@@ -421,11 +445,18 @@ class Derainer(LifecycleNode):
             name=camera.name,
             topic=camera.topic,
             transport=camera.transport,
+            reliable=camera.reliable,
             publishers=camera.publishers(),
-            mismatch=camera.mismatch,
+            mismatch=camera.mismatch(),
             state_age_s=None if since_ns is None else (self.now_ns() - since_ns) / 1e9,
             summary=self.statistics[index].summary(),
         )
+
+
+def _wanted(settings: Settings) -> str:
+    """What is about to be loaded, in words."""
+    network, engine = settings.network, settings.engine
+    return f"loading {network.weights or network.name} for {engine.name} on {engine.device}"
 
 
 def _free_memory() -> None:

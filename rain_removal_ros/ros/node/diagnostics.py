@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
-from rain_removal_ros.ros.node.statistics import Summary
+from rain_removal_ros.ros.node.statistics import StatisticsSummary
 
 if TYPE_CHECKING:
     from rain_removal_ros.engines import LoadedEngine
@@ -42,11 +42,12 @@ class CameraState:
     topic: str
     transport: str
     """What is listened to; empty for nothing."""
+    reliable: bool
     publishers: Counter[str]
     """The types of messages published on the topic, and by how many."""
     mismatch: str
     state_age_s: float | None
-    summary: Summary
+    summary: StatisticsSummary
 
 
 def network_status(node: str, state: NetworkState) -> DiagnosticStatus:
@@ -79,6 +80,7 @@ def camera_status(node: str, state: CameraState) -> DiagnosticStatus:
     values: dict[str, Any] = {
         "topic": state.topic,
         "transport": state.transport or "none",
+        "reliability": "reliable" if state.reliable else "best effort",
         "size": "x".join(map(str, reversed(summary.size))) if summary.size else "",
         "rate in [Hz]": f"{summary.rate_in:.1f}",
         "rate out [Hz]": f"{summary.rate_out:.1f}",
@@ -104,11 +106,11 @@ def _judge_network(state: NetworkState) -> tuple[bytes, str]:
     if not state.active:
         return DiagnosticStatus.OK, "not active"
     if state.trouble and state.engine is None:
-        return DiagnosticStatus.ERROR, f"{state.trouble}; frames go on uncleaned"
+        return DiagnosticStatus.ERROR, f"{state.trouble}; frames pass through"
     if state.trouble:
         return DiagnosticStatus.WARN, f"{state.trouble}; the old one stays"
     if state.engine is None:
-        return DiagnosticStatus.WARN, "loading; frames go on uncleaned"
+        return DiagnosticStatus.WARN, "loading; frames pass through"
     if not state.enabled:
         return DiagnosticStatus.OK, "disabled: frames go through untouched"
     if state.rung != "full":
@@ -141,6 +143,13 @@ def _judge_camera(state: CameraState) -> tuple[bytes, str]:
             DiagnosticStatus.WARN,
             f"{state.topic} has a publisher, but no image arrives: large ones need the "
             "shared-memory profile in both processes (config/fastdds.xml)",
+        )
+    if summary.losing:
+        return (
+            DiagnosticStatus.WARN,
+            f"{summary.losing} images of {state.topic} were lost in transport just now: "
+            "large ones need the shared-memory profile in both processes (config/fastdds.xml), "
+            "and a reliable camera input.reliability auto or reliable",
         )
     if summary.rate_in and not summary.rate_out:
         return DiagnosticStatus.WARN, "images arrive, none is published: see the reasons below"

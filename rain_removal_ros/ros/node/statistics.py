@@ -13,12 +13,14 @@ from rain_removal_ros.camera import Outcome, Result
 
 
 @dataclass
-class Summary:
+class StatisticsSummary:
     """A moment's view of a camera's statistics."""
 
     received: int
     lost: int
     """Of those sent, how many never arrived whole, as far as the middleware noticed."""
+    losing: int
+    """How many of them since the last summary."""
     published: int
     passed: Counter[str]
     """Of those published, how many went through untouched, by reason."""
@@ -57,7 +59,9 @@ class Statistics:
     _rain_level: float | None = None
     size: tuple[int, int] | None = None
     """Height and width of the last frame."""
-    _reported: tuple[float, int, int] = field(default_factory=lambda: (time.monotonic(), 0, 0))
+    _reported: tuple[float, int, int, int] = field(
+        default_factory=lambda: (time.monotonic(), 0, 0, 0)
+    )
 
     def received(self) -> None:
         with self._lock:
@@ -100,16 +104,17 @@ class Statistics:
             self._faults[kind] += 1
             self._last_fault = reason
 
-    def summary(self) -> Summary:
+    def summary(self) -> StatisticsSummary:
         """The counts so far, and the rates since the last call."""
         with self._lock:
             now = time.monotonic()
-            then, received, published = self._reported
+            then, received, published, lost = self._reported
             passed_s = max(now - then, 1e-3)
-            self._reported = (now, self._received, self._published)
-            return Summary(
+            self._reported = (now, self._received, self._published, self._lost)
+            return StatisticsSummary(
                 received=self._received,
                 lost=self._lost,
+                losing=self._lost - lost,
                 published=self._published,
                 passed=Counter(self._passed),
                 dropped=Counter(self._dropped),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -13,14 +14,23 @@ from rclpy.event_handler import (
 )
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
+from rclpy.qos import (
+    QoSCompatibility,
+    QoSPolicyKind,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+    qos_policy_name_from_kind,
+)
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32
 
 from rain_removal_ros.camera import Demand, OutputKind
 from rain_removal_ros.camera_info import Calibrations
+from rain_removal_ros.errors import SettingsError
 from rain_removal_ros.settings import Settings
 
 _OVERRIDABLE = (
@@ -61,22 +71,40 @@ class Topics:
         self.raw_topic = node.resolve_topic_name(f"{self._prefix}image")
         # As image_transport has it: beside the raw topic, wherever that was remapped to.
         self.compressed_topic = f"{self.raw_topic}/compressed"
-        self.mismatch = ""
-        """Why a publisher's or subscriber's messages cannot pass, if so."""
+        self.info_topic = self._calibration_of(self.raw_topic)
         self.calibrations = Calibrations()
         self._subscriptions: list[Subscription[Any]] = []
         self.transport = ""
         """What is listened to: "raw", "compressed" or nothing."""
-        self._publishers = {
-            OutputKind.IMAGE: self._publisher(Image, "image_derained"),
-            OutputKind.CALIBRATION: self._publisher(CameraInfo, "camera_info_derained"),
-            OutputKind.ATTENTION: self._publisher(Image, "attention"),
-            OutputKind.RAIN_LEVEL: self._publisher(Float32, "rain_level"),
+        self.reliable = False
+        """Whether images are asked for with retransmission."""
+        namespace = settings.output.namespace
+        if name and namespace.startswith("/"):
+            raise SettingsError(
+                f"output.namespace: {namespace} would be that of every camera; give a relative name"
+            )
+        names = output_names(namespace)
+        topics = {
+            each: node.resolve_topic_name(self._prefixed(name)) for each, name in names.items()
         }
-        if settings.output.compressed:
-            out = node.resolve_topic_name(f"{self._prefix}image_derained")
-            compressed = self._publisher(CompressedImage, f"{out}/compressed")
-            self._publishers[OutputKind.COMPRESSED] = compressed
+        topics[OutputKind.COMPRESSED] = f"{topics[OutputKind.IMAGE]}/compressed"
+        if not settings.output.compressed:
+            del topics[OutputKind.COMPRESSED]
+        if loop := sorted({self.raw_topic, self.compressed_topic} & set(topics.values())):
+            raise SettingsError(f"{loop[0]} would be both read and written; remap image or output")
+        self._publishers = {
+            each: self._publisher(_KINDS[each], topic) for each, topic in topics.items()
+        }
+
+    def describe(self, settings: Settings) -> str:
+        """What will be read and written, and how, in a line."""
+        image = (
+            self.compressed_topic if settings.input.transport == "compressed" else self.raw_topic
+        )
+        names = ", ".join(publisher.topic_name for publisher in self._publishers.values())
+        how = settings.input.reliability.replace("_", " ")
+        how = "as reliably as it is offered" if how == "auto" else how
+        return f"reads {image} ({how}) and {self.info_topic}, publishes {names} (reliable, depth 1)"
 
     def demand(self) -> Demand:
         """What somebody listens to now."""
@@ -95,6 +123,11 @@ class Topics:
         return "compressed" if compressed and not raw else "raw"
 
     @property
+    def derained_topic(self) -> str:
+        """Where derained images go."""
+        return str(self._publishers[OutputKind.IMAGE].topic_name)
+
+    @property
     def topic(self) -> str:
         """The topic that is, or would be, listened to."""
         return self.compressed_topic if self.transport == "compressed" else self.raw_topic
@@ -104,17 +137,54 @@ class Topics:
         infos = self._node.get_publishers_info_by_topic(self.topic)
         return Counter(info.topic_type for info in infos)
 
-    def listen(self, transport: str) -> None:
-        """Subscribe to images of this transport and to the calibration."""
-        if transport == self.transport:
+    def listen(self, transport: str, reliability: str) -> None:
+        """Subscribe to images of this transport and to the calibration.
+
+        Called again and again: publishers come and go, and "auto" follows what they offer. Best
+        effort to a reliable camera costs frames, and reliable to one of best effort gets none.
+        """
+        topic = self.compressed_topic if transport == "compressed" else self.raw_topic
+        reliability = self._overridden(topic) or reliability
+        reliable = reliability == "reliable" or (reliability == "auto" and self._offers(topic))
+        if (transport, reliable) == (self.transport, self.reliable):
             return
         self.ignore()
-        self.transport, self.mismatch = transport, ""
+        self.transport, self.reliable = transport, reliable
         kind = CompressedImage if transport == "compressed" else Image
         self._subscriptions = [
-            self._images(kind, self.topic),
-            self._subscription(CameraInfo, f"{self._prefix}camera_info", self.calibrations.keep),
+            self._images(kind, topic),
+            self._subscription(CameraInfo, self.info_topic, self.calibrations.keep),
         ]
+
+    def _overridden(self, topic: str) -> str:
+        """The reliability that whoever started the node gave by ``qos_overrides``."""
+        name = f"qos_overrides.{topic}.subscription.reliability"
+        return str(self._node.get_parameter(name).value) if self._node.has_parameter(name) else ""
+
+    def _offers(self, topic: str) -> bool:
+        """Whether all publishers of a topic, and at least one, offer reliable transport."""
+        found = self._node.get_publishers_info_by_topic(topic)
+        offered = [info.qos_profile.reliability for info in found]
+        return bool(offered) and all(each == ReliabilityPolicy.RELIABLE for each in offered)
+
+    def mismatch(self) -> str:
+        """Why messages of a publisher or to a subscriber cannot pass now, if so."""
+        # As the graph has them: a profile of ours says nothing about what it leaves to the system.
+        for topic in {subscription.topic_name for subscription in self._subscriptions}:
+            offers = self._node.get_publishers_info_by_topic(topic)
+            asked = self._ours(self._node.get_subscriptions_info_by_topic(topic))
+            if why := _cannot_pass(offers, asked):
+                return f"a publisher of {topic} has another QoS: {why}"
+        for topic in {publisher.topic_name for publisher in self._publishers.values()}:
+            offers = self._ours(self._node.get_publishers_info_by_topic(topic))
+            asked = self._node.get_subscriptions_info_by_topic(topic)
+            if why := _cannot_pass(offers, asked):
+                return f"a subscriber of {topic} has another QoS: {why}"
+        return ""
+
+    def _ours(self, endpoints: list[TopicEndpointInfo]) -> list[TopicEndpointInfo]:
+        own = self._node.get_name(), self._node.get_namespace()
+        return [found for found in endpoints if (found.node_name, found.node_namespace) == own]
 
     def ignore(self) -> None:
         """Subscribe to nothing."""
@@ -122,6 +192,7 @@ class Topics:
             self._node.destroy_subscription(subscription)
         self._subscriptions = []
         self.transport = ""
+        self.reliable = False
 
     def close(self) -> None:
         """Give up all topics."""
@@ -129,8 +200,19 @@ class Topics:
         for publisher in self._publishers.values():
             self._node.destroy_publisher(publisher)
 
-    def _publisher(self, kind: Any, topic: str) -> Publisher[Any]:
-        name = topic if topic.startswith("/") else self._prefix + topic
+    def _prefixed(self, name: str) -> str:
+        return name if name.startswith("/") else self._prefix + name
+
+    def _calibration_of(self, image_topic: str) -> str:
+        """Where the calibration comes from: beside the image, as image_transport has it, unless
+        ``camera_info`` was remapped itself."""
+        name = f"{self._prefix}camera_info"
+        resolved = str(self._node.resolve_topic_name(name))
+        if resolved != self._node.resolve_topic_name(name, only_expand=True):
+            return resolved
+        return f"{image_topic.rpartition('/')[0]}/camera_info"
+
+    def _publisher(self, kind: Any, name: str) -> Publisher[Any]:
         return self._node.create_publisher(
             kind,
             name,
@@ -159,23 +241,69 @@ class Topics:
         *,
         lost: Callable[[Any], None] | None = None,
     ) -> Subscription[Any]:
+        reliable = (
+            self.reliable if kind is not CameraInfo else self._overridden(topic) == "reliable"
+        )
+        wanted = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
         # Overrides are written into the profile, so each subscription gets one of its own.
         return self._node.create_subscription(
             kind,
             topic,
             callback,
-            QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
+            QoSProfile(depth=1, reliability=wanted),
             event_callbacks=SubscriptionEventCallbacks(
                 incompatible_qos=lambda event: self._mismatched(f"a publisher of {topic}", event),
                 message_lost=lost,
+                # At once, as "auto" may want to listen in another way now.
+                matched=lambda _: self._matched(),
             ),
-            qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE),
+            # Once declared, an override would hold for all later subscriptions too, and reliability
+            # changes from one to the next.
+            qos_overriding_options=QoSOverridingOptions(
+                [policy for policy in _OVERRIDABLE if policy is not QoSPolicyKind.RELIABILITY]
+            ),
         )
 
     def _mismatched(self, whose: str, event: Any) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind)
-        self.mismatch = f"{whose} has another {policy}: no messages pass; see qos_overrides"
-        self._node.get_logger().warning(self.mismatch)
+        self._node.get_logger().warning(
+            f"{whose} has another {policy}: no messages pass; see input.reliability, qos_overrides"
+        )
+
+
+_KINDS = {
+    OutputKind.IMAGE: Image,
+    OutputKind.CALIBRATION: CameraInfo,
+    OutputKind.ATTENTION: Image,
+    OutputKind.RAIN_LEVEL: Float32,
+    OutputKind.COMPRESSED: CompressedImage,
+}
+
+
+def output_names(namespace: str) -> dict[OutputKind, str]:
+    """What is published where, relative to the camera's namespace."""
+    if namespace:
+        return {
+            OutputKind.IMAGE: f"{namespace}/image",
+            OutputKind.CALIBRATION: f"{namespace}/camera_info",
+            OutputKind.ATTENTION: f"{namespace}/attention",
+            OutputKind.RAIN_LEVEL: f"{namespace}/rain_level",
+        }
+    return {
+        OutputKind.IMAGE: "image_derained",
+        OutputKind.CALIBRATION: "camera_info_derained",
+        OutputKind.ATTENTION: "attention",
+        OutputKind.RAIN_LEVEL: "rain_level",
+    }
+
+
+def _cannot_pass(offers: list[TopicEndpointInfo], asked: list[TopicEndpointInfo]) -> str:
+    """Why nothing passes between a publisher and a subscriber, if so."""
+    for offer, ask in itertools.product(offers, asked):
+        compatible, reason = qos_check_compatible(offer.qos_profile, ask.qos_profile)
+        if compatible == QoSCompatibility.ERROR:
+            return " ".join(reason.split()).removeprefix("ERROR: ").rstrip(";")
+    return ""
 
 
 def _wanted(publisher: Publisher[Any]) -> bool:

@@ -121,7 +121,7 @@ class Recorder:
             line = f"in {self._rate('image'):4.1f} Hz, out {self._rate('image_derained'):4.1f} Hz"
             if self._latency_ms:
                 line += f", latency {np.median(self._latency_ms):4.0f} ms"
-            line += f", dropped {self._dropped.total()}, clean {len(self._kept['attention'])}"
+            line += f", dropped {self._dropped.total()}, derained {len(self._kept['attention'])}"
             return f"{line}  {self._trouble}".rstrip()
 
     def summary(self) -> str:
@@ -129,7 +129,7 @@ class Recorder:
         with self._lock:
             middle = np.median(self._latency_ms) if self._latency_ms else np.nan
             return (
-                f"{self._rate('image'):.1f} Hz in, {self._rate('attention'):.1f} Hz clean out, "
+                f"{self._rate('image'):.1f} Hz in, {self._rate('attention'):.1f} Hz derained out, "
                 f"latency {middle:.0f} ms, {self._dropped.total()} dropped"
             )
 

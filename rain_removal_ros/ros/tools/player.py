@@ -31,6 +31,7 @@ from rain_removal_ros.bags.messages import IMAGE, store
 from rain_removal_ros.errors import BagError
 from rain_removal_ros.ros.process import Spinner
 from rain_removal_ros.runtime.files import write_json
+from rain_removal_ros.settings import LimitSettings
 
 _AHEAD = 16
 """Messages that are read before they are due."""
@@ -59,6 +60,7 @@ class PlayOptions:
     """A topic: the first image is sent again and again until something comes out there."""
     schedule: Path | None = None
     """Where to note which header stamp went out as which."""
+    limits: LimitSettings = LimitSettings()
 
     def __post_init__(self) -> None:
         if not self.rate > 0:
@@ -83,7 +85,7 @@ class Player:
 
     def __init__(self, source: Path, options: PlayOptions, *, context: Context | None = None):
         self._options = options
-        self._recording: Recording = open_recording(source)
+        self._recording: Recording = open_recording(source, options.limits)
         self.node = Node("bag_player", context=context, use_global_arguments=context is None)
         self._stopping = threading.Event()
         self._running = threading.Event()
@@ -258,7 +260,9 @@ class Player:
             message_class(wanted[0].msgtype), self._options.warm_up,
             lambda _: answered.set(), QoSProfile(depth=1), raw=True,
         )  # fmt: skip
-        first = next(self._recording.messages(wanted))
+        first = next(self._recording.messages(wanted), None)
+        if first is None:
+            raise BagError(f"{self._recording.path} holds no image that can be read")
         began = time.monotonic()
         while not answered.is_set() and not self._stopping.is_set():
             data = bytearray(first.data)

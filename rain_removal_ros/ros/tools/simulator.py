@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import time
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +97,9 @@ class SimCamera(Node):
         self._messages = {publisher: Image() for publisher in (self._image, self._clean)}
         self._pace = Pace(self._fps)
         self._began = time.monotonic()
+        self.end: Callable[[], object] = lambda: None
+
+    hopeless = ""
 
     def autostart(self) -> None:
         """Begin to render, and then to publish."""

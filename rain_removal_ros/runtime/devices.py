@@ -1,0 +1,31 @@
+"""Which devices this machine has, asked of the driver: nothing heavy has to be imported for it."""
+
+from __future__ import annotations
+
+import ctypes
+
+from rain_removal_ros.errors import SettingsError
+
+
+def cuda_devices() -> int:
+    """How many GPUs the CUDA driver offers to this process; 0 where there is no driver."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
+def check_device(device: str) -> None:
+    """Refuse a CUDA device that is not there; ``auto`` and ``cpu`` always are."""
+    if not device.startswith("cuda"):
+        return
+    there = cuda_devices()
+    _, _, number = device.partition(":")
+    if not there:
+        raise SettingsError(f"engine.device: {device}, but no CUDA device is found here; use auto")
+    if number.isdigit() and int(number) >= there:
+        raise SettingsError(f"engine.device: {device}, but there are {there} CUDA devices here")
