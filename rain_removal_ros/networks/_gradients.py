@@ -200,7 +200,7 @@ class DeformColumns(torch.autograd.Function):
         given, *fields = ctx.saved_tensors
         narrow = of_columns.dtype == torch.bfloat16
         of_columns = (of_columns if narrow else of_columns.float()).contiguous()
-        of_inputs = [torch.zeros_like(given)]
+        of_inputs: list[Tensor | None] = [torch.zeros_like(given)]
         of_inputs += [None if each is None else torch.empty_like(each) for each in fields]
         call("deform_gradient", given, *fields, *ctx.size, of_columns, narrow, *of_inputs)
         pairs = zip(of_inputs, ctx.kinds, strict=True)
