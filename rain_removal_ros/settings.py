@@ -93,7 +93,9 @@ class EngineSettings:
     )
     compile: bool = setting(False, "let torch compile the network: slower to start, then faster")
     threads: int = setting(0, "CPU threads of the network, 0 for as many as cores", low=0, high=256)
-    cache: str = setting("", "folder of built engines; empty is the user's cache folder")
+    cache: str = setting(
+        "", "folder in which each user's built engines are kept; empty is the user's cache folder"
+    )
 
 
 @dataclass(frozen=True)
@@ -251,8 +253,8 @@ class SafetySettings:
     )
     model_paths: tuple[str, ...] = setting(
         (),
-        "folders from which weights and engine caches may be taken when set over ROS; the "
-        "folder of shipped models is always allowed",
+        "folders from which weights and engine caches may be taken when set over ROS; weights "
+        "may also come from the folder of shipped models",
         live=False,
     )
 

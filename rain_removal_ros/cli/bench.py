@@ -59,6 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="CPU threads of every engine; 0, the default, for as many as cores",
     )
     parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="let torch compile the networks: a minute or more for each size and number of cameras",
+    )
+    parser.add_argument(
         "--repeat",
         type=_at_least(1),
         default=20,
@@ -118,6 +123,7 @@ def run(args: argparse.Namespace) -> int:
         sizes=_flat(args.sizes),
         cameras=_flat(args.cameras),
         threads=args.threads,
+        compile=args.compile,
         weights=_no_weights if args.untrained else _shipped,
     )
     said = _progress if sys.stderr.isatty() else _nothing
@@ -196,6 +202,8 @@ def _plot(measured: list[Measured]) -> str:
     lines: dict[str, list[tuple[float, float]]] = {}
     for row in measured:
         name = f"{row.model}, {row.engine}, {row.precision}"
+        if row.compile:
+            name += ", compiled"
         if row.stages > 1:
             name += f", {row.stages} stages"
         megapixels = row.width * row.height * row.cameras / 1e6
@@ -239,7 +247,7 @@ def _print_table(measured: list[Measured]) -> None:
 def _cells(row: Measured) -> tuple[str, ...]:
     return (
         row.model,
-        row.engine,
+        f"{row.engine}, compiled" if row.compile else row.engine,
         row.device,
         row.precision,
         str(row.stages),
