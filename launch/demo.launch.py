@@ -1,6 +1,8 @@
 """Starts a simulated camera in the rain, the node, and a viewer if one is installed.
 
     ros2 launch rain_removal_ros demo.launch.py
+
+Takes the arguments of derain.launch.py too.
 """
 
 import shutil

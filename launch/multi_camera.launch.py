@@ -1,6 +1,8 @@
 """Starts one node for several cameras; frames of the same size are batched.
 
     ros2 launch rain_removal_ros multi_camera.launch.py cameras:=front,rear image:=image_raw
+
+Takes the arguments of derain.launch.py too; only cameras is required.
 """
 
 from launch import LaunchDescription

@@ -1,8 +1,8 @@
-"""Makes a recording of a camera in the rain, with everything that is true of the scene beside it.
+"""Makes a recording of a camera in the rain, with the ground truth of the scene.
 
-SOURCE is "drive" for the built-in street, a video, or a folder of pictures. Below the namespace of
-the camera lie image_raw with rain, image_clean without, camera_info, and of the drive depth in
-metres (32FC1) and boxes (vision_msgs/Detection2DArray). The same flags make the same recording.
+SOURCE is "drive" for the built-in street, a video, or a folder of pictures. The camera's namespace
+has image_raw with rain, image_clean without, and camera_info. A drive also has depth in metres
+(32FC1) and boxes (vision_msgs/Detection2DArray). The same flags make the same recording.
 """
 
 from __future__ import annotations

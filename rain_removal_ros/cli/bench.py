@@ -1,12 +1,11 @@
-"""Times networks on this machine: milliseconds a frame, work, weights and peak memory.
+"""Measures networks on this machine: milliseconds per frame, computation, weights, peak memory.
 
   rain-removal bench --networks rainstream prenet:published.pth --engines all \\
       --sizes 640x480,1280x720 --cameras 1,4 --plot bench.svg
 
-Every combination of the lists given, with blanks or commas between their items, is measured. Those
-of one size take turns, so that what else the machine does hits them alike; memory is measured in a
-process of its own for each. Times are of one step, which derains a frame of every camera, from
-bytes to bytes.
+Every combination of the given lists (separated by blanks or commas) is measured. Those of one size
+take turns, so that other load affects them alike. Memory is measured in a separate process for
+each. A time is that of one step, which derains a frame of every camera, from bytes to bytes.
 """
 
 from __future__ import annotations

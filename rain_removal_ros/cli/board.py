@@ -1,10 +1,10 @@
-"""Measures a candidate model on the board, beside the one that ships, and says whether to ship it.
+"""Compares a candidate model with the one that ships, on the board, and says whether to ship it.
 
   rain-removal board runs/m/last.safetensors --data ../data --quick
 
-The rules are in evaluation/board/rules.py, what is measured in docs/evaluation.md. What the shipped
-model scored is remembered; intervals are from paired draws. A model that ships already is measured
-alone. Ends with 1 if the candidate is not to be shipped.
+docs/evaluation.md describes what is measured; the rules are in evaluation/board/rules.py. The
+shipped model's figures are cached; intervals are from paired draws. A model that ships already is
+measured alone. Exits with 1 if the candidate should not ship.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Derains a drive through the rain and shows before, after and what the network saw.
+"""Derains a simulated drive and shows it before and after, with the network's attention.
 
-Where ROS 2 is installed, a simulated camera and the node run as processes of their own, and what
-they publish is recorded; elsewhere the frames are derained directly. DIR/still.png and DIR/demo.mp4
-show rainy and derained frames side by side, with the attention and the truth. The exit code is 1
-where no derained frame came through.
+If ROS 2 is installed, a simulated camera and the node run as separate processes, and their topics
+are recorded. Otherwise the frames are derained directly. DIR/still.png and DIR/demo.mp4 show rainy
+and derained frames side by side, with the attention and the reference. Exits with 1 if no derained
+frame came through.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Says whether taking the rain out helps an object detector: helps, hurts, or cannot tell.
+"""Measures whether deraining helps an object detector: helps, hurts, or cannot tell.
 
-PICTURES is a folder of clear photos, onto which rain of several severities falls, or with
---recorded one of rainy ones. --drive takes simulated streets instead, --bag a recording. What is on
-the pictures says --truth (COCO, Pascal VOC, PASCAL 1.00, KITTI, YOLO); without it, what the
-detector finds on the reference pictures counts as pseudo ground truth.
+PICTURES is a folder of clear photos, on which synthetic rain of several severities falls, or with
+--recorded a folder of rainy photos. --drive uses simulated streets instead, --bag a recording.
+--truth has the labels (COCO, Pascal VOC, PASCAL 1.00, KITTI, YOLO). Without labels, what the
+detector finds in the reference pictures counts as pseudo ground truth.
 
-Every score is compared with that of the rainy input on the same pictures, with intervals. What was
-seen is kept in a cache, so that with another model only that model is run.
+Every score is compared with that of the rainy input on the same pictures, with intervals. Results
+are cached, so that with another model only that model is run.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Measures what models do to pictures and clips, against the truth and the untouched input.
+"""Measures models on pictures and clips, against the reference and the untouched input.
 
   rain-removal eval --models all --data rain100l/test rain800/test --html report.html
 
-Sets of pairs are recognised by their files, or named DIR:LAYOUT. The tables are Markdown. What
-cannot be used is named, left out for all models, and counted; the command then ends with 1.
+The layout of pairs is recognised from their files, or given as DIR:LAYOUT. The tables are Markdown.
+What cannot be used is named, left out for all models, and counted; the command then exits with 1.
 """
 
 from __future__ import annotations

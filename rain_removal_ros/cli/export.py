@@ -1,8 +1,8 @@
 """Writes a network as an ONNX file, which runs without torch.
 
-State goes in and comes out under names of its own; batch and size are free. Network, scale, stride,
-checksum, names and what a fresh start is are recorded in the file's metadata. The graph is run and
-held against torch before it is written.
+State tensors are named inputs and outputs; batch and size are free. The file's metadata has
+network, scale, stride, checksum, names, and how to start fresh. Before the graph is written, it is
+run and compared with torch.
 """
 
 from __future__ import annotations

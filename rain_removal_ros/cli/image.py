@@ -1,12 +1,12 @@
-"""Takes rain out of pictures and videos: a file, several, or whole folders.
+"""Removes rain from pictures and videos: a file, several, or whole folders.
 
 Without -o, derained files appear beside the rainy ones: street.png becomes street_derained.png, and
 the folder drive becomes drive_derained. Pictures keep their format, bit depth and transparency.
-Videos become MPEG-4 (Motion JPEG in .avi) without their sound. A network's memory of earlier frames
-is carried through a video, never from one picture to the next. What does not fit into memory is
-derained in overlapping tiles.
+Videos become MPEG-4 (Motion JPEG in .avi) without their sound. The network's state is carried
+through a video, never from one picture to the next. What does not fit into memory is derained in
+overlapping tiles.
 
-Ends with 1 if some files could not be derained; the others then are.
+Exits with 1 if some files could not be derained; the others are.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""Derains the cameras in a recording (rosbag2 or ROS 1) and writes the result as another.
+"""Derains the cameras in a recording (rosbag2 or ROS 1) and writes a new recording.
 
-The new recording is MCAP and holds everything of the old one, byte for byte, and beside each
-camera's image_raw: image_derained, attention, rain_level, and camera_info_derained. OUT is a
-folder, or a single file if its name ends in .mcap. What is cut off or damaged is read as far as it
-goes. With --report, every frame is judged, against the topic image_clean (the same scene without
-rain) where there is one.
+The new recording is MCAP. It has everything of the old one, byte for byte, and beside each
+camera's image_raw: image_derained, attention, rain_level and camera_info_derained. OUT is a
+folder, or a single file if its name ends in .mcap. Damaged recordings are read as far as possible.
+With --report, every frame is scored, against the topic image_clean (the same scene without rain)
+if there is one.
 
-IN may be several recordings, or a folder of them: then OUT is a folder that gets a recording for
-each, local processes or a Ray cluster share the work, and the same command continues what was
-interrupted. Ends with 1 if some of several recordings failed; the others then are done.
+IN may be several recordings, or a folder of them. OUT is then a folder with one recording for
+each, local processes or a Ray cluster share the work, and the same command continues after an
+interruption. Exits with 1 if some of several recordings failed; the others are done.
 """
 
 from __future__ import annotations

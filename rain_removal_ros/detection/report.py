@@ -51,7 +51,7 @@ class ReportFacts:
 
     rounds: int
     groups: str
-    """What was drawn: pictures or sequences, and how many."""
+    """What was resampled: pictures or sequences, and how many."""
     setting: Mapping[str, str]
     """Names and values: pictures, rain, machine."""
 
@@ -159,11 +159,11 @@ def _pseudo(findings: Findings) -> str:
 
 
 def _glance(findings: Findings) -> tuple[list[str], list[list[str]]]:
-    """A line for each arm, a column for each condition."""
+    """A line for each candidate, a column for each condition."""
     conditions = list(dict.fromkeys(row.condition for row in findings.rows))
     cells = {(row.arm, row.condition): row for row in findings.rows}
     lines = []
-    # The last condition has all arms; the first, clear weather, has no reference.
+    # The last condition has all candidates; the first, clear weather, has no reference.
     for arm in dict.fromkeys(arm for each in conditions[::-1] for arm, at in cells if at == each):
         rows = [cells.get((arm, condition)) for condition in conditions]
         times = [row.milliseconds for row in rows if row is not None and row.milliseconds]

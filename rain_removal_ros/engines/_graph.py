@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from rain_removal_ros.errors import DataError, EngineError
 from rain_removal_ros.frames import Image
 from rain_removal_ros.networks._cautions import Cautions
 from rain_removal_ros.parsing import from_json
-from rain_removal_ros.runtime.files import cache_folder
+from rain_removal_ros.runtime.files import cache_folder, model_folders
 from rain_removal_ros.settings import EngineSettings
 
 FORMAT = 1
@@ -211,8 +212,16 @@ def _shape(part: Any) -> tuple[int, ...]:
 
 
 def graph_folder(settings: EngineSettings) -> Path:
-    """Where graphs are kept for the next start."""
+    """Where this user's graphs are kept for the next start, in a folder nobody else gets into."""
     try:
-        return Path(settings.cache).expanduser() if settings.cache else cache_folder("engines")
+        shared = Path(settings.cache).expanduser() if settings.cache else cache_folder("engines")
     except (RuntimeError, DataError) as error:
         raise EngineError("there is no home folder to keep engines in; set engine.cache") from error
+    own = shared / f"user-{os.geteuid()}"
+    for models in model_folders():
+        if own.resolve().is_relative_to(models.resolve()):
+            raise EngineError(
+                f"engine.cache: {shared} is in {models}, the folder of models that ship; choose "
+                "another"
+            )
+    return own

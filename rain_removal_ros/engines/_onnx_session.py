@@ -7,6 +7,7 @@ the device.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +22,10 @@ from rain_removal_ros.engines._graph import (
 )
 from rain_removal_ros.errors import EngineError, first_line
 from rain_removal_ros.runtime.patience import PATIENCE_S, ending_after
+from rain_removal_ros.runtime.private import private_folder
 from rain_removal_ros.settings import EngineSettings
+
+_log = logging.getLogger(__name__)
 
 NAME = "onnxruntime"
 
@@ -115,8 +119,7 @@ def _providers(
         options = {
             "device_id": index,
             "trt_fp16_enable": True,
-            "trt_engine_cache_enable": True,
-            "trt_engine_cache_path": str(graph_folder(settings) / f"tensorrt-{key}"),
+            **_kept(graph_folder(settings), f"tensorrt-{key}"),
         }
         found.insert(0, ("TensorrtExecutionProvider", options))
         precision = "float16"
@@ -125,6 +128,16 @@ def _providers(
             f"{NAME} computes in float32 on {kind}, not in {settings.precision}; engine torch can"
         )
     return found, precision
+
+
+def _kept(cache: Path, name: str) -> dict[str, Any]:
+    """Options by which TensorRT keeps what it builds, in a folder that nobody else gets into."""
+    try:
+        place = private_folder(private_folder(cache) / name)
+    except OSError as error:
+        _log.warning("TensorRT will build again at the next start: %s", error)
+        return {}
+    return {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(place)}
 
 
 def _has_tensorrt(kind: str) -> bool:

@@ -1,7 +1,6 @@
-"""Those who look at the pictures. A detector is one small class in a file of its own.
+"""Object detectors, each a small class in a file of its own.
 
-It says which classes it knows and finds them on one picture at a time; nothing is known of rain
-here.
+A detector names its classes and finds them on one picture at a time. It knows nothing about rain.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ class Detector(Protocol):
     name: str
     labels: tuple[str, ...]
     sure: float
-    """The score from which a detection is usually taken for one."""
+    """The score above which detections are usually accepted."""
     fingerprint: str
-    """Changes whenever the same picture might be answered differently."""
+    """Changes whenever the result for the same picture could change."""
 
     def detect(self, image: Image) -> Detections: ...
 

@@ -33,7 +33,7 @@ class Live:
                 f"a running detector needs ROS 2 and vision_msgs: {error.name} is not installed"
             ) from error
         self.name = answers
-        # It may have been started anew with anything: what it said before counts for nothing.
+        # It may have been restarted with another model, so results are never cached.
         self.fingerprint = f"live {time.time_ns()}"
         self._inquiry = RequestResponse(images, answers, kind)
         atexit.register(self._inquiry.close)
@@ -43,7 +43,7 @@ class Live:
 
 
 def as_detections(found: list[messages.Found]) -> Detections:
-    """Classes that are numbers are COCO's."""
+    """Numeric classes are COCO's."""
     labels = tuple(_label(each.label) for each in found)
     scores = np.array([each.score for each in found], np.float64).clip(0, 1)
     return Detections(labels, scores, as_boxes([each.box for each in found]))
