@@ -14,7 +14,7 @@ from torch import Tensor
 from rain_removal_ros import benchmark, checkpoints, engines, networks
 from rain_removal_ros.benchmark import Case, Effort
 from rain_removal_ros.cli import main
-from rain_removal_ros.engines import Derained
+from rain_removal_ros.engines import Derained, EngineInfo
 from rain_removal_ros.errors import EngineError
 from rain_removal_ros.networks._base import Network
 from rain_removal_ros.networks._cost import macs, parameters
@@ -123,10 +123,8 @@ def test_what_would_not_fit_into_memory_is_not_tried() -> None:
 class Stand:
     """An engine that fails at one of its steps."""
 
-    stages = 1
-
     def __init__(self, *, name: str = "torch", device: str = "cpu", fails_at: int = 99) -> None:
-        self.name, self.device, self.precision = name, device, "float32"
+        self.info = EngineInfo("prenet", name, device, "float32")
         self._fails_at = fails_at
 
     def step(self, images: list[Any], states: list[Any]) -> list[Any]:
