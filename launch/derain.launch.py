@@ -7,8 +7,6 @@ A node whose configuration cannot work ends once and is not restarted. With auto
 lifecycle manager configures it instead.
 """
 
-import os
-
 from launch import LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
@@ -24,6 +22,8 @@ from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
+
+from rain_removal_ros.runtime import dds
 
 PACKAGE = "rain_removal_ros"
 ARGUMENTS = [
@@ -91,11 +91,9 @@ def generate_launch_description() -> LaunchDescription:
 def _profile(context: LaunchContext) -> list:
     """Set the profile in the variable that this version of Fast DDS reads, unless one is set."""
     profile = LaunchConfiguration("dds_profile").perform(context)
-    names = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-    if profile == "none" or any(context.environment.get(name) for name in names):
+    if profile == "none" or dds.names_a_profile(context.environment):
         return []
-    older = os.environ.get("ROS_DISTRO", "") in ("humble", "iron", "jazzy")
-    return [SetEnvironmentVariable(names[older], profile)]
+    return [SetEnvironmentVariable(dds.profile_variable(), profile)]
 
 
 def _node(context: LaunchContext) -> list:

@@ -32,6 +32,7 @@ from rain_removal_ros.bags.topics import CameraTopics, camera_topics
 from rain_removal_ros.errors import BagError, FrameError
 from rain_removal_ros.frames import Frame
 from rain_removal_ros.parsing import from_yaml
+from rain_removal_ros.runtime.dds import profile_environment
 from rain_removal_ros.settings import Settings, flatten, refuse, replace
 
 _READY_S = 120.0
@@ -355,28 +356,11 @@ def _changed(settings: Settings) -> dict[str, Any]:
 
 def _middleware() -> dict[str, str]:
     """A corner of the ROS graph to itself, and room for large images."""
-    environment = {
+    return {
         "ROS_DOMAIN_ID": str(1 + os.getpid() % 100),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        **profile_environment(),
     }
-    profile = next((path for path in _profiles() if path.is_file()), None)
-    for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
-        if name in os.environ:
-            return environment
-    if profile is not None:
-        older = os.environ.get("ROS_DISTRO", "") in ("humble", "iron", "jazzy")
-        name = "FASTRTPS" if older else "FASTDDS"
-        environment[f"{name}_DEFAULT_PROFILES_FILE"] = str(profile)
-    return environment
-
-
-def _profiles() -> Iterator[Path]:
-    """Where the profile for large images may lie: a checkout, then installations."""
-    package = Path(__file__).resolve().parents[1]
-    overlays = filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep))
-    yield package.parent / "config" / "fastdds.xml"
-    for prefix in (*map(Path, overlays), Path(sys.prefix), *package.parents[2:5]):
-        yield prefix / "share" / "rain_removal_ros" / "config" / "fastdds.xml"
 
 
 def _lines(process: subprocess.Popen[str]) -> Queue[str]:

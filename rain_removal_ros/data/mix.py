@@ -31,6 +31,7 @@ Pixels = NDArray[np.uint8]
 _DRAWS = 20
 _LABELLED, _UNLABELLED, _PLAN = 0, 1, 2
 _AHEAD = 4
+_CAN_FORK = sys.platform == "linux"
 
 
 @dataclass(frozen=True)
@@ -283,6 +284,8 @@ class Mix(Dataset[Samples]):
             num_workers=self.settings.workers,
             prefetch_factor=_AHEAD if self.settings.workers else None,
             worker_init_fn=_leave_signals,
+            # Forked workers share the decoded pictures; Python 3.14 would send each a copy.
+            multiprocessing_context="fork" if self.settings.workers and _CAN_FORK else None,
         )
         return iter(loader)
 

@@ -34,6 +34,7 @@ from rain_removal_ros.ros.node.topics import Topics
 from rain_removal_ros.ros.node.watchdog import Watchdog
 from rain_removal_ros.ros.node.worker import Worker
 from rain_removal_ros.ros.parameters import Parameters
+from rain_removal_ros.runtime import native
 from rain_removal_ros.runtime.allocator import give_back_freed_memory
 from rain_removal_ros.runtime.devices import check_device
 from rain_removal_ros.settings import Settings
@@ -104,6 +105,8 @@ class Derainer(LifecycleNode):
         self.create_timer(_UPKEEP_S, self._watch_over, clock=steady)
         self.create_timer(_LOOK_AROUND_S, self._look_around, clock=steady)
         self._answer_invalid_transitions()
+        if advice := native.advice():
+            self.get_logger().warning(f"This package was {advice}.")
 
     @property
     def settings(self) -> Settings:
