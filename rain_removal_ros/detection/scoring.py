@@ -10,6 +10,7 @@ import contextlib
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ _NONE: NDArray[np.intp] = np.zeros(0, np.intp)
 
 @dataclass(frozen=True)
 class RankedDetections:
-    """The detections of one class and size on all pictures, highest score first."""
+    """Detections of one class and size, highest score first; one entry for each in every array."""
 
     scores: NDArray[np.float64]
     picture: NDArray[np.intp]
@@ -39,24 +40,58 @@ class RankedDetections:
     """IoU thresholds x detections: whether it found an object that counts."""
     ignored: NDArray[np.bool_]
     """IoU thresholds x detections: whether it is ignored."""
-    positives: NDArray[np.int64]
-    """The number of objects on each picture."""
+
+    def take(self, chosen: NDArray[Any]) -> RankedDetections:
+        """Those at some places, in their order, or those where a mask says so."""
+        return RankedDetections(
+            self.scores[chosen], self.picture[chosen], self.hit[:, chosen], self.ignored[:, chosen]
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[RankedDetections]) -> RankedDetections:
+        """All of several, ranked anew."""
+        every = cls(
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.picture for part in parts]),
+            np.concatenate([part.hit for part in parts], axis=1),
+            np.concatenate([part.ignored for part in parts], axis=1),
+        )
+        return every.take(np.argsort(-every.scores, kind="stable"))
+
+
+@dataclass(frozen=True)
+class CountedObjects:
+    """The objects of one class and size that count, picture after picture."""
+
     found_at: tuple[NDArray[np.float64], ...]
     """For each picture, the score with which each of its objects is found at IoU 0.5, or -1."""
-    counted: tuple[NDArray[np.intp], ...]
+    numbers: tuple[NDArray[np.intp], ...]
     """For each picture, the numbers of its objects among all its truths."""
+
+    @cached_property
+    def positives(self) -> NDArray[np.int64]:
+        """How many there are on each picture."""
+        return np.array([len(numbers) for numbers in self.numbers], np.int64)
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """What was found and what there is, of one class and size on all pictures."""
+
+    detections: RankedDetections
+    objects: CountedObjects
 
 
 @dataclass(frozen=True)
 class Matches:
     """Truth against detections, for every class."""
 
-    tables: dict[tuple[str, str], RankedDetections]
+    tables: dict[tuple[str, str], ScoreTable]
     """By class and size."""
     labels: tuple[str, ...]
     pictures: int
 
-    def of(self, label: str | None, size: str = "all") -> list[RankedDetections]:
+    def of(self, label: str | None, size: str = "all") -> list[ScoreTable]:
         """The tables of one class, or of all."""
         return [self.tables[name, size] for name in ([label] if label else self.labels)]
 
@@ -77,13 +112,7 @@ def match(
 def join(parts: Sequence[Matches]) -> Matches:
     """Several sets of pictures as one; they have the same classes."""
     starts = np.cumsum([0, *(part.pictures for part in parts)])
-    tables = {
-        key: _merged([
-            replace(part.tables[key], picture=part.tables[key].picture + start)
-            for part, start in zip(parts, starts, strict=False)
-        ])
-        for key in parts[0].tables
-    }  # fmt: skip
+    tables = {key: _merged([part.tables[key] for part in parts], starts) for key in parts[0].tables}
     return Matches(tables, parts[0].labels, int(starts[-1]))
 
 
@@ -118,12 +147,12 @@ def recall_at(matches: Matches, weights: Weights, *, false_per_picture: float) -
     values = []
     allowed = false_per_picture * weights.sum(1)
     for table in matches.of(None):
-        drawn = weights[:, table.picture]
+        drawn = weights[:, table.detections.picture]
         false = np.cumsum(drawn * _false(table), axis=1)
-        hits = np.cumsum(drawn * table.hit[_HALF], axis=1)
+        hits = np.cumsum(drawn * table.detections.hit[_HALF], axis=1)
         last = (false <= allowed[:, None]).sum(1)
         found = np.concatenate([np.zeros((len(hits), 1)), hits], axis=1)
-        positives = weights @ table.positives
+        positives = weights @ table.objects.positives
         with np.errstate(invalid="ignore", divide="ignore"):
             values.append(found[np.arange(len(found)), last] / positives)
     return _mean(np.stack(values), (0,))
@@ -133,7 +162,7 @@ def found_objects(matches: Matches, score: float) -> list[NDArray[np.bool_]]:
     """For each picture, which of its objects (class after class) are found at this score."""
     tables = matches.of(None)
     return [
-        np.concatenate([table.found_at[picture] >= score for table in tables])
+        np.concatenate([table.objects.found_at[picture] >= score for table in tables])
         for picture in range(matches.pictures)
     ]
 
@@ -142,7 +171,7 @@ def object_numbers(matches: Matches) -> list[NDArray[np.intp]]:
     """For each picture, the indices among its truths of the objects in ``found_objects``."""
     tables = matches.of(None)
     return [
-        np.concatenate([table.counted[picture] for table in tables])
+        np.concatenate([table.objects.numbers[picture] for table in tables])
         for picture in range(matches.pictures)
     ]
 
@@ -151,8 +180,8 @@ def false_alarms(matches: Matches, score: float) -> NDArray[np.int64]:
     """False detections on each picture at this score."""
     total = np.zeros(matches.pictures, np.int64)
     for table in matches.of(None):
-        counted = _false(table) & (table.scores >= score)
-        total += np.bincount(table.picture[counted], minlength=matches.pictures)
+        counted = _false(table) & (table.detections.scores >= score)
+        total += np.bincount(table.detections.picture[counted], minlength=matches.pictures)
     return total
 
 
@@ -160,10 +189,12 @@ def calibration_error(matches: Matches, weights: Weights) -> Values:
     """Mean distance between the score of detections and the share of them that are right."""
     sums = np.zeros((3, _CALIBRATION_BINS, matches.pictures))
     for table in matches.of(None):
-        used = ~table.ignored[_HALF]
-        bins = np.minimum((table.scores * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1)
-        for row, amount in enumerate((1.0, table.scores, table.hit[_HALF])):
-            places = (bins[used], table.picture[used])
+        used = ~table.detections.ignored[_HALF]
+        bins = np.minimum(
+            (table.detections.scores * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1
+        )
+        for row, amount in enumerate((1.0, table.detections.scores, table.detections.hit[_HALF])):
+            places = (bins[used], table.detections.picture[used])
             np.add.at(sums[row], places, amount if row == 0 else np.asarray(amount)[used])
     count, scores, hits = weights.astype(np.float64) @ sums.transpose(0, 2, 1)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -180,45 +211,45 @@ def per_picture(amounts: NDArray[Any], weights: Weights) -> Values:
 def curve(matches: Matches, label: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Recall and the best precision at that recall or beyond, at IoU 0.5."""
     table = matches.tables[label, "all"]
-    hits = np.cumsum(table.hit[_HALF])
-    precision = hits / np.maximum(np.cumsum(table.hit[_HALF] | _false(table)), 1)
+    hits = np.cumsum(table.detections.hit[_HALF])
+    precision = hits / np.maximum(np.cumsum(table.detections.hit[_HALF] | _false(table)), 1)
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    return hits / max(1, int(table.positives.sum())), envelope
+    return hits / max(1, int(table.objects.positives.sum())), envelope
 
 
 def best_score(matches: Matches) -> float:
     """The score at which precision and recall are best together (F1), over all classes."""
     tables = matches.of(None)
-    scores = np.concatenate([table.scores for table in tables])
-    hit = np.concatenate([table.hit[_HALF] for table in tables])
+    scores = np.concatenate([table.detections.scores for table in tables])
+    hit = np.concatenate([table.detections.hit[_HALF] for table in tables])
     false = np.concatenate([_false(table) for table in tables])
     if not hit.any():
         return 0.5
     order = np.argsort(-scores, kind="stable")
     hits, alarms = np.cumsum(hit[order]), np.cumsum(false[order])
-    positives = sum(int(table.positives.sum()) for table in tables)
+    positives = sum(int(table.objects.positives.sum()) for table in tables)
     return float(scores[order][np.argmax(2 * hits / (hits + alarms + positives))])
 
 
-def _false(table: RankedDetections) -> NDArray[np.bool_]:
-    false: NDArray[np.bool_] = ~(table.hit[_HALF] | table.ignored[_HALF])
+def _false(table: ScoreTable) -> NDArray[np.bool_]:
+    false: NDArray[np.bool_] = ~(table.detections.hit[_HALF] | table.detections.ignored[_HALF])
     return false
 
 
-def _ap(table: RankedDetections, weights: Weights, rows: Iterable[int]) -> NDArray[np.float64]:
+def _ap(table: ScoreTable, weights: Weights, rows: Iterable[int]) -> NDArray[np.float64]:
     """Draws x thresholds: area under the precision envelope, at COCO's 101 recalls."""
     rows = list(rows)
     result = np.full((len(weights), len(rows)), np.nan)
     for start in range(0, len(weights), _CHUNK):
         part = weights[start : start + _CHUNK]
-        positives = part @ table.positives.astype(np.float32)
-        drawn = part[:, table.picture]
-        everything = None if table.ignored[rows].any() else np.cumsum(drawn, axis=1)
+        positives = part @ table.objects.positives.astype(np.float32)
+        drawn = part[:, table.detections.picture]
+        everything = None if table.detections.ignored[rows].any() else np.cumsum(drawn, axis=1)
         for column, row in enumerate(rows):
             counted = everything
             if counted is None:
-                counted = np.cumsum(drawn * ~table.ignored[row], axis=1)
-            hits = np.flatnonzero(table.hit[row])
+                counted = np.cumsum(drawn * ~table.detections.ignored[row], axis=1)
+            hits = np.flatnonzero(table.detections.hit[row])
             area = _area(np.cumsum(drawn[:, hits], axis=1), counted[:, hits], positives)
             result[start : start + _CHUNK, column] = area
     return result
@@ -312,96 +343,52 @@ def _as_coco(box: NDArray[np.float64]) -> list[float]:
     return [x1, y1, x2 - x1, y2 - y1]
 
 
-def _table(found: Sequence[dict[str, Any] | None], origin: NDArray[np.intp]) -> RankedDetections:
+def _table(found: Sequence[dict[str, Any] | None], origin: NDArray[np.intp]) -> ScoreTable:
     """One class and size from pycocotools' record of each picture; None if it has neither."""
-    scores, pictures, hits, ignored = [], [], [], []
-    positives = np.zeros(len(found), np.int64)
+    none = np.zeros((len(IOUS), 0), bool)
+    parts = [RankedDetections(np.zeros(0), _NONE, none, none)]
     found_at: list[NDArray[np.float64]] = []
-    counted: list[NDArray[np.intp]] = []
+    numbers: list[NDArray[np.intp]] = []
     for picture, entry in enumerate(found):
         if entry is None:
             found_at.append(np.zeros(0))
-            counted.append(np.zeros(0, np.intp))
+            numbers.append(_NONE)
             continue
-        mine = np.asarray(entry["dtScores"], np.float64)
-        skipped = entry["dtIgnore"].astype(bool)
-        scores.append(mine)
-        pictures.append(np.full(len(mine), picture))
-        hits.append((entry["dtMatches"] > 0) & ~skipped)
-        ignored.append(skipped)
+        scores = np.asarray(entry["dtScores"], np.float64)
+        ignored = entry["dtIgnore"].astype(bool)
+        hit = (entry["dtMatches"] > 0) & ~ignored
+        parts.append(RankedDetections(scores, np.full(len(scores), picture), hit, ignored))
         real = ~np.asarray(entry["gtIgnore"], bool)
-        positives[picture] = int(real.sum())
         matched = entry["gtMatches"][_HALF].astype(int)
-        by_id = dict(zip(entry["dtIds"], mine, strict=True))
+        by_id = dict(zip(entry["dtIds"], scores, strict=True))
         at = np.array([by_id.get(number, -1.0) for number in matched], np.float64)
         found_at.append(at[real] if len(at) else np.zeros(0))
-        counted.append(origin[np.asarray(entry["gtIds"], int)[real]] if len(at) else _NONE)
-    return _sorted(
-        RankedDetections(
-            np.concatenate([np.zeros(0), *scores]),
-            np.concatenate([_NONE, *pictures]),
-            np.concatenate([np.zeros((len(IOUS), 0), bool), *hits], axis=1),
-            np.concatenate([np.zeros((len(IOUS), 0), bool), *ignored], axis=1),
-            positives,
-            tuple(found_at),
-            tuple(counted),
-        )
+        numbers.append(origin[np.asarray(entry["gtIds"], int)[real]] if len(at) else _NONE)
+    objects = CountedObjects(tuple(found_at), tuple(numbers))
+    return ScoreTable(RankedDetections.joined(parts), objects)
+
+
+def _merged(tables: Sequence[ScoreTable], starts: Iterable[int]) -> ScoreTable:
+    """Tables as one; the pictures of each are numbered from one of ``starts`` on."""
+    shifted = [
+        replace(table.detections, picture=table.detections.picture + start)
+        for table, start in zip(tables, starts, strict=False)
+    ]
+    objects = CountedObjects(
+        tuple(at for table in tables for at in table.objects.found_at),
+        tuple(of for table in tables for of in table.objects.numbers),
     )
+    return ScoreTable(RankedDetections.joined(shifted), objects)
 
 
-def _sorted(table: RankedDetections) -> RankedDetections:
-    order = np.argsort(-table.scores, kind="stable")
-    return replace(
-        table,
-        scores=table.scores[order],
-        picture=table.picture[order],
-        hit=table.hit[:, order],
-        ignored=table.ignored[:, order],
-    )
-
-
-def _merged(tables: Sequence[RankedDetections]) -> RankedDetections:
-    return _sorted(
-        RankedDetections(
-            np.concatenate([table.scores for table in tables]),
-            np.concatenate([table.picture for table in tables]),
-            np.concatenate([table.hit for table in tables], axis=1),
-            np.concatenate([table.ignored for table in tables], axis=1),
-            np.concatenate([table.positives for table in tables]),
-            tuple(at for table in tables for at in table.found_at),
-            tuple(at for table in tables for at in table.counted),
-        )
-    )
-
-
-def _chosen(
-    first: RankedDetections, second: RankedDetections, use_second: NDArray[np.bool_]
-) -> RankedDetections:
-    parts = [_only(first, ~use_second), _only(second, use_second)]
+def _chosen(first: ScoreTable, second: ScoreTable, use_second: NDArray[np.bool_]) -> ScoreTable:
+    mine, theirs = first.detections, second.detections
+    parts = [mine.take(~use_second[mine.picture]), theirs.take(use_second[theirs.picture])]
     found_at = (
-        (theirs if use else mine)
-        for mine, theirs, use in zip(first.found_at, second.found_at, use_second, strict=True)
-    )
-    return _sorted(
-        RankedDetections(
-            np.concatenate([part.scores for part in parts]),
-            np.concatenate([part.picture for part in parts]),
-            np.concatenate([part.hit for part in parts], axis=1),
-            np.concatenate([part.ignored for part in parts], axis=1),
-            first.positives,
-            tuple(found_at),
-            first.counted,
+        second_at if use else first_at
+        for first_at, second_at, use in zip(
+            first.objects.found_at, second.objects.found_at, use_second, strict=True
         )
     )
-
-
-def _only(table: RankedDetections, pictures: NDArray[np.bool_]) -> RankedDetections:
-    """The detections on some of the pictures."""
-    kept = pictures[table.picture]
-    return replace(
-        table,
-        scores=table.scores[kept],
-        picture=table.picture[kept],
-        hit=table.hit[:, kept],
-        ignored=table.ignored[:, kept],
-    )
+    objects = CountedObjects(tuple(found_at), first.objects.numbers)
+    return ScoreTable(RankedDetections.joined(parts), objects)
