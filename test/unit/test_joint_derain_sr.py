@@ -180,7 +180,7 @@ def test_stage_one_is_held_against_the_clean_picture_at_the_inputs_size() -> Non
     small_clean = F.avg_pool2d(batch.reference[:, 0], 2)
     losses = joint_derain_sr.Objective(network)(batch)
     results = network.coarse(batch.rainy[:, 0])
-    assert set(losses) == {*results, "output"}
+    assert set(losses) == {*results, "output", "attention"}
     for name, result in results.items():
         torch.testing.assert_close(losses[name], (result - small_clean).square().mean())
 
@@ -258,4 +258,5 @@ def test_thirty_steps_on_two_pairs_lower_the_loss() -> None:
         optimiser.step()
         history.append({name: value.item() for name, value in losses.items()})
     for name in history[0]:
-        assert history[-1][name] < 0.7 * history[0][name], name
+        least = 0.95 if name == "attention" else 0.7  # its maps begin alike, and part slowly
+        assert history[-1][name] < least * history[0][name], name
