@@ -20,7 +20,7 @@ from rain_removal_ros import checkpoints
 from rain_removal_ros.engines._graph import GraphDescription, GraphEngine
 from rain_removal_ros.engines._onnx_session import NAME, Session
 from rain_removal_ros.engines.onnxruntime import devices, on_the_first_of
-from rain_removal_ros.errors import EngineError
+from rain_removal_ros.errors import WITH_TORCH, EngineError
 from rain_removal_ros.parsing import from_json
 from rain_removal_ros.runtime.files import model_folders, write_whole
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 SUFFIX = ".graph"
 _PREFIX = "network."
 """Before the names of weights, in a graph."""
-WITH_TORCH = "pip install 'rain_removal_ros[torch]'"
 
 
 @dataclass(frozen=True)
@@ -41,13 +40,16 @@ class BareGraph:
 
     graph: bytes
     config: dict[str, Any]
+    defaults: dict[str, Any]
+    """Of the config's fields, which older weight files do not name."""
     description: GraphDescription
     working_bytes: float
     """For each pixel of a frame, during a pass; ``state_bytes`` from one frame to the next."""
     state_bytes: float
 
     def fits(self, weights: StoredWeights) -> bool:
-        return (self.description.network, self.config) == (weights.name, weights.config)
+        named = self.description.network == weights.name
+        return named and self.config == {**self.defaults, **weights.config}
 
 
 def load(network: NetworkSettings, settings: EngineSettings) -> GraphEngine:
@@ -109,7 +111,8 @@ def read(path: Path) -> BareGraph:
             about = from_json(archive.read("about.json").decode())
         working, state = (float(about[name]) for name in ("working_bytes", "state_bytes"))
         facts = GraphDescription.from_json(json.dumps(about["description"]))
-        return BareGraph(graph, dict(about["config"]), facts, working, state)
+        config, defaults = (dict(about[name]) for name in ("config", "defaults"))
+        return BareGraph(graph, config, defaults, facts, working, state)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise EngineError(f"{path} is damaged; install the package again: {error}") from error
 
@@ -127,8 +130,8 @@ def write(path: Path, network: Network) -> None:
     _take_weights_out(model, {_PREFIX + name: None for name in network.state_dict()})
     needs = Needs.of(network)
     about = {
-        # As it comes back from a weight file, where tuples have become lists.
-        "config": json.loads(json.dumps(dataclasses.asdict(network.config))),
+        "config": dataclasses.asdict(network.config),
+        "defaults": dataclasses.asdict(type(network.config)()),
         "working_bytes": needs.working,
         "state_bytes": needs.state,
         "description": dataclasses.asdict(dataclasses.replace(facts, checksum="")),
