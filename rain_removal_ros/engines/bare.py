@@ -117,23 +117,21 @@ def read(path: Path) -> BareGraph:
         raise EngineError(f"{path} is damaged; install the package again: {error}") from error
 
 
-def write(path: Path, network: Network) -> None:
+def write(path: Path, network: Network, *, working_bytes: float, state_bytes: float) -> None:
     """Make the bare graph of a network."""
     import onnx
 
     from rain_removal_ros.engines.export import export
-    from rain_removal_ros.media.tiling import Needs
 
     whole, facts = export(network)
     model = onnx.load_from_string(whole)
     del model.metadata_props[:]
     _take_weights_out(model, {_PREFIX + name: None for name in network.state_dict()})
-    needs = Needs.of(network)
     about = {
         "config": dataclasses.asdict(network.config),
         "defaults": dataclasses.asdict(type(network.config)()),
-        "working_bytes": needs.working,
-        "state_bytes": needs.state,
+        "working_bytes": working_bytes,
+        "state_bytes": state_bytes,
         "description": dataclasses.asdict(dataclasses.replace(facts, checksum="")),
     }
     _pack(path, {"graph.onnx": model.SerializeToString(), "about.json": json.dumps(about).encode()})
