@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch_rain import render
 
 from rain_removal_ros import engines
 from rain_removal_ros.data import rain
@@ -36,7 +37,7 @@ def scene(frames: int, *, shift: float, bump: int = 0) -> Tensor:
 
 def in_rain(clean: Tensor) -> Tensor:
     drawn = rain.sample(np.random.default_rng(3), severity=0.5, style="shower")
-    return rain.render(clean, drawn).rainy
+    return render(clean, drawn).rainy
 
 
 def error(past: Tensor, now: Tensor, flow: Tensor) -> float:
