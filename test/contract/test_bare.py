@@ -141,7 +141,7 @@ def test_the_demo_runs_without_torch(run: Run, tmp_path: Path) -> None:
     [
         ("train", "--config", "config/train/prenet.yaml"),
         ("export", "rainstream", "-o", "x.onnx"),
-        ("bench", "--networks", "rainstream"),
+        ("bench",),
         ("image", "in.png", "-o", "out.png", "--model", "prenet"),
     ],
     ids=lambda words: words[0],
