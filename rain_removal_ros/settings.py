@@ -72,7 +72,11 @@ class NetworkSettings:
         "auto",
         "network to run, or one of its sizes such as rainstream_s; auto takes the best that ships",
     )
-    weights: str = setting("", "weight file; empty takes the one that ships for the network")
+    weights: str = setting(
+        "",
+        "weight file, or the name of weights that ship; empty takes the one that ships for the "
+        "network",
+    )
     stages: int = setting(
         0, "passes over each frame, 0 for the network's own number", low=0, high=32
     )

@@ -31,7 +31,7 @@ from rain_removal_ros.bags.messages import (
 from rain_removal_ros.bags.reading import Recording, open_recording
 from rain_removal_ros.bags.topics import CameraTopics, camera_topics
 from rain_removal_ros.bags.writing import BagWriter, create
-from rain_removal_ros.camera import Arrival, Camera, Cameras, MessageTypes, Outcome, Result
+from rain_removal_ros.camera import Camera, Cameras, MessageTypes, Outcome, Result
 from rain_removal_ros.errors import BagError, EngineError, FrameError
 from rain_removal_ros.frames import Frame
 from rain_removal_ros.settings import Settings, refuse
@@ -277,9 +277,9 @@ class _Replay:
             self._keep_broken(replayed, message, str(error))
             return 0
         self._now_s = message.stamp_ns / 1e9
-        arrival = Arrival(replayed.number, original, frozenset(replayed.topics.outputs))
-        (result,) = self._cameras.process([arrival])
-        for kind, made in result.messages():
+        demand = frozenset(replayed.topics.outputs)
+        (result,) = self._cameras.process([(replayed.number, original, demand)])
+        for kind, made in result.messages:
             data = message.data if made is original else encoded(made)
             self._output.write(replayed.topics.outputs[kind], message.stamp_ns, data)
         replayed.tally.count(result)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from rain_removal_ros.cli._options import size
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="drive, a video, or a folder of pictures")
@@ -19,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seconds", type=float, metavar="S", help="length (default: all; of the drive, 20)"
     )
     parser.add_argument("--fps", type=float, default=30.0, metavar="HZ", help="default: 30")
-    parser.add_argument("--size", metavar="WxH", help="default: the source's own")
+    parser.add_argument(
+        "--size", type=size, default=(0, 0), metavar="WxH", help="default: the source's own"
+    )
     parser.add_argument("--style", default="heavy", metavar="NAME", help="kind of rain")
     parser.add_argument(
         "--severity", type=float, default=0.3, metavar="S", help="how hard it rains, 0 to 1"
@@ -39,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
     from rain_removal_ros.bags.making import Contents, make
     from rain_removal_ros.simulation.scenes import RainSettings, SceneSettings
 
-    width, height = _size(args.size)
+    width, height = args.size
     scene = settings.build(
         SceneSettings,
         {
@@ -68,14 +72,3 @@ def run(args: argparse.Namespace) -> None:
 
         frames = make(scene, rain, args.output, contents, progress=progress)
     print(f"{args.output}: {frames} frames")
-
-
-def _size(text: str | None) -> tuple[int, int]:
-    from rain_removal_ros.errors import SettingsError
-
-    if text is None:
-        return 0, 0
-    width, _, height = text.partition("x")
-    if not (width.isdigit() and height.isdigit()):
-        raise SettingsError(f"--size is like 640x480, not {text!r}")
-    return int(width), int(height)

@@ -13,6 +13,8 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rain_removal_ros.cli._options import add_shared, rename, size
+
 if TYPE_CHECKING:
     from rain_removal_ros.demo import Recording
 
@@ -26,9 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder for what is shown (default demo_output)",
     )
-    parser.add_argument(
-        "--weights", default="", metavar="FILE", help="weight file (default: the best that ships)"
-    )
+    (model,) = add_shared(parser, "model")
+    rename(parser, "--weights", model)
     parser.add_argument(
         "--way",
         choices=("auto", "ros", "direct"),
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seconds", type=_positive, default=5.0, metavar="S", help="how long (default 5)"
     )
     parser.add_argument(
-        "--size", type=_size, default=(480, 360), metavar="WxH", help="of a frame (default 480x360)"
+        "--size", type=size, default=(480, 360), metavar="WxH", help="of a frame (default 480x360)"
     )
     parser.add_argument(
         "--fps", type=_positive, default=15.0, help="of the camera (default 15)", metavar="HZ"
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     width, height = args.size
     plan = demo.DemoPlan(
         output=args.output,
-        weights=args.weights,
+        weights=args.model,
         seconds=args.seconds,
         width=width,
         height=height,
@@ -102,10 +103,3 @@ def _positive(text: str) -> float:
     if not 0 < value < 1000:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1000")
     return value
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, cross, height = text.partition("x")
-    if not (cross and width.isdigit() and height.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 480x360")
-    return int(width), int(height)

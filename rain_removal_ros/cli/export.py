@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from rain_removal_ros.cli._options import add_shared
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -20,13 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE", help="an .onnx file"
     )
-    parser.add_argument(
-        "--stages",
-        type=int,
-        default=0,
-        metavar="N",
-        help="passes over each frame, fixed in the file; 0 for the network's own number",
-    )
+    add_shared(parser, "stages")
 
 
 def run(args: argparse.Namespace) -> None:

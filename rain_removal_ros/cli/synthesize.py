@@ -10,12 +10,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from rain_removal_ros.cli._options import rename
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, metavar="SRC", help="a picture or a folder of them")
-    parser.add_argument(
-        "-o", "--out", type=Path, required=True, metavar="DIR", help="folder for the pairs"
+    output = parser.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", required=True, help="folder for the pairs"
     )
+    rename(parser, "--out", output)
     parser.add_argument(
         "--directions",
         type=int,
@@ -46,5 +49,5 @@ def run(args: argparse.Namespace) -> None:
     options = SynthesisOptions(
         directions=args.directions, severity=args.severity, style=args.style, seed=args.seed
     )
-    count = synthesize(args.source, args.out, options, depth=args.depth, textures=args.textures)
-    print(f"{count} pairs are in {args.out}")
+    count = synthesize(args.source, args.output, options, depth=args.depth, textures=args.textures)
+    print(f"{count} pairs are in {args.output}")

@@ -9,7 +9,7 @@ from rain_removal_ros.evaluation._rows import Row
 
 
 class Column(NamedTuple):
-    """What stands in one column of a table."""
+    """One column of a table."""
 
     title: str
     key: str
@@ -32,7 +32,7 @@ class Table(NamedTuple):
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
-    """One table for each kind of set there is."""
+    """One table for each kind of set."""
     found = []
     for kind, (title, note, columns) in _KINDS.items():
         chosen = [row for row in rows if row["kind"] == kind]

@@ -30,9 +30,7 @@ def test_each_release_reads_a_variable(
     assert dds.profile_variable() == variable
 
 
-def test_the_profile_that_ships_is_found(
-    monkeypatch: pytest.MonkeyPatch, repository: Path
-) -> None:
+def test_the_profile_that_ships_is_found(monkeypatch: pytest.MonkeyPatch, repository: Path) -> None:
     monkeypatch.setenv("ROS_DISTRO", "lyrical")
     for name in (NEWER, OLDER):
         monkeypatch.delenv(name, raising=False)

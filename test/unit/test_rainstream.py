@@ -127,5 +127,7 @@ def test_a_clip_in_bfloat16_is_as_in_float32() -> None:
         cleaned.append(np.stack(images))
     difference = np.abs(cleaned[1] - cleaned[0])
     assert np.abs(cleaned[0] - frames).mean() > 1, "nothing was done"
-    assert difference.max() <= 8
-    assert difference.mean(axis=(1, 2, 3)).max() <= 0.5
+    # Where two displacements fit as well, the last bit decides: a patch of the past is elsewhere.
+    assert (difference > 8).mean(axis=(1, 2, 3)).max() <= 0.01
+    assert difference.mean(axis=(1, 2, 3)).max() <= 1
+    assert np.median(difference) == 0

@@ -9,13 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Float32
 
 from rain_removal_ros import codec
-from rain_removal_ros.camera import Arrival, Camera, Cameras, MessageTypes, Result
+from rain_removal_ros.camera import Camera, Cameras, Demand, MessageTypes, Result
 from rain_removal_ros.ros.node.mailbox import ReceivedMessage
 from rain_removal_ros.ros.node.statistics import Statistics
 from rain_removal_ros.ros.node.topics import Topics
@@ -102,14 +102,16 @@ class Pipeline:
             self.cameras.do_without("fault")
             self._around.broken(fault, retry_in_s)
 
-    def _arrivals(self, messages: Mapping[int, ReceivedMessage]) -> Iterator[Arrival]:
+    def _arrivals(
+        self, messages: Mapping[int, ReceivedMessage]
+    ) -> Iterator[tuple[int, Any, Demand]]:
         for index, received in messages.items():
             arrival = None
             with self._accounting(index):
                 if self._too_old(received):
                     self._statistics[index].dropped("too old")
                 else:
-                    arrival = Arrival(index, received.message, self._topics[index].demand())
+                    arrival = index, received.message, self._topics[index].demand()
             if arrival is not None:
                 yield arrival
             else:
@@ -132,7 +134,7 @@ class Pipeline:
     def _publish(self, result: Result, received: ReceivedMessage) -> None:
         """Publish what was made of a frame, and count it."""
         with self._accounting(result.camera):
-            for output, message in result.messages():
+            for output, message in result.messages:
                 self._topics[result.camera].publish(output, message)
             now_ns, stamp_ns = self._around.now_ns(), codec.stamp_ns(received.message.header)
             self._statistics[result.camera].count(
