@@ -5,7 +5,7 @@ PYTHON ?= python3
 ROS ?= kilted
 
 ifeq ($(filter kilted jazzy,$(ROS)),)
-$(error ROS is kilted or jazzy, not '$(ROS)')
+$(error ROS is kilted or jazzy, not '$(ROS)'; docs/distros.md says why)
 endif
 
 VENV := $(CURDIR)/.venv$(if $(filter-out kilted,$(ROS)),-$(ROS))
@@ -68,6 +68,10 @@ bench: $(READY) ## time every network and the node on this machine
 	mkdir -p runs
 	$(BIN)/rain-removal bench --json runs/bench.json
 	$(BIN)/python benchmarks/node.py --json runs/bench_node.json
+
+.PHONY: gpu
+gpu: $(READY) ## test and measure on a GPU, in pieces; goes on where it stopped
+	$(BIN)/python scripts/gpu
 
 .PHONY: colcon
 colcon: .venv-colcon/.ready ## build as a robot does, and start what was built

@@ -26,6 +26,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rain_removal_ros.runtime.dds import profile_environment
+
 HERE = Path(__file__).resolve().parent
 DOMAIN = str(1 + os.getpid() % 100)
 os.environ.update(
@@ -34,11 +36,7 @@ os.environ.update(
     RAIN_REMOVAL_NETWORKS=str(HERE / "networks"),
     OMP_WAIT_POLICY="PASSIVE",
 )
-_OLDER = os.environ.get("ROS_DISTRO", "") in ("humble", "iron", "jazzy")
-os.environ.setdefault(
-    "FASTRTPS_DEFAULT_PROFILES_FILE" if _OLDER else "FASTDDS_DEFAULT_PROFILES_FILE",
-    str(HERE.parent / "config" / "fastdds.xml"),
-)
+os.environ.update(profile_environment())
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402

@@ -1,8 +1,10 @@
-"""Plays a recording to the node: ros2 launch rain_removal_ros bag.launch.py bag:=drive
+"""Plays a recording to the node.
 
-The recording starts when the network is at work, its time is everybody's time (/clock), and the
-launch ends with it. The player is ros2 bag play where that is installed, and rain-removal bag-play
-where not.
+    ros2 launch rain_removal_ros bag.launch.py bag:=drive
+
+Playing starts once the network is ready. The recording's time is published on /clock and used by
+all nodes. The launch ends with the recording. The player is ros2 bag play if that is installed,
+else rain-removal bag-play.
 """
 
 from pathlib import Path
@@ -31,14 +33,20 @@ def generate_launch_description() -> LaunchDescription:
     node = PathJoinSubstitution([FindPackageShare(PACKAGE), "launch", "derain.launch.py"])
     return LaunchDescription(
         [
-            DeclareLaunchArgument("bag", description="the recording"),
-            DeclareLaunchArgument("rate", default_value="1.0", description="times as fast"),
-            DeclareLaunchArgument("loop", default_value="false", description="again and again"),
+            DeclareLaunchArgument("bag", description="the recording to play"),
+            DeclareLaunchArgument("rate", default_value="1.0", description="playback speed"),
+            DeclareLaunchArgument(
+                "loop", default_value="false", description="repeat the recording"
+            ),
             DeclareLaunchArgument(
                 "ready_timeout", default_value="120", description="seconds to wait for the network"
             ),
-            DeclareLaunchArgument("namespace", default_value="camera"),
-            DeclareLaunchArgument("image", default_value="image_raw"),
+            DeclareLaunchArgument(
+                "namespace", default_value="camera", description="the camera's namespace"
+            ),
+            DeclareLaunchArgument(
+                "image", default_value="image_raw", description="image topic of the recording"
+            ),
             OpaqueFunction(function=_checked),
             SetParameter("use_sim_time", True),
             IncludeLaunchDescription(node),
@@ -92,7 +100,7 @@ def _player(context: LaunchContext, tools: Path) -> list[str]:
 
 
 def _then(actions: list):
-    """What follows on a process that ended well; one that did not ends the launch with an error."""
+    """What follows a process that ends well; if it fails, the launch ends with an error."""
 
     def ended(event: ProcessExited, context: LaunchContext) -> list:
         if context.is_shutdown:

@@ -1,4 +1,9 @@
-"""A simulated camera in the rain, the node, and a window on both where a viewer is installed."""
+"""Starts a simulated camera in the rain, the node, and a viewer if one is installed.
+
+    ros2 launch rain_removal_ros demo.launch.py
+
+Takes the arguments of derain.launch.py too.
+"""
 
 import shutil
 
@@ -14,11 +19,15 @@ SHARE = FindPackageShare("rain_removal_ros")
 def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
-            DeclareLaunchArgument("viewer", default_value="auto", description="auto or none"),
             DeclareLaunchArgument(
-                "camera_params_file", default_value="", description="of the simulated camera"
+                "viewer", default_value="auto", description="auto (RViz or rqt_image_view) or none"
             ),
-            # First: it also sets up the transport for what is started after it.
+            DeclareLaunchArgument(
+                "camera_params_file",
+                default_value="",
+                description="parameter file of the simulated camera",
+            ),
+            # First, because it also sets the transport for everything started after it.
             IncludeLaunchDescription(PathJoinSubstitution([SHARE, "launch", "derain.launch.py"])),
             OpaqueFunction(function=_camera),
             OpaqueFunction(function=_viewer),
@@ -40,7 +49,7 @@ def _camera(context: LaunchContext) -> list:
 
 
 def _viewer(context: LaunchContext) -> list:
-    """RViz with the layout that ships, or rqt_image_view, or a word on what to install."""
+    """RViz with the layout that ships, or rqt_image_view, or a message on what to install."""
     if LaunchConfiguration("viewer").perform(context) == "none":
         return []
     if shutil.which("rviz2"):

@@ -1,11 +1,11 @@
-"""Starts the node and keeps it running: ros2 launch rain_removal_ros derain.launch.py
+"""Starts the node and keeps it running.
 
-The node configures and activates itself, at the start and whenever it is started again, so that a
-crash costs seconds. A node that is set up so that it cannot work ends once, and is left alone. With
-autostart:=false a life cycle manager configures it instead.
+    ros2 launch rain_removal_ros derain.launch.py namespace:=front image:=image_raw
+
+The node configures and activates itself, also after a restart, so that a crash costs only seconds.
+A node whose configuration cannot work ends once and is not restarted. With autostart:=false a
+lifecycle manager configures it instead.
 """
-
-import os
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import (
@@ -23,6 +23,8 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+from rain_removal_ros.runtime import dds
+
 PACKAGE = "rain_removal_ros"
 ARGUMENTS = [
     DeclareLaunchArgument("namespace", default_value="", description="the camera's namespace"),
@@ -30,16 +32,22 @@ ARGUMENTS = [
         "image", default_value="image", description="the camera's image topic, in its namespace"
     ),
     DeclareLaunchArgument(
-        "camera_info", default_value="", description="its calibration, if not beside the image"
+        "camera_info",
+        default_value="",
+        description="calibration topic, if it is not beside the image",
     ),
     DeclareLaunchArgument(
-        "output", default_value="", description="namespace for what is published: derained, say"
+        "output",
+        default_value="",
+        description="namespace of the published topics, such as derained",
     ),
     DeclareLaunchArgument(
-        "input_reliability", default_value="", description="auto, reliable or best_effort"
+        "input_reliability",
+        default_value="",
+        description="parameter input.reliability: auto, reliable or best_effort",
     ),
     DeclareLaunchArgument(
-        "cameras", default_value="", description="several cameras in one node: front,rear"
+        "cameras", default_value="", description="several cameras in one node, such as front,rear"
     ),
     DeclareLaunchArgument(
         "params_file", default_value="", description="parameter file; see config/ for examples"
@@ -50,9 +58,9 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "autostart", default_value="", description="parameter node.autostart: true or false"
     ),
-    DeclareLaunchArgument("log_level", default_value="info", description="of the node"),
+    DeclareLaunchArgument("log_level", default_value="info", description="the node's log level"),
     DeclareLaunchArgument(
-        "respawn", default_value="true", description="start the node again after a crash"
+        "respawn", default_value="true", description="restart the node after a crash"
     ),
     DeclareLaunchArgument(
         "dds_profile",
@@ -68,10 +76,10 @@ PARAMETERS = {
     "output": ("output.namespace", str),
     "input_reliability": ("input.reliability", str),
 }
-"""Arguments that are parameters, given only where they are set: the defaults are the node's."""
+"""Arguments that are parameters. They are passed on only if set, so the defaults are the node's."""
 RESPAWN_DELAY_S = 0.3
 CANNOT_WORK = 2
-"""Exit code of a node that is set up so that it cannot work."""
+"""Exit code of a node whose configuration cannot work."""
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -81,13 +89,11 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def _profile(context: LaunchContext) -> list:
-    """Set the profile under the name this version of Fast DDS reads, unless there is one."""
+    """Set the profile in the variable that this version of Fast DDS reads, unless one is set."""
     profile = LaunchConfiguration("dds_profile").perform(context)
-    names = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-    if profile == "none" or any(context.environment.get(name) for name in names):
+    if profile == "none" or dds.names_a_profile(context.environment):
         return []
-    older = os.environ.get("ROS_DISTRO", "") in ("humble", "iron", "jazzy")
-    return [SetEnvironmentVariable(names[older], profile)]
+    return [SetEnvironmentVariable(dds.profile_variable(), profile)]
 
 
 def _node(context: LaunchContext) -> list:
@@ -125,19 +131,19 @@ def _node(context: LaunchContext) -> list:
 
 
 def _below(prefix: str, name: str) -> str:
-    """An absolute name is what it is; any other is below the camera's namespace."""
+    """Absolute names stay as they are; others are in the camera's namespace."""
     return name if name.startswith("/") else prefix + name
 
 
 def _kept_running(create, *, respawn: bool) -> list:
-    """A node that is started again after a crash, but not after it said that it cannot work."""
+    """A node that is restarted after a crash, but not if its configuration cannot work."""
     node = create()
 
     def ended(event: ProcessExited, context: LaunchContext) -> list:
         if context.is_shutdown:
             return []
         if event.returncode == CANNOT_WORK:
-            # Whoever includes this file may run a whole robot, which goes on.
+            # The file may be included in the launch of a whole robot, which goes on.
             return [LogInfo(msg="the node cannot work as it is set up: see its last error")]
         if not respawn:
             return []

@@ -1,6 +1,8 @@
-"""Several cameras in one node, batched on the device where they are of one size:
+"""Starts one node for several cameras; frames of the same size are batched.
 
-ros2 launch rain_removal_ros multi_camera.launch.py cameras:=front,rear image:=image_raw
+    ros2 launch rain_removal_ros multi_camera.launch.py cameras:=front,rear image:=image_raw
+
+Takes the arguments of derain.launch.py too; only cameras is required.
 """
 
 from launch import LaunchDescription
@@ -13,8 +15,10 @@ def generate_launch_description() -> LaunchDescription:
     share = FindPackageShare("rain_removal_ros")
     return LaunchDescription(
         [
-            DeclareLaunchArgument("cameras", description="namespaces of the cameras: front,rear"),
-            # It takes all arguments of derain.launch.py, and asks for the one that matters here.
+            DeclareLaunchArgument(
+                "cameras", description="namespaces of the cameras, such as front,rear"
+            ),
+            # Takes all arguments of derain.launch.py; only cameras is required.
             IncludeLaunchDescription(PathJoinSubstitution([share, "launch", "derain.launch.py"])),
         ]
     )

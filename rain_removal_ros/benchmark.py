@@ -56,10 +56,13 @@ class Case:
     cameras: int
     threads: int = 0
     """CPU threads; 0 for as many as cores."""
+    compile: bool = False
+    """Whether torch compiles the network; other engines know nothing of it."""
 
     def __str__(self) -> str:
         return (
-            f"{self.model} {self.engine} {self.device} {self.precision} "
+            f"{self.model} {self.engine}{', compiled' * self.compile} "
+            f"{self.device} {self.precision} "
             f"{self.width}x{self.height}, cameras: {self.cameras}"
         )
 
@@ -88,6 +91,7 @@ class Measured:
     height: int
     cameras: int
     threads: int
+    compile: bool
     ms_median: float
     ms_p95: float
     repetitions: int
@@ -110,6 +114,7 @@ def cases(
     sizes: Sequence[tuple[int, int]] = ((640, 480),),
     cameras: Sequence[int] = (1,),
     threads: int = 0,
+    compile: bool = False,
     weights: Callable[[str], str] = lambda name: "",
 ) -> list[Case]:
     """Every combination there is: a network without stages has but one number of them.
@@ -125,7 +130,9 @@ def cases(
     for (width, height), several, subject in itertools.product(sizes, cameras, subjects):
         counts = stages if networks.module(subject[0]).Network.facts.stages > 1 else (0,)
         found += [
-            Case(*subject, engine, device, precision, count, width, height, several, threads)
+            Case(
+                *subject, engine, device, precision, count, width, height, several, threads, compile
+            )
             for engine, device, precision, count in itertools.product(
                 engines, devices, precisions, counts
             )
@@ -248,6 +255,7 @@ class _Timing:
             height=case.height,
             cameras=case.cameras,
             threads=case.threads,
+            compile=case.compile,
             ms_median=round(statistics.median(times), 3),
             ms_p95=round(times[math.ceil(0.95 * len(times)) - 1], 3),
             repetitions=len(times),
@@ -278,6 +286,7 @@ def _load(case: Case) -> tuple[Engine, float, int, Needs]:
             "device": case.device,
             "precision": case.precision,
             "threads": case.threads,
+            "compile": case.compile,
         },
     )
     return engines.create(network, settings), gmacs, parameters, needs

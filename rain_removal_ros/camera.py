@@ -11,11 +11,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from enum import Enum
-from functools import partial
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -32,7 +31,8 @@ from rain_removal_ros.rain_level import RainGauge
 from rain_removal_ros.settings import Settings
 from rain_removal_ros.stream import Step, Stream, step_together
 
-T = TypeVar("T")
+_NO_FAULTS = ("disabled", "bypass", "no rain", "over budget")
+"""Reasons to let a frame through that ``safety.on_fault`` has no say in."""
 
 
 class OutputKind(Enum):
@@ -72,42 +72,6 @@ class MessageTypes(NamedTuple):
     rain_level: Callable[[float], Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """A message that came in."""
-
-    camera: int
-    message: Any
-    demand: Demand
-
-
-@dataclass(slots=True)
-class Result:
-    """What became of one frame."""
-
-    camera: int
-    outcome: Outcome
-    reason: str = ""
-    """Why it was not derained."""
-    fault: Fault | None = None
-    frame: Frame | None = None
-    """What came in, where it was decoded."""
-    step: Step | None = None
-    """What the network made of it."""
-    rain_level: float | None = None
-    _messages: Iterator[tuple[OutputKind, Any]] = field(default_factory=lambda: iter(()))
-
-    def messages(self) -> Iterator[tuple[OutputKind, Any]]:
-        """What goes out, the image first; each is made when it is asked for, and once.
-
-        They are filled anew for the camera's next frame: send or copy them before.
-        """
-        try:
-            yield from self._messages
-        except Exception as error:  # noqa: BLE001 - a robot keeps its camera
-            self.outcome, self.reason, self.fault = Outcome.DROPPED, "error", _defect(error)
-
-
 class Camera:
     """What is kept of one camera from frame to frame."""
 
@@ -137,31 +101,27 @@ class Camera:
             self.stream.reset(reason)
 
 
-class _Why(NamedTuple):
-    """Why a frame passes through untouched."""
-
-    reason: str
-    is_fault: bool = False
-    """Whether ``safety.on_fault`` decides what becomes of it."""
-
-
 @dataclass(slots=True)
-class _Job:
-    """One frame on its way."""
+class Result:
+    """A message that came in, and what became of it."""
 
-    index: int
-    camera: Camera
+    camera: int
     message: Any
     demand: Demand
-    frame: Frame | None = None
+    outcome: Outcome = Outcome.DERAINED
+    reason: str = ""
+    """Why it was not derained."""
     fault: Fault | None = None
-    gauged: float | None = None
-    """The rain level by the gauge, where it was asked."""
-    target: Image | None = None
-    """The pixels of the outgoing message, where the engine is to write to them itself."""
+    frame: Frame | None = None
+    """What came in, where it was decoded."""
     step: Step | None = None
-    """What the network made of it; None for a frame that passes through untouched."""
+    """What the network made of it."""
     scale: int = 1
+    """How many times larger than the frame the outgoing image is."""
+    rain_level: float | None = None
+    messages: Iterator[tuple[OutputKind, Any]] = iter(())
+    """What goes out, the image first; each is made when it is asked for, and once. They are filled
+    anew for the camera's next frame: send or copy them before."""
 
     @property
     def header(self) -> Any:
@@ -177,31 +137,14 @@ class _Job:
         return codec.output_encoding(self.message.encoding) if self.is_raw else "rgb8"
 
     @property
-    def image(self) -> Image:
-        """The pixels of a frame that was decoded."""
-        assert self.frame is not None
-        return self.frame.image
+    def pixels(self) -> Image:
+        """Those of the outgoing image; the frame was decoded."""
+        frame = self.frame if self.step is None else self.step.frame
+        assert frame is not None
+        return frame.image
 
-    @property
-    def outgoing(self) -> Image:
-        """The pixels that go out."""
-        return self.image if self.step is None else self.step.frame.image
-
-    def gauge(self) -> float:
-        """The rain level by the gauge, which sees each frame once."""
-        if self.gauged is None:
-            self.gauged = self.camera.gauge.update(self.image)
-        return self.gauged
-
-    def rain_level(self) -> float | None:
-        """By the network, else by the gauge where somebody wants to know."""
-        level = None if self.step is None else self.step.rain_level
-        if level is None:
-            level = self.gauge() if OutputKind.RAIN_LEVEL in self.demand else self.gauged
-        return level if level is not None and math.isfinite(level) else None
-
-    def dropped(self, reason: str) -> Result:
-        return Result(self.index, Outcome.DROPPED, reason, self.fault, self.frame, self.step)
+    def drop(self, reason: str) -> None:
+        self.outcome, self.reason = Outcome.DROPPED, reason
 
 
 class Cameras:
@@ -224,7 +167,7 @@ class Cameras:
         self._log = log
         self._engines: dict[int, Engine] = {}
         """The network, by what the sides of its frames are divided by; none without a network."""
-        self._without = _Why("loading", is_fault=True)
+        self._without = "loading"
         self._enabled = True
         self._budget = Budget(ladder(1))
         self._backoff = Backoff()
@@ -252,7 +195,7 @@ class Cameras:
     def do_without(self, reason: str) -> None:
         """Go on without a network, until there is one."""
         self._engines = {}
-        self._without = _Why(reason, is_fault=True)
+        self._without = reason
         self.failures = 0
         for camera in self._cameras:
             camera.stream = None
@@ -302,34 +245,35 @@ class Cameras:
 
     # --- Frames ------------------------------------------------------------------------------
 
-    def process(self, arrivals: Iterable[Arrival]) -> Iterator[Result]:
-        """Deal with a frame of each of some cameras; those to be derained are one batch.
+    def process(self, arrivals: Iterable[tuple[int, Any, Demand]]) -> Iterator[Result]:
+        """Deal with a frame of each of some cameras: its number, its message, what is wanted.
 
-        Results come as soon as they are known: a frame that passes through waits for no other.
+        Those to be derained are one batch. Results come as soon as they are known: a frame that
+        passes through waits for no other.
         """
         began = time.monotonic()
-        jobs: list[_Job] = []
+        waiting: list[Result] = []
         for arrival in arrivals:
-            camera = self._cameras[arrival.camera]
-            job = _Job(arrival.camera, camera, arrival.message, arrival.demand)
-            result = self._guarded(job, partial(self._prepare, job))
-            if result is None:
-                jobs.append(job)
-            else:
-                yield result
-        if jobs:
-            yield from self._derain(jobs)
-        if jobs or not self._budget.rung.derain:
+            result = Result(*arrival)
+            with self._accounting(result):
+                if self._prepare(result):
+                    waiting.append(result)
+                    continue
+            yield result
+        if waiting:
+            yield from self._derain(waiting)
+        if waiting or not self._budget.rung.derain:
             self._adapt(time.monotonic() - began)
 
-    def _guarded(self, job: _Job, stage: Callable[[], T]) -> T | Result:
-        """What a stage returns; a frame that something unforeseen befalls is dropped."""
+    @contextmanager
+    def _accounting(self, result: Result) -> Iterator[None]:
+        """A frame that something unforeseen befalls is dropped, and that is all."""
         try:
-            return stage()
+            yield
         except Exception as error:  # noqa: BLE001 - a robot keeps its camera
-            job.fault = _defect(error)
-            self._log(f"a frame was lost to {job.fault.text}")
-            return job.dropped("error")
+            result.fault = Fault("error", f"{type(error).__name__}: {error}")
+            result.drop("error")
+            self._log(f"a frame was lost to {result.fault.text}")
 
     def _adapt(self, seconds: float) -> None:
         """Ask less of the network, or more, according to what the last frames took."""
@@ -341,102 +285,113 @@ class Cameras:
 
     # --- First stage: decode, and decide whether to derain -------------------------------------
 
-    def _prepare(self, job: _Job) -> Result | None:
-        """The result of a frame that does not go to the network; None for one that does."""
-        if not job.demand and not self._settings.output.keep_warm:
-            job.camera.interrupt("idle")
-            return job.dropped("nobody subscribes")
-        if (why := self._why_not()) is not None:
-            return self._pass(job, why)
-        if not self._decode(job):
-            return self._pass(job, _Why("unreadable", is_fault=True))
-        bypass = self._settings.bypass
-        if bypass.mode == "auto" and not job.camera.bypass.update(
-            job.gauge(), self._clock(), bypass
-        ):
-            return self._pass(job, _Why("no rain"))
-        return None
+    def _prepare(self, result: Result) -> bool:
+        """Returns whether the frame goes to the network; otherwise all is done."""
+        camera, bypass = self._cameras[result.camera], self._settings.bypass
+        if not result.demand and not self._settings.output.keep_warm:
+            camera.interrupt("idle")
+            result.drop("nobody subscribes")
+            return False
+        why = self._why_not()
+        if not why and not self._decode(result):
+            why = "unreadable"
+        if not why and bypass.mode == "auto":
+            level = self._gauge(result)
+            why = "" if camera.bypass.update(level, self._clock(), bypass) else "no rain"
+        if why:
+            self._pass(result, why)
+        return not why
 
-    def _why_not(self) -> _Why | None:
+    def _why_not(self) -> str:
         """Why no frame is derained at the moment, if so."""
         if not self._enabled:
-            return _Why("disabled")
+            return "disabled"
         if self._settings.bypass.mode == "always":
-            return _Why("bypass")
+            return "bypass"
         if not self._engines:
             return self._without
         if self._clock() < self._retry_at:
-            return _Why("fault", is_fault=True)
-        return None if self._budget.rung.derain else _Why("over budget")
+            return "fault"
+        return "" if self._budget.rung.derain else "over budget"
 
-    def _decode(self, job: _Job) -> bool:
+    def _decode(self, result: Result) -> bool:
         """Decode the frame, unless that was tried before; returns whether it can be read."""
-        if job.frame is None and job.fault is None:
+        if result.frame is None and result.fault is None:
             try:
-                job.frame = codec.decode(job.message)
+                result.frame = codec.decode(result.message)
             except FrameError as error:
-                job.fault = Fault("unreadable", str(error))
-                self._log(f"cannot read a frame of {job.camera.name!r}: {error}")
-        return job.frame is not None
+                result.fault = Fault("unreadable", str(error))
+                name = self._cameras[result.camera].name
+                self._log(f"cannot read a frame of {name!r}: {error}")
+        return result.frame is not None
 
-    def _pass(self, job: _Job, why: _Why) -> Result:
+    def _gauge(self, result: Result) -> float:
+        """The rain level of a frame that was decoded, measured once."""
+        assert result.frame is not None
+        if result.rain_level is None:
+            result.rain_level = self._cameras[result.camera].gauge.update(result.frame.image)
+        return result.rain_level
+
+    def _pass(self, result: Result, why: str) -> None:
         """Let a frame through untouched, or drop it where that is what faults shall do."""
-        job.camera.interrupt(why.reason)
-        if why.is_fault and self._settings.safety.on_fault == "drop":
-            return job.dropped(why.reason)
-        same, other = (OutputKind.IMAGE, OutputKind.COMPRESSED)[:: 1 if job.is_raw else -1]
+        self._cameras[result.camera].interrupt(why)
+        if why not in _NO_FAULTS and self._settings.safety.on_fault == "drop":
+            result.drop(why)
+            return
+        same, other = (OutputKind.IMAGE, OutputKind.COMPRESSED)[:: 1 if result.is_raw else -1]
         needs_pixels = {other, OutputKind.RAIN_LEVEL}
-        if job.demand & needs_pixels and not self._decode(job):
-            if other in job.demand and same not in job.demand:
-                return job.dropped("unreadable")
-            job.demand -= needs_pixels
-        job.target = None  # a network that failed may have written to it
-        return self._finish(job, Outcome.PASSED, why.reason)
+        if result.demand & needs_pixels and not self._decode(result):
+            if other in result.demand and same not in result.demand:
+                result.drop("unreadable")
+                return
+            result.demand -= needs_pixels
+        result.outcome, result.reason = Outcome.PASSED, why
+        self._finish(result)
 
     # --- Second stage: the network, for all cameras together -----------------------------------
 
-    def _derain(self, jobs: Sequence[_Job]) -> Iterator[Result]:
+    def _derain(self, waiting: Sequence[Result]) -> Iterator[Result]:
         try:
             with self._guard:
-                engine = self._engines[self._budget.rung.shrink]
-                steps = self._step(jobs, engine)
+                steps = self._step(waiting, self._engines[self._budget.rung.shrink])
         except Exception as error:  # noqa: BLE001 - whatever a network does, frames go on
             self._fail(error)
-            for job in jobs:
-                job.fault = Fault("network", str(error))
-                why = _Why("fault", is_fault=True)
-                yield self._guarded(job, partial(self._pass, job, why))
+            for result in waiting:
+                result.fault = Fault("network", str(error))
+                with self._accounting(result):
+                    self._pass(result, "fault")
+                yield result
             return
         self.failures = 0
         self._backoff.reset()
-        for job, step in zip(jobs, steps, strict=True):
-            job.step, job.scale = step, engine.info.scale
-            yield self._guarded(job, partial(self._finish, job, Outcome.DERAINED))
+        for result, step in zip(waiting, steps, strict=True):
+            result.step, result.scale = step, self._engines[1].info.scale
+            with self._accounting(result):
+                self._finish(result)
+            yield result
 
-    def _step(self, jobs: Sequence[_Job], engine: Engine) -> list[Step]:
-        streams, frames = [], []
-        for job in jobs:
-            assert job.frame is not None
-            stream = job.camera.stream or Stream(engine, self._settings.stream)
-            stream.use(engine)
-            job.camera.stream = stream
-            if OutputKind.IMAGE in job.demand and job.encoding == "rgb8":
-                job.target = codec.into(
-                    job.camera.image,
-                    height=job.frame.height * engine.info.scale,
-                    width=job.frame.width * engine.info.scale,
+    def _step(self, waiting: Sequence[Result], engine: Engine) -> list[Step]:
+        streams, frames, targets = [], [], []
+        for result in waiting:
+            camera, frame = self._cameras[result.camera], result.frame
+            assert frame is not None
+            camera.stream = camera.stream or Stream(engine, self._settings.stream)
+            camera.stream.use(engine)
+            streams.append(camera.stream)
+            frames.append(frame)
+            targets.append(
+                codec.into(
+                    camera.image,
+                    height=frame.height * engine.info.scale,
+                    width=frame.width * engine.info.scale,
                     encoding="rgb8",
-                    header=job.header,
+                    header=result.header,
                 )
-            streams.append(stream)
-            frames.append(job.frame)
-        return step_together(
-            streams,
-            frames,
-            stages=self.stages,
-            attention=any(OutputKind.ATTENTION in job.demand for job in jobs),
-            into=[job.target for job in jobs],
-        )
+                if OutputKind.IMAGE in result.demand and result.encoding == "rgb8"
+                else None
+            )
+        attention = any(OutputKind.ATTENTION in result.demand for result in waiting)
+        return step_together(streams, frames, stages=self.stages, attention=attention, into=targets)
 
     def _fail(self, error: Exception) -> None:
         """Wait before the network is tried again."""
@@ -447,59 +402,67 @@ class Cameras:
 
     # --- Third stage: what goes out -------------------------------------------------------------
 
-    def _finish(self, job: _Job, outcome: Outcome, reason: str = "") -> Result:
-        """The result of a frame that goes out."""
-        if not job.demand:
-            return job.dropped("nobody subscribes")
-        level = job.rain_level()
-        if job.gauged is None:
-            job.camera.gauge.reset()  # it compares with the frame before, and has not seen it
-        messages = self._messages(job, level)
-        return Result(job.index, outcome, reason, job.fault, job.frame, job.step, level, messages)
+    def _finish(self, result: Result) -> None:
+        """Settle the rain level and the messages of a frame that goes out."""
+        if not result.demand:
+            result.drop("nobody subscribes")
+            return
+        by_network = None if result.step is None else result.step.rain_level
+        if by_network is None and OutputKind.RAIN_LEVEL in result.demand:
+            self._gauge(result)
+        if result.rain_level is None:
+            # The gauge compares with the frame before, and has not seen this one.
+            self._cameras[result.camera].gauge.reset()
+        if by_network is not None:
+            result.rain_level = by_network if math.isfinite(by_network) else None
+        result.messages = self._messages(result)
 
-    def _messages(self, job: _Job, level: float | None) -> Iterator[tuple[OutputKind, Any]]:
-        wanted: dict[OutputKind, Callable[[_Job], Any]] = {
-            OutputKind.IMAGE: self._image,
-            OutputKind.CALIBRATION: lambda job: job.camera.calibrations.of(job.header, job.scale),
-            OutputKind.COMPRESSED: self._compressed,
-            OutputKind.ATTENTION: self._attention,
-            OutputKind.RAIN_LEVEL: lambda job: (
-                None if level is None else job.camera.types.rain_level(level)
-            ),
-        }
-        for kind, make in wanted.items():
-            if kind in job.demand and (message := make(job)) is not None:
-                yield kind, message
+    def _messages(self, result: Result) -> Iterator[tuple[OutputKind, Any]]:
+        camera, demand = self._cameras[result.camera], result.demand
+        with self._accounting(result):
+            if OutputKind.IMAGE in demand:
+                yield OutputKind.IMAGE, self._image(result, camera)
+            calibration = camera.calibrations.of(result.header, result.scale)
+            if OutputKind.CALIBRATION in demand and calibration is not None:
+                yield OutputKind.CALIBRATION, calibration
+            if OutputKind.COMPRESSED in demand:
+                yield OutputKind.COMPRESSED, self._compressed(result, camera)
+            if OutputKind.ATTENTION in demand and self._attention(result, camera):
+                yield OutputKind.ATTENTION, camera.attention
+            if OutputKind.RAIN_LEVEL in demand and result.rain_level is not None:
+                yield OutputKind.RAIN_LEVEL, camera.types.rain_level(result.rain_level)
 
-    def _image(self, job: _Job) -> Any:
-        message = job.camera.image
-        if job.step is None and job.is_raw:
-            return job.message
-        if job.target is None:
-            codec.write_image(message, job.outgoing, encoding=job.encoding, header=job.header)
-        return message
+    def _image(self, result: Result, camera: Camera) -> Any:
+        if result.step is None and result.is_raw:
+            return result.message
+        if result.step is None or result.encoding != "rgb8":  # else the engine wrote it there
+            codec.write_image(
+                camera.image, result.pixels, encoding=result.encoding, header=result.header
+            )
+        return camera.image
 
-    def _compressed(self, job: _Job) -> Any:
+    def _compressed(self, result: Result, camera: Camera) -> Any:
         """In the format that the camera sends, so that PNG stays free of loss; else as JPEG."""
-        if job.step is None and not job.is_raw:
-            return job.message
+        if result.step is None and not result.is_raw:
+            return result.message
         codec.write_compressed(
-            job.camera.compressed,
-            job.outgoing,
-            format="jpeg" if job.is_raw else codec.compression(job.message),
+            camera.compressed,
+            result.pixels,
+            format="jpeg" if result.is_raw else codec.compression(result.message),
             quality=self._settings.output.jpeg_quality,
-            header=job.header,
+            header=result.header,
         )
-        return job.camera.compressed
+        return camera.compressed
 
-    def _attention(self, job: _Job) -> Any | None:
-        if job.step is None or (attention := job.step.attention) is None:
-            return None
-        overlay = self._settings.output.attention == "overlay"
-        shown = _overlay(job.image, attention) if overlay else attention
-        encoding = "rgb8" if overlay else "mono8"
-        codec.write_image(job.camera.attention, shown, encoding=encoding, header=job.header)
-        return job.camera.attention
+    def _attention(self, result: Result, camera: Camera) -> bool:
+        """Draw it; returns whether there is any."""
+        if result.step is None or result.frame is None or result.step.attention is None:
+            return False
+        shown, encoding = result.step.attention, "mono8"
+        if self._settings.output.attention == "overlay":
+            shown, encoding = _overlay(result.frame.image, shown), "rgb8"
+        codec.write_image(camera.attention, shown, encoding=encoding, header=result.header)
+        return True
 
 
 def _overlay(image: Image, attention: NDArray[np.uint8]) -> Image:
@@ -508,7 +471,3 @@ def _overlay(image: Image, attention: NDArray[np.uint8]) -> Image:
     dimmed = cv2.convertScaleAbs(attention, alpha=0.5)
     parts = (cv2.add(red, attention), cv2.subtract(green, dimmed), cv2.subtract(blue, dimmed))
     return np.asarray(cv2.merge(parts))
-
-
-def _defect(error: Exception) -> Fault:
-    return Fault("error", f"{type(error).__name__}: {error}")

@@ -10,8 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +25,7 @@ from rain_removal_ros.errors import CheckpointError, SettingsError
 from rain_removal_ros.networks._base import Network
 from rain_removal_ros.networks._cautions import Cautions
 from rain_removal_ros.parsing import from_json
-from rain_removal_ros.runtime.files import write_whole
+from rain_removal_ros.runtime.files import model_folders, write_whole
 from rain_removal_ros.settings import NetworkSettings
 
 _FORMAT = "rain_removal_ros/1"
@@ -190,18 +188,6 @@ def choose(settings: NetworkSettings) -> tuple[Path, Checkpoint]:
     if settings.stages:
         checkpoint.network.stages = settings.stages
     return path, checkpoint
-
-
-def model_folders() -> list[Path]:
-    """Where shipped weights are looked for: a checkout, then the installed share folder."""
-    package = Path(__file__).resolve().parent
-    share = Path("share") / "rain_removal_ros" / "models"
-    overlays = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
-    prefixes = [Path(overlay) for overlay in overlays if overlay]
-    # A wheel's share folder lies beside the interpreter's, a workspace's four above the package.
-    prefixes += [Path(sys.prefix), *package.parents[2:5]]
-    folders = [package.parent / "models", *(prefix / share for prefix in prefixes)]
-    return list(dict.fromkeys(folder for folder in folders if folder.is_dir()))
 
 
 def _header(path: Path) -> dict[str, str]:

@@ -184,7 +184,7 @@ def decode(message: ImageMessage | CompressedMessage) -> Frame:
 
 
 def output_encoding(encoding: str) -> str:
-    """The encoding in which the clean image of an input of this encoding goes out.
+    """The encoding in which the derained image of an input of this encoding goes out.
 
     Whoever subscribed to a grey or a BGR camera finds the same behind this package; every other
     colour image, which no network makes, becomes ``rgb8``.

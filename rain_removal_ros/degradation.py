@@ -1,4 +1,4 @@
-"""The small decisions: when to clean, how much to ask of the network, when to try again.
+"""The small decisions: when to derain, how much to ask of the network, when to try again.
 
 Each is a few numbers and one rule, takes the time from its caller, and knows nothing of ROS.
 """
@@ -19,11 +19,11 @@ class Bypass:
     raining: bool = False
     _low_since: float | None = None
 
-    def update(self, level: float, now: float, settings: BypassSettings) -> bool:
-        """Take note of a rain level, and say whether frames are to be cleaned."""
-        if level > settings.on_above:
+    def update(self, rain_level: float, now: float, settings: BypassSettings) -> bool:
+        """Take note of a rain level, and say whether frames are to be derained."""
+        if rain_level > settings.on_above:
             self.raining = True
-        if not self.raining or level >= settings.off_below:
+        if not self.raining or rain_level >= settings.off_below:
             self._low_since = None
         elif self._low_since is None:
             self._low_since = now

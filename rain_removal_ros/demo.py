@@ -1,12 +1,11 @@
 """Shows what the package does on a street that it brings along: a video, a still and a figure.
 
-Where ROS is installed, a simulated camera and the node run as on a robot, in processes of their
-own, and what they publish is recorded. Elsewhere the same frames go through the same stream.
+The frames are recorded here, straight through a stream, or by ``ros.tools.demo`` from a simulated
+camera and the node, which run as on a robot.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,10 +19,7 @@ from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Frame, Image
 from rain_removal_ros.runtime.files import write_whole
 
-__all__ = ["WAYS", "DemoFrame", "DemoPlan", "DemoSummary", "Tell", "run"]
-
-WAYS = ("auto", "ros", "direct")
-"""How frames get to the network; auto takes ROS where it is installed."""
+__all__ = ["DemoFrame", "DemoPlan", "DemoSummary", "Recording", "Tell", "record", "show"]
 
 Tell = Callable[[str], None]
 """Is handed a line of progress at a time."""
@@ -76,13 +72,17 @@ class DemoSummary:
     video: Path
 
 
-def run(plan: DemoPlan, *, way: str, tell: Tell) -> DemoSummary | None:
-    """Show it; nothing is returned, and nothing written, where no derained frame came through."""
+Recording = Callable[[DemoPlan, Tell], tuple[list[DemoFrame], str]]
+"""Gives the frames, and a line on how they came about."""
+
+
+def show(plan: DemoPlan, recording: Recording, tell: Tell) -> DemoSummary | None:
+    """Record and show; nothing is returned or written where no derained frame came through."""
     try:
         plan.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"cannot write to {plan.output}: {error.strerror}") from error
-    moments, note = _record(plan, way, tell)
+    moments, note = recording(plan, tell)
     if not moments:
         return None
     still, video = plan.output / "still.png", plan.output / "demo.mp4"
@@ -100,19 +100,7 @@ def run(plan: DemoPlan, *, way: str, tell: Tell) -> DemoSummary | None:
     )
 
 
-def _record(plan: DemoPlan, way: str, tell: Tell) -> tuple[list[DemoFrame], str]:
-    """The moments, and a line on how they came about."""
-    there = importlib.util.find_spec("rclpy") is not None
-    if way == "ros" and not there:
-        raise DataError("ROS is not installed here (there is no rclpy); leave --way out")
-    if way == "direct" or not there:
-        return _directly(plan, tell)
-    from rain_removal_ros.ros.tools import demo
-
-    return demo.record(plan, tell)
-
-
-def _directly(plan: DemoPlan, tell: Tell) -> tuple[list[DemoFrame], str]:
+def record(plan: DemoPlan, tell: Tell) -> tuple[list[DemoFrame], str]:
     """Every frame, in order, through a stream."""
     from rain_removal_ros import engines
     from rain_removal_ros.settings import EngineSettings, NetworkSettings

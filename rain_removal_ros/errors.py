@@ -38,3 +38,8 @@ class EngineError(RainRemovalError):
 
 class TrainingError(RainRemovalError):
     """A training run came to where it cannot go on."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, without the pages that some add."""
+    return str(error).strip().split("\n", 1)[0]

@@ -66,13 +66,17 @@ def group(cls: type) -> Any:
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """Which network cleans the frames."""
+    """Which network derains the frames."""
 
     name: str = setting(
         "auto",
-        "network to run, or a size of it, as rainstream_s; auto takes the best that ships",
+        "network to run, or one of its sizes such as rainstream_s; auto takes the best that ships",
     )
-    weights: str = setting("", "weight file; empty takes the one shipped for the network")
+    weights: str = setting(
+        "",
+        "weight file, or the name of weights that ship; empty takes the one that ships for the "
+        "network",
+    )
     stages: int = setting(
         0, "passes over each frame, 0 for the network's own number", low=0, high=32
     )
@@ -88,60 +92,62 @@ class EngineSettings:
     device: str = setting("auto", "auto, cpu, cuda or cuda:N")
     precision: str = setting(
         "auto",
-        "number format inside the network; auto is float16 on a GPU, bfloat16 on a CPU made for it",
+        "number format in the network; auto: float16 on a GPU, bfloat16 on a CPU that supports it",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
-    compile: bool = setting(False, "let torch compile the network: slow to start, faster after")
+    compile: bool = setting(False, "let torch compile the network: slower to start, then faster")
     threads: int = setting(0, "CPU threads of the network, 0 for as many as cores", low=0, high=256)
-    cache: str = setting("", "folder of built engines; empty is the user's cache folder")
+    cache: str = setting(
+        "", "folder in which each user's built engines are kept; empty is the user's cache folder"
+    )
 
 
 @dataclass(frozen=True)
 class StreamSettings:
-    """How one camera's frames follow each other."""
+    """What a camera's stream carries from frame to frame, and when it starts fresh."""
 
     carry_state: bool = setting(
         True,
-        "carry the network's state from frame to frame, unless measurements found its weights "
-        "worse for it",
+        "carry the network's state from frame to frame, unless measurements found that it makes "
+        "these weights worse",
     )
     carry_state_always: bool = setting(
         False,
-        "carry the state even of weights that are worse for it; 'rain-removal networks' and the "
+        "carry the state even of weights that it makes worse; 'rain-removal networks' and the "
         "log name them",
     )
     max_gap_s: float = setting(
-        0.5, "a longer pause between two frames starts afresh", unit="s", low=0.0, high=3600.0
+        0.5, "start fresh after a longer pause between two frames", unit="s", low=0.0, high=3600.0
     )
     scene_cut: float = setting(
         0.25,
-        "how unlike the last frame a frame must be to start afresh; 0 for never",
+        "start fresh if a frame differs from the last one by more than this; 0 for never",
         low=0.0,
         high=1.0,
     )
     strength: float = setting(
-        1.0, "how much of the correction is applied; 0 leaves frames as they are", low=0.0, high=1.0
+        1.0, "share of the correction to apply; 0 leaves frames unchanged", low=0.0, high=1.0
     )
 
 
 @dataclass(frozen=True)
 class BypassSettings:
-    """When frames go through untouched."""
+    """When frames pass through unchanged."""
 
     mode: str = setting(
         "never",
-        "never cleans every frame, always none, auto those in which rain is seen",
+        "never: derain every frame; always: derain none; auto: derain while rain is seen",
         choices=("never", "auto", "always"),
     )
     on_above: float = setting(
-        0.2, "auto starts to clean when the rain level rises above this", low=0.0, high=1.0
+        0.2, "auto starts to derain when the rain level rises above this", low=0.0, high=1.0
     )
     off_below: float = setting(
-        0.1, "auto stops cleaning when the rain level stays below this", low=0.0, high=1.0
+        0.1, "auto stops deraining when the rain level stays below this", low=0.0, high=1.0
     )
     hold_s: float = setting(
         2.0,
-        "how long the level must stay low before auto stops cleaning",
+        "how long the level must stay low before auto stops deraining",
         unit="s",
         low=0.0,
         high=600.0,
@@ -150,11 +156,11 @@ class BypassSettings:
 
 @dataclass(frozen=True)
 class InputSettings:
-    """What the node listens to."""
+    """What the node subscribes to."""
 
     cameras: tuple[str, ...] = setting(
         (),
-        "names of the cameras, each a namespace for its topics; none is one unnamed camera",
+        "names of the cameras, each the namespace of its topics; empty for one unnamed camera",
         live=False,
     )
     transport: str = setting(
@@ -165,12 +171,12 @@ class InputSettings:
     )
     reliability: str = setting(
         "auto",
-        "how images are asked for: auto is reliable if all publishers offer that, else best effort",
+        "of the image subscription: auto is reliable if every publisher is, else best effort",
         choices=("auto", "reliable", "best_effort"),
     )
     max_age_ms: float = setting(
         0.0,
-        "frames older than this on arrival are dropped; 0 for never",
+        "drop frames that are older than this on arrival; 0 for never",
         unit="ms",
         low=0.0,
         high=60000.0,
@@ -188,16 +194,16 @@ class InputSettings:
 
 @dataclass(frozen=True)
 class OutputSettings:
-    """What the node publishes beside the clean image."""
+    """What the node publishes beside the derained image."""
 
     attention: str = setting(
         "mono8",
-        "the attention topic's picture: the map alone, or laid over the frame",
+        "what the attention topic shows: the map alone, or drawn over the frame",
         choices=("mono8", "overlay"),
     )
     compressed: bool = setting(
         False,
-        "offer derained images compressed too: in the format they came in, raw ones as JPEG",
+        "also publish compressed images: in the input's format, raw ones as JPEG",
         live=False,
     )
     jpeg_quality: int = setting(90, "quality of JPEG images", low=1, high=100)
@@ -208,7 +214,7 @@ class OutputSettings:
         live=False,
     )
     keep_warm: bool = setting(
-        False, "clean frames even while nobody subscribes, so that state is ready"
+        False, "derain even while nobody subscribes, so that the state is ready"
     )
 
     def __post_init__(self) -> None:
@@ -225,52 +231,52 @@ class SafetySettings:
 
     on_fault: str = setting(
         "passthrough",
-        "a frame that cannot be cleaned goes through as it came, or is dropped",
+        "whether a frame that cannot be derained passes through unchanged or is dropped",
         choices=("passthrough", "drop"),
     )
     retry_s: float = setting(
         1.0,
-        "wait before the network is tried again after a fault; doubles up to 30 s",
+        "wait before retrying the network after a fault; doubles up to 30 s",
         unit="s",
         low=0.01,
         high=30.0,
     )
     watchdog_s: float = setting(
         2.0,
-        "a network that takes longer for one frame counts as hung; 0 for no watch",
+        "a network that takes longer for a frame counts as hung; 0 for no watchdog",
         unit="s",
         low=0.0,
         high=600.0,
     )
     budget_ms: float = setting(
         0.0,
-        "time a frame may take; beyond it quality is lowered step by step; 0 for no limit",
+        "time a frame may take; quality is lowered step by step to keep it; 0 for no limit",
         unit="ms",
         low=0.0,
         high=60000.0,
     )
     model_paths: tuple[str, ...] = setting(
         (),
-        "folders from which weights and engine caches may be taken when set over ROS; the "
-        "folder of shipped models is always allowed",
+        "folders from which weights and engine caches may be taken when set over ROS; weights "
+        "may also come from the folder of shipped models",
         live=False,
     )
 
 
 @dataclass(frozen=True)
 class LimitSettings:
-    """What a recording may cost that is read from disk; the node reads none."""
+    """What reading a recording from disk may cost. The node reads none."""
 
     expansion: float = setting(
         1000.0,
-        "a recording may be so many times larger unpacked than packed, and always 100 MB",
+        "how many times its size a recording may unpack to; 100 MB are always allowed",
         low=1.0,
         high=100_000.0,
         live=False,
     )
     chunk_mb: int = setting(
         512,
-        "largest chunk of a recording, or message, that is unpacked into memory",
+        "largest chunk or message of a recording that is unpacked into memory",
         unit="MB",
         low=1,
         high=65536,
@@ -283,10 +289,12 @@ class NodeSettings:
     """How the node itself behaves."""
 
     autostart: bool = setting(
-        True, "configure and activate by itself; false leaves that to a manager", live=False
+        True,
+        "configure and activate by itself; false leaves that to a lifecycle manager",
+        live=False,
     )
     diagnostics_s: float = setting(
-        1.0, "time between two diagnostics messages", unit="s", low=0.1, high=60.0, live=False
+        1.0, "interval of diagnostics messages", unit="s", low=0.1, high=60.0, live=False
     )
 
 

@@ -18,7 +18,7 @@ from rain_removal_ros.settings import StreamSettings
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A clean frame and how it came about."""
+    """A derained frame and how it came about."""
 
     frame: Frame
     attention: NDArray[np.uint8] | None
@@ -68,7 +68,7 @@ class Stream:
     def step(
         self, frame: Frame, *, stages: int = 0, attention: bool = True, into: Image | None = None
     ) -> Step:
-        """Clean one frame."""
+        """Derain one frame."""
         return step_together([self], [frame], stages=stages, attention=attention, into=[into])[0]
 
     def admit(self, frame: Frame) -> str | None:
@@ -107,7 +107,7 @@ def step_together(
     attention: bool = True,
     into: Sequence[Image | None] | None = None,
 ) -> list[Step]:
-    """Clean one frame of each of several cameras that share an engine.
+    """Derain one frame of each of several cameras that share an engine.
 
     Frames of one size whose states are alike go through the network in one batch. When the engine
     fails, all streams of its batch start afresh at their next frame.
@@ -145,18 +145,18 @@ def _finish(
     if stream.carries:
         stream.state = result.state
     _blend(frame.image, result.image, stream.settings.strength)
-    clean = replace(frame, image=result.image)
-    return Step(clean, result.attention, result.rain_level, reset, seconds)
+    derained = replace(frame, image=result.image)
+    return Step(derained, result.attention, result.rain_level, reset, seconds)
 
 
-def _blend(original: Image, clean: Image, strength: float) -> None:
+def _blend(original: Image, derained: Image, strength: float) -> None:
     """Apply only a share of the correction, in place."""
     if strength == 1.0:
         return
-    if original.shape != clean.shape:
-        size = (clean.shape[1], clean.shape[0])
+    if original.shape != derained.shape:
+        size = (derained.shape[1], derained.shape[0])
         original = cv2.resize(original, size, interpolation=cv2.INTER_CUBIC)  # type: ignore[assignment]
-    cv2.addWeighted(clean, strength, original, 1 - strength, 0.0, dst=clean)
+    cv2.addWeighted(derained, strength, original, 1 - strength, 0.0, dst=derained)
 
 
 def _glimpse(image: Image) -> NDArray[np.float32]:

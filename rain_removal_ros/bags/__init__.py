@@ -1,6 +1,6 @@
 """Recordings: read, written and replayed, with no need of ROS.
 
-``open_recording`` reads any of them, ``create`` writes one, ``replaying.replay`` cleans one, and
+``open_recording`` reads any of them, ``create`` writes one, ``replaying.replay`` derains one, and
 ``making.make`` makes one from pictures. Images go through the same ``Stream`` as in the node, every
 frame, in order, so that the result does not depend on time.
 """
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from rain_removal_ros.bags.messages import Channel, Message
 from rain_removal_ros.bags.reading import Recording, find_recordings, open_recording
-from rain_removal_ros.bags.writing import Output, create
+from rain_removal_ros.bags.writing import BagWriter, create
 
 __all__ = [
+    "BagWriter",
     "Channel",
     "Message",
-    "Output",
     "Recording",
     "create",
     "find_recordings",

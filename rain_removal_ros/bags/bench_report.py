@@ -26,13 +26,13 @@ def offline(
     jobs: int = 1,
     ray: str | None = None,
 ) -> dict[str, Any]:
-    """Clean and judge every frame of some recordings; the frames themselves are not kept."""
+    """Derain and judge every frame of some recordings; the frames themselves are not kept."""
     from rain_removal_ros.bags import fleet
     from rain_removal_ros.bags.frame_scores import combined
-    from rain_removal_ros.bags.replaying import Wishes
+    from rain_removal_ros.bags.replaying import ReplayOptions
 
-    wishes = Wishes(topics=(topic,) if topic else (), reference=reference, ending="bench")
-    order = fleet.Order(attempt.settings, wishes, judged=True)
+    options = ReplayOptions(topics=(topic,) if topic else (), reference=reference, ending="bench")
+    order = fleet.FleetOptions(attempt.settings, options, judged=True)
     with tempfile.TemporaryDirectory(prefix="rain-removal-bench-") as folder:
         done = fleet.run(sources, Path(folder), order, jobs=jobs, ray=ray)
     if not done.results:

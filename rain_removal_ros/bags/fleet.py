@@ -1,4 +1,4 @@
-"""Cleans many recordings: on processes of this machine, or on the machines of a Ray cluster.
+"""Derains many recordings: on processes of this machine, or on the machines of a Ray cluster.
 
 A recording is one piece of work. Each has a process of its own, so that one that fails, or takes
 its process down with it, is named, and the others are done. What is finished is noted beside the
@@ -27,30 +27,30 @@ from rain_removal_ros.settings import Settings, build, flatten
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-    from rain_removal_ros.bags.replaying import Wishes
+    from rain_removal_ros.bags.replaying import ReplayOptions
 
-__all__ = ["Done", "Order", "run", "write"]
+__all__ = ["FleetOptions", "FleetResult", "run", "write"]
 
 
 @dataclass(frozen=True)
-class Order:
+class FleetOptions:
     """What is done with every recording."""
 
     settings: Settings
-    wishes: Wishes
+    options: ReplayOptions
     judged: bool = False
     """Whether each gets a report, which takes longer."""
 
 
 @dataclass(frozen=True)
-class Work:
+class FleetTask:
     """One recording, as it is sent to where it is worked on."""
 
     name: str
     source: str
     target: str
     settings: dict[str, Any]
-    wishes: dict[str, Any]
+    options: dict[str, Any]
     judged: bool
 
     @property
@@ -68,13 +68,13 @@ class Work:
         """Differs when the same call would give another result."""
         files = [Path(self.source), *sorted(Path(self.source).glob("*"))]
         facts = [(path.name, (s := path.stat()).st_size, s.st_mtime_ns) for path in files]
-        wishes = {key: value for key, value in self.wishes.items() if key != "force"}
-        said = json.dumps([facts[1:] or facts, self.settings, wishes, self.judged], default=str)
+        options = {key: value for key, value in self.options.items() if key != "force"}
+        said = json.dumps([facts[1:] or facts, self.settings, options, self.judged], default=str)
         return hashlib.sha256(said.encode()).hexdigest()
 
 
 @dataclass
-class Done:
+class FleetResult:
     """What became of all recordings."""
 
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -85,7 +85,7 @@ class Done:
     def summary(self) -> str:
         """In a line."""
         frames = sum(result["frames"] for result in self.results.values())
-        said = [f"{len(self.results)} recordings cleaned, {frames} frames"]
+        said = [f"{len(self.results)} recordings derained, {frames} frames"]
         said += [f"{len(self.before)} of them before"] if self.before else []
         said += [f"{len(self.failures)} failed"] if self.failures else []
         return ", ".join(said)
@@ -94,12 +94,12 @@ class Done:
 def run(
     sources: Sequence[Path],
     out: Path,
-    order: Order,
+    order: FleetOptions,
     *,
     jobs: int = 1,
     ray: str | None = None,
     progress: Callable[[int, int], object] = lambda done, total: None,
-) -> Done:
+) -> FleetResult:
     """Clean every recording into the folder ``out``; ``ray`` is a cluster's address, or "local"."""
     if jobs < 1:
         raise BagError(f"at least 1 recording at a time, not {jobs}")
@@ -108,7 +108,7 @@ def run(
     except OSError as error:
         raise BagError(f"cannot write to {out}: {error.strerror}") from error
     works = _works(sources, out, order, jobs)
-    done = Done()
+    done = FleetResult()
     open_works = []
     for work in works:
         if (known := _finished(work)) is not None:
@@ -126,7 +126,7 @@ def run(
     return done
 
 
-def write(done: Done, *, report: Path | None, json: Path | None) -> None:
+def write(done: FleetResult, *, report: Path | None, json: Path | None) -> None:
     """The summary over all recordings, for people and for programs."""
     if json is not None:
         write_json(
@@ -142,11 +142,11 @@ def write(done: Done, *, report: Path | None, json: Path | None) -> None:
         _write_page(done, report)
 
 
-def _works(sources: Sequence[Path], out: Path, order: Order, jobs: int) -> list[Work]:
+def _works(sources: Sequence[Path], out: Path, order: FleetOptions, jobs: int) -> list[FleetTask]:
     settings = flatten(order.settings)
     if not settings["engine.threads"] and jobs > 1:
         settings["engine.threads"] = max(1, (os.cpu_count() or 1) // jobs)
-    wishes = dataclasses.asdict(order.wishes)
+    options = dataclasses.asdict(order.options)
     named: dict[str, Path] = {}
     for source in sources:
         name = _name(source)
@@ -156,9 +156,9 @@ def _works(sources: Sequence[Path], out: Path, order: Order, jobs: int) -> list[
             raise BagError(f"{named[name]} and {source} would both be called {name}")
         named[name] = source
     return [
-        Work(
+        FleetTask(
             name, str(source.absolute()), str((out / name).absolute()),
-            settings, wishes, order.judged,
+            settings, options, order.judged,
         )
         for name, source in named.items()
     ]  # fmt: skip
@@ -172,7 +172,7 @@ def _name(path: Path) -> str:
     return name
 
 
-def _finished(work: Work) -> dict[str, Any] | None:
+def _finished(work: FleetTask) -> dict[str, Any] | None:
     """The noted result, if it is that of this very work."""
     try:
         noted: dict[str, Any] = json.loads(work.note.read_text(encoding="utf-8"))
@@ -182,14 +182,14 @@ def _finished(work: Work) -> dict[str, Any] | None:
     return _short(noted) if same else None
 
 
-def _do(work: Work) -> dict[str, Any]:
+def _do(work: FleetTask) -> dict[str, Any]:
     """All that is done with one recording; runs where the work was sent to."""
     from rain_removal_ros.runtime.allocator import keep_freed_memory
 
     keep_freed_memory()
     from rain_removal_ros.bags import replay_report
     from rain_removal_ros.bags.frame_scores import Judge
-    from rain_removal_ros.bags.replaying import Wishes, replay
+    from rain_removal_ros.bags.replaying import ReplayOptions, replay
     from rain_removal_ros.engines import load
 
     try:
@@ -197,11 +197,13 @@ def _do(work: Work) -> dict[str, Any]:
         own = work.begun.exists()
         work.begun.touch()
         settings = build(Settings, work.settings)
-        wishes = {**work.wishes, "force": work.wishes["force"] or own or work.note.exists()}
+        options = {**work.options, "force": work.options["force"] or own or work.note.exists()}
         engine = load(settings.network, settings.engine)
         judge = Judge() if work.judged else None
         target = Path(work.target)
-        done = replay(Path(work.source), target, engine, settings, Wishes(**wishes), observer=judge)
+        done = replay(
+            Path(work.source), target, engine, settings, ReplayOptions(**options), observer=judge
+        )
         payload = replay_report.payload(done, engine, settings, judge)
         if judge is not None:
             replay_report.write_report(Path(f"{work.target}.html"), payload, judge)
@@ -226,7 +228,9 @@ def _short(payload: dict[str, Any]) -> dict[str, Any]:
 # --- On this machine -----------------------------------------------------------------------------
 
 
-def _on_processes(works: Sequence[Work], jobs: int) -> Iterator[tuple[Work, dict[str, Any]]]:
+def _on_processes(
+    works: Sequence[FleetTask], jobs: int
+) -> Iterator[tuple[FleetTask, dict[str, Any]]]:
     with ThreadPoolExecutor(jobs, "recording") as pool:
         waiting = {pool.submit(_in_process, work): work for work in works}
         try:
@@ -238,7 +242,7 @@ def _on_processes(works: Sequence[Work], jobs: int) -> Iterator[tuple[Work, dict
             raise
 
 
-def _in_process(work: Work) -> dict[str, Any]:
+def _in_process(work: FleetTask) -> dict[str, Any]:
     """The result of one recording, from a process that may die of it."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
@@ -254,14 +258,14 @@ def _in_process(work: Work) -> dict[str, Any]:
     return outcome
 
 
-def _answer(work: Work, there: Connection) -> None:
+def _answer(work: FleetTask, there: Connection) -> None:
     there.send(_do(work))
 
 
 # --- On a cluster --------------------------------------------------------------------------------
 
 
-def _on_ray(works: Sequence[Work], address: str) -> Iterator[tuple[Work, dict[str, Any]]]:
+def _on_ray(works: Sequence[FleetTask], address: str) -> Iterator[tuple[FleetTask, dict[str, Any]]]:
     try:
         import ray
     except ModuleNotFoundError as error:
@@ -302,7 +306,7 @@ def _check_reachable(address: str) -> None:
 # --- Summary -------------------------------------------------------------------------------------
 
 
-def _write_page(done: Done, path: Path) -> None:
+def _write_page(done: FleetResult, path: Path) -> None:
     from rain_removal_ros.bags.replay_report import verdict
     from rain_removal_ros.report import Html, Page, facts, table, text
 

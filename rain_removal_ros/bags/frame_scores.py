@@ -1,4 +1,4 @@
-"""How good, how steady and how fast the cleaning of a recording was, frame by frame.
+"""How good, how steady and how fast the deraining of a recording was, frame by frame.
 
 Where the same scene was recorded without rain, frames are compared with it. Where not, they are
 judged by what can be seen in them: how much it still rains, how sharp they are, how much of them
@@ -65,7 +65,7 @@ class FrameScore:
         return self.rain_after + max(0.0, 1 - self.sharp_after / max(self.sharp_before, 1e-6))
 
 
-class Moment(NamedTuple):
+class ScoredFrame(NamedTuple):
     """A frame's pictures."""
 
     number: int
@@ -78,24 +78,24 @@ class Moment(NamedTuple):
 
 
 @dataclass
-class _Camera:
+class _CameraScores:
     """What is kept for one camera from frame to frame."""
 
     scores: list[FrameScore] = field(default_factory=list)
     gauges: tuple[RainGauge, RainGauge] = field(default_factory=lambda: (RainGauge(), RainGauge()))
     last: tuple[Image, Image] | None = None
     last_compared: tuple[NDArray[np.float64], ...] = ()
-    waiting: OrderedDict[int, Moment] = field(default_factory=OrderedDict)
+    waiting: OrderedDict[int, ScoredFrame] = field(default_factory=OrderedDict)
     truths: OrderedDict[int, Image] = field(default_factory=OrderedDict)
-    worst: list[Moment] = field(default_factory=list)
-    spread: list[Moment] = field(default_factory=list)
+    worst: list[ScoredFrame] = field(default_factory=list)
+    spread: list[ScoredFrame] = field(default_factory=list)
 
 
 class Judge:
     """Watches a replay; a ``replaying.Observer``."""
 
     def __init__(self) -> None:
-        self._cameras: dict[str, _Camera] = defaultdict(_Camera)
+        self._cameras: dict[str, _CameraScores] = defaultdict(_CameraScores)
 
     def frame(self, camera: CameraTopics, before: Frame, result: Result) -> None:
         """Take note of a frame and what became of it."""
@@ -143,7 +143,7 @@ class Judge:
         )
         kept.scores.append(score)
         # Copies: the originals lie in buffers that the next frame is written to.
-        moment = Moment(
+        moment = ScoredFrame(
             len(kept.scores) - 1,
             score, topic, before.image.copy(), after.copy(),
             None if attention is None else attention.copy(), None,
@@ -171,7 +171,7 @@ class Judge:
         """Every frame's score, by topic."""
         return {topic: kept.scores for topic, kept in self._cameras.items()}
 
-    def moments(self, topic: str) -> list[Moment]:
+    def moments(self, topic: str) -> list[ScoredFrame]:
         """The worst moments first, then some evenly spread."""
         kept = self._cameras[topic]
         worst = sorted(kept.worst, key=lambda moment: -moment.score.badness)
@@ -182,13 +182,15 @@ class Judge:
         """Each camera's figures: means, and tails where they matter."""
         return {topic: summary(kept.scores) for topic, kept in self._cameras.items()}
 
-    def _moves(self, kept: _Camera, before: Image, after: Image) -> tuple[float, float] | None:
+    def _moves(
+        self, kept: _CameraScores, before: Image, after: Image
+    ) -> tuple[float, float] | None:
         last, kept.last = kept.last, (before.copy(), after.copy())
         if last is None or last[0].shape != before.shape:
             return None
         return _difference(last[0], before), _difference(last[1], after)
 
-    def _compare(self, kept: _Camera, moment: Moment, truth: Image) -> None:
+    def _compare(self, kept: _CameraScores, moment: ScoredFrame, truth: Image) -> None:
         score = moment.score
         pictures = (_fitted(moment.before, truth), _fitted(moment.after, truth), truth)
         before, after, right = now = tuple(luma(picture) for picture in pictures)
@@ -200,7 +202,7 @@ class Judge:
             score.flicker_after = flicker(last[1], after, last[2], right)
         self._keep(kept, moment._replace(truth=truth.copy()))
 
-    def _keep(self, kept: _Camera, moment: Moment) -> None:
+    def _keep(self, kept: _CameraScores, moment: ScoredFrame) -> None:
         """Keep the pictures of the worst frames so far, and of every so many-th."""
         kept.worst.append(moment)
         kept.worst.sort(key=lambda kept_one: -kept_one.score.badness)

@@ -26,7 +26,7 @@ from rain_removal_ros.bags.messages import (
     standard,
 )
 from rain_removal_ros.bags.topics import REFERENCE
-from rain_removal_ros.bags.writing import Output, create
+from rain_removal_ros.bags.writing import BagWriter, create
 from rain_removal_ros.errors import BagError
 from rain_removal_ros.frames import Image
 
@@ -86,7 +86,7 @@ def _frames(there: int | None, seconds: float | None, fps: float) -> int:
 class _Recorder:
     """Writes the messages of one moment after another."""
 
-    def __init__(self, output: Output, contents: Contents) -> None:
+    def __init__(self, output: BagWriter, contents: Contents) -> None:
         self._output = output
         self._contents = contents
         space = contents.camera.rstrip("/")

@@ -32,6 +32,7 @@ from rain_removal_ros.bags.topics import CameraTopics, camera_topics
 from rain_removal_ros.errors import BagError, FrameError
 from rain_removal_ros.frames import Frame
 from rain_removal_ros.parsing import from_yaml
+from rain_removal_ros.runtime.dds import profile_environment
 from rain_removal_ros.settings import Settings, flatten, refuse, replace
 
 _READY_S = 120.0
@@ -98,13 +99,13 @@ def online(
                 + ", ".join(camera.image.topic for camera in cameras)
             )
         with tempfile.TemporaryDirectory(prefix="rain-removal-bench-") as folder:
-            run = _Run(source.absolute(), cameras[0], attempt, Path(folder), rate)
+            run = _NodeRun(source.absolute(), cameras[0], attempt, Path(folder), rate)
             seen = run.run()
             return measure(recording, cameras[0], attempt, seen)
 
 
 @dataclass
-class Seen:
+class NodeRecording:
     """What is left of a run."""
 
     stamps: dict[int, int]
@@ -115,7 +116,7 @@ class Seen:
     memory_mib: float
 
 
-class _Run:
+class _NodeRun:
     """The three processes."""
 
     def __init__(
@@ -129,7 +130,7 @@ class _Run:
         self._logs: dict[int, Path] = {}
         self._environment = {**os.environ, **_middleware(), "PYTHONUNBUFFERED": "1"}
 
-    def run(self) -> Seen:
+    def run(self) -> NodeRecording:
         recorded, schedule = self._folder / "recorded", self._folder / "schedule.json"
         topic = self._camera.image.topic
         with self._process(*self._node()) as node, self._process(
@@ -156,7 +157,7 @@ class _Run:
             _end(recorder)
         pairs = json.loads(schedule.read_text())["stamps"]
         stamps = {new: old for old, new in pairs}
-        return Seen(stamps, recorded, seconds, 100 * cpu / seconds, memory)
+        return NodeRecording(stamps, recorded, seconds, 100 * cpu / seconds, memory)
 
     def _node(self) -> list[str]:
         topic = self._camera.image.topic
@@ -220,7 +221,7 @@ class _Run:
 
 
 def measure(
-    recording: Recording, camera: CameraTopics, attempt: Attempt, seen: Seen
+    recording: Recording, camera: CameraTopics, attempt: Attempt, seen: NodeRecording
 ) -> dict[str, Any]:
     """The figures of a run: latency, drops by reason, rate, load, and quality."""
     latencies: list[float] = []
@@ -263,7 +264,7 @@ def measure(
 def _frames(
     recorded: Recording, stamps: Mapping[int, int], latencies: list[float], arrivals: list[int]
 ) -> Iterator[Frame]:
-    """The clean frames that came through, under the stamps of the recording."""
+    """The derained frames that came through, under the stamps of the recording."""
     wanted = [channel for channel in recorded.channels if channel.topic == _CLEAN]
     for message in recorded.messages(wanted):
         frame = codec.decode(decoded(message.channel, message.data))
@@ -275,11 +276,11 @@ def _frames(
 
 
 def _judge(
-    recording: Recording, camera: CameraTopics, clean: Iterator[Frame], judge: Judge
+    recording: Recording, camera: CameraTopics, derained: Iterator[Frame], judge: Judge
 ) -> None:
     """Bring together what came in, what came out, and what was true."""
     wanted = [camera.image, *([camera.reference] if camera.reference else [])]
-    waiting = next(clean, None)
+    waiting = next(derained, None)
     for message in recording.messages(wanted):
         frame = _decoded(message)
         if frame is None:
@@ -290,8 +291,8 @@ def _judge(
             judge.note(
                 camera.image.topic, frame, waiting.image, compared=camera.reference is not None
             )
-            waiting = next(clean, None)
-    for _ in clean:
+            waiting = next(derained, None)
+    for _ in derained:
         pass  # so that all are counted
 
 
@@ -355,28 +356,11 @@ def _changed(settings: Settings) -> dict[str, Any]:
 
 def _middleware() -> dict[str, str]:
     """A corner of the ROS graph to itself, and room for large images."""
-    environment = {
+    return {
         "ROS_DOMAIN_ID": str(1 + os.getpid() % 100),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        **profile_environment(),
     }
-    profile = next((path for path in _profiles() if path.is_file()), None)
-    for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
-        if name in os.environ:
-            return environment
-    if profile is not None:
-        older = os.environ.get("ROS_DISTRO", "") in ("humble", "iron", "jazzy")
-        name = "FASTRTPS" if older else "FASTDDS"
-        environment[f"{name}_DEFAULT_PROFILES_FILE"] = str(profile)
-    return environment
-
-
-def _profiles() -> Iterator[Path]:
-    """Where the profile for large images may lie: a checkout, then installations."""
-    package = Path(__file__).resolve().parents[1]
-    overlays = filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep))
-    yield package.parent / "config" / "fastdds.xml"
-    for prefix in (*map(Path, overlays), Path(sys.prefix), *package.parents[2:5]):
-        yield prefix / "share" / "rain_removal_ros" / "config" / "fastdds.xml"
 
 
 def _lines(process: subprocess.Popen[str]) -> Queue[str]:

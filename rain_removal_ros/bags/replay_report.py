@@ -52,7 +52,7 @@ def write_report(path: Path, result: dict[str, Any], judge: Judge) -> None:
 
     page = Page(
         f"Replay of {Path(result['source']).name}",
-        f"{result['frames']} frames cleaned by {result['engine']['network']} "
+        f"{result['frames']} frames derained by {result['engine']['network']} "
         f"on {result['engine']['device']}.",
     )
     for topic, scores in judge.scores().items():

@@ -30,8 +30,8 @@ from rain_removal_ros.bags.messages import (
 )
 from rain_removal_ros.bags.reading import Recording, open_recording
 from rain_removal_ros.bags.topics import CameraTopics, camera_topics
-from rain_removal_ros.bags.writing import Output, create
-from rain_removal_ros.camera import Arrival, Camera, Cameras, MessageTypes, Outcome, Result
+from rain_removal_ros.bags.writing import BagWriter, create
+from rain_removal_ros.camera import Camera, Cameras, MessageTypes, Outcome, Result
 from rain_removal_ros.errors import BagError, EngineError, FrameError
 from rain_removal_ros.frames import Frame
 from rain_removal_ros.settings import Settings, refuse
@@ -51,18 +51,18 @@ _UNUSABLE = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wishes:
-    """What of a recording is cleaned, and how the result is written."""
+class ReplayOptions:
+    """What of a recording is derained, and how the result is written."""
 
     topics: tuple[str, ...] = ()
     """Image topics; none for all that are found."""
     in_place_of: tuple[str, ...] = ()
-    """Image topics whose clean images take their place."""
+    """Image topics whose derained images take their place."""
     ending: str = "derained"
     start_s: float = 0.0
     duration_s: float | None = None
     every: int = 1
-    """Of each camera, only every so many-th frame is cleaned."""
+    """Of each camera, only every so many-th frame is derained."""
     reference: str = ""
     """The topic of the same scene without rain; empty for one of the usual name."""
     compression: str = "none"
@@ -158,49 +158,49 @@ def replay(
     out: Path,
     engine: Engine,
     settings: Settings,
-    wishes: Wishes | None = None,
+    options: ReplayOptions | None = None,
     *,
     observer: Observer | None = None,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> Replayed:
     """Clean a recording into another. ``progress`` gets the frames done, and those there are."""
-    wishes = wishes or Wishes()
+    options = options or ReplayOptions()
     check(settings)
     with open_recording(source, settings.limits) as recording:
         cameras = camera_topics(
             recording,
-            topics=wishes.topics,
-            in_place_of=wishes.in_place_of,
-            ending=wishes.ending,
-            reference=wishes.reference,
+            topics=options.topics,
+            in_place_of=options.in_place_of,
+            ending=options.ending,
+            reference=options.reference,
             compressed=settings.output.compressed,
         )
         with create(
-            out, force=wishes.force, compression=wishes.compression, source=source
+            out, force=options.force, compression=options.compression, source=source
         ) as output:
-            run = _Run(recording, output, cameras, engine, settings, wishes, observer, progress)
+            run = _Replay(recording, output, cameras, engine, settings, options, observer, progress)
             done = run.run(Replayed(str(source), str(out)))
         done.losses = recording.losses
     return done
 
 
-class _Run:
+class _Replay:
     """One replay on its way."""
 
     def __init__(
         self,
         recording: Recording,
-        output: Output,
+        output: BagWriter,
         cameras: list[CameraTopics],
         engine: Engine,
         settings: Settings,
-        wishes: Wishes,
+        options: ReplayOptions,
         observer: Observer | None,
         progress: Callable[[int, int], object],
     ) -> None:
         self._recording = recording
         self._output = output
-        self._wishes = wishes
+        self._options = options
         self._observer = observer
         self._progress = progress
         self._replayed = {c.image: _Replayed(number, c) for number, c in enumerate(cameras)}
@@ -226,7 +226,7 @@ class _Run:
         for each in self._replayed.values():
             for channel in each.topics.outputs.values():
                 self._output.add(channel)
-        total = sum(-(-self._recording.counts[c] // self._wishes.every) for c in self._replayed)
+        total = sum(-(-self._recording.counts[c] // self._options.every) for c in self._replayed)
         frames = 0
         for message in self._calibrations_first(self._messages()):
             done.messages += 1
@@ -255,11 +255,11 @@ class _Run:
         yield from waiting
 
     def _messages(self) -> Iterator[Message]:
-        wishes = self._wishes
-        if not wishes.start_s and wishes.duration_s is None:
+        options = self._options
+        if not options.start_s and options.duration_s is None:
             return self._recording.messages()
-        start = self._recording.start_ns + round(wishes.start_s * 1e9)
-        stop = None if wishes.duration_s is None else start + round(wishes.duration_s * 1e9)
+        start = self._recording.start_ns + round(options.start_s * 1e9)
+        stop = None if options.duration_s is None else start + round(options.duration_s * 1e9)
         if start > self._recording.end_ns:
             length = (self._recording.end_ns - self._recording.start_ns) / 1e9
             raise BagError(f"{self._recording.path} is {length:.1f} s long; start before that")
@@ -268,7 +268,7 @@ class _Run:
     def _frame(self, replayed: _Replayed, message: Message, done: Replayed) -> int:
         """Deal with one frame; returns how many were."""
         replayed.seen += 1
-        if (replayed.seen - 1) % self._wishes.every:
+        if (replayed.seen - 1) % self._options.every:
             replayed.tally.skipped += 1
             return 0
         try:
@@ -277,9 +277,9 @@ class _Run:
             self._keep_broken(replayed, message, str(error))
             return 0
         self._now_s = message.stamp_ns / 1e9
-        arrival = Arrival(replayed.number, original, frozenset(replayed.topics.outputs))
-        (result,) = self._cameras.process([arrival])
-        for kind, made in result.messages():
+        demand = frozenset(replayed.topics.outputs)
+        (result,) = self._cameras.process([(replayed.number, original, demand)])
+        for kind, made in result.messages:
             data = message.data if made is original else encoded(made)
             self._output.write(replayed.topics.outputs[kind], message.stamp_ns, data)
         replayed.tally.count(result)

@@ -1,4 +1,4 @@
-"""Which topics of a recording are cleaned, and what the new ones beside them are called."""
+"""Which topics of a recording are derained, and what the new ones beside them are called."""
 
 from __future__ import annotations
 

@@ -19,12 +19,12 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rain_removal_ros.bags.messages import Channel, definition_of, digest_of
 from rain_removal_ros.errors import BagError
 
-__all__ = ["Output", "create"]
+__all__ = ["BagWriter", "create"]
 
 COMPRESSIONS = ("none", "zstd")
 
 
-class Output:
+class BagWriter:
     """A recording that is being written."""
 
     def __init__(self, writer: Writer) -> None:
@@ -56,7 +56,7 @@ class Output:
 @contextmanager
 def create(
     path: Path, *, force: bool = False, compression: str = "none", source: Path | None = None
-) -> Iterator[Output]:
+) -> Iterator[BagWriter]:
     """Write a recording to ``path``: a folder, or one file where the name ends in ``.mcap``.
 
     ``source`` is the recording that is read meanwhile, which must not be overwritten.
@@ -72,7 +72,7 @@ def create(
             if compression == "zstd":
                 writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
             with writer:
-                yield Output(writer)
+                yield BagWriter(writer)
             built = draft / name
             _move(built / f"{name}.mcap" if single else built, path, draft / ".old")
     except OSError as error:

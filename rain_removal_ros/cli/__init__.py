@@ -1,4 +1,4 @@
-"""Takes rain out of pictures, videos and recordings, and trains and measures what does it.
+"""Removes rain from pictures, videos and recordings; trains and measures the networks.
 
 One subcommand is one file here, found by itself: the module's docstring is its help,
 ``add_arguments(parser)`` declares its flags, and ``run(args)`` does the work and may return an exit

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rain_removal_ros.engines import Engine
-    from rain_removal_ros.settings import Settings
+    from rain_removal_ros.settings import EngineSettings, NetworkSettings, Settings
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -28,18 +30,159 @@ def say_cautions(command: str, engine: Engine) -> None:
         print(f"rain-removal {command}: {line}", file=sys.stderr)
 
 
-_SHORT = {
-    "network.weights": ("--model", "NAME_OR_FILE"),
-    "network.stages": ("--stages", "N"),
-    "engine.device": ("--device", "DEVICE"),
-    "engine.precision": ("--precision", "FORMAT"),
+_FLAGS = {
+    "model": ("network.weights", "NAME_OR_FILE"),
+    "stages": ("network.stages", "N"),
+    "engine": ("engine.name", "NAME"),
+    "device": ("engine.device", "DEVICE"),
+    "precision": ("engine.precision", "FORMAT"),
+    "threads": ("engine.threads", "N"),
 }
+"""Flags that all commands share, the setting that each is, and what it takes."""
+
+
+def add_shared(
+    parser: argparse.ArgumentParser, *flags: str, several: bool = False, **defaults: object
+) -> list[argparse.Action]:
+    """Flags that are settings, with the settings' help and default unless another is given.
+
+    Of ``several``, each takes values with blanks or commas between them, and may be given again.
+    """
+    from rain_removal_ros.settings import Settings, entries
+
+    known = {entry.name: entry for entry in entries(Settings)}
+    added = []
+    for flag in flags:
+        name, metavar = _FLAGS[flag]
+        entry, default = known[name], defaults.get(flag, known[name].default)
+        choices = ", ".join(map(str, entry.described.choices))
+        text = f"{entry.described.help}{f': {choices}' if choices else ''}"
+        if default not in ("", 0):
+            text += f" (default: {default})"
+        kind: type = entry.kind
+        if several:
+            action = add_several(parser, f"--{flag}", kind, metavar, text, default)
+        else:
+            action = parser.add_argument(
+                f"--{flag}", type=kind, default=default, metavar=metavar, help=text
+            )
+        added.append(action)
+    return added
+
+
+def add_several(
+    parser: argparse.ArgumentParser,
+    flag: str,
+    kind: Callable[[str], Any],
+    metavar: str,
+    help: str,
+    default: object = None,
+) -> argparse.Action:
+    """A flag that takes values with blanks or commas between them, and may be given again."""
+
+    def items(text: str) -> list[Any]:
+        return [kind(item) for item in text.split(",") if item]
+
+    start = () if default is None else (default,)
+    return parser.add_argument(
+        flag, action=_Several, nargs="+", type=items, default=start, metavar=metavar, help=help
+    )
+
+
+class _Several(argparse.Action):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        given = getattr(namespace, self.dest)
+        before = [] if given is self.default else given
+        setattr(namespace, self.dest, [*before, *itertools.chain.from_iterable(values)])
+
+
+def add_report(parser: argparse.ArgumentParser, help: str) -> argparse.Action:
+    """``--report FILE``: a page to look at."""
+    return parser.add_argument("--report", type=Path, metavar="FILE", help=help)
+
+
+def rename(parser: argparse.ArgumentParser, old: str, now: argparse.Action) -> None:
+    """Let the flag ``old`` go on, with a line that names the one that it is called now."""
+    parser.add_argument(old, action=_Renamed, now=now)
+
+
+class _Renamed(argparse.Action):
+    def __init__(self, option_strings: Sequence[str], dest: str, now: argparse.Action) -> None:
+        super().__init__(
+            option_strings,
+            now.dest,
+            nargs=now.nargs,
+            default=now.default,
+            type=now.type,  # type: ignore[arg-type]  # an Action's is what it may take
+            choices=now.choices,
+            help=argparse.SUPPRESS,
+        )
+        self._now = now
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        new = self._now.option_strings[-1]
+        print(f"{parser.prog}: {option_string} is deprecated, use {new}", file=sys.stderr)
+        self._now(parser, namespace, values, option_string)
+        self._now.required = False  # it has been given
+
+
+def network_settings(args: argparse.Namespace) -> NetworkSettings:
+    """The network that ``--model`` and ``--stages`` ask for."""
+    from rain_removal_ros.settings import NetworkSettings, build
+
+    return build(NetworkSettings, {"weights": args.model, **_given(args, ("stages",))})
+
+
+def engine_settings(args: argparse.Namespace, **more: object) -> EngineSettings:
+    """What ``--engine``, ``--device``, ``--precision`` and ``--threads`` ask for, and ``more``."""
+    from rain_removal_ros.settings import EngineSettings, build
+
+    given = _given(args, ("engine", "device", "precision", "threads"))
+    if "engine" in given:
+        given["name"] = given.pop("engine")
+    return build(EngineSettings, {**given, **more})
+
+
+def _given(args: argparse.Namespace, flags: Sequence[str]) -> dict[str, object]:
+    return {flag: getattr(args, flag) for flag in flags if hasattr(args, flag)}
+
+
+def size(text: str) -> tuple[int, int]:
+    """``640x480`` as width and height."""
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size like 640x480")
+    return int(width), int(height)
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Whole numbers from ``least`` on."""
+
+    def number(text: str) -> int:
+        if not text.isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} on")
+        return int(text)
+
+    return number
 
 
 def add_settings(parser: argparse.ArgumentParser, *groups: str) -> None:
     """``--config FILE``, and a flag for every setting of some groups: ``--stream.max-gap-s``."""
     from rain_removal_ros.settings import Settings, entries
 
+    short = {name: (f"--{flag}", metavar) for flag, (name, metavar) in _FLAGS.items()}
     flags = parser.add_argument_group("settings")
     flags.add_argument(
         "--config", type=Path, metavar="FILE", help="settings as YAML, as the node reads them"
@@ -47,8 +190,8 @@ def add_settings(parser: argparse.ArgumentParser, *groups: str) -> None:
     for entry in entries(Settings):
         if entry.name.partition(".")[0] not in groups:
             continue
-        short, kind = _SHORT.get(entry.name, ("", "VALUE"))
-        names = [*filter(None, [short]), f"--{entry.name.replace('_', '-')}"]
+        flag, kind = short.get(entry.name, ("", "VALUE"))
+        names = [*filter(None, [flag]), f"--{entry.name.replace('_', '-')}"]
         help = entry.described.help.replace("%", "%%")
         flags.add_argument(*names, dest=f"set:{entry.name}", metavar=kind, help=help)
 

@@ -1,9 +1,9 @@
-"""Measures how well and how fast the node cleans a recording, for one setting or several.
+"""Measures how well and how fast the node derains a recording, for one setting or several.
 
-Player, node and recorder run as processes of their own over DDS, at the recording's own rate:
-latency from stamp to publish, drops, load, and the quality of the frames that came through. With
---offline there are no topics: every frame is cleaned, of any number of recordings, and the time is
-that of the network. --try NAME:setting=value,... may be given several times:
+Player, node and recorder run as separate processes over DDS, at the recording's own rate. Measured
+are latency from stamp to publication, drops, load, and the quality of the frames that came through.
+With --offline there are no topics: every frame of any number of recordings is derained, and times
+are those of the network. --try NAME:setting=value,... may be repeated:
 
   rain-removal bag-bench IN --try full: --try fast:network.stages=1,stream.strength=0.9
 """

@@ -1,14 +1,16 @@
-"""Makes a recording of a camera in the rain, with everything that is true of the scene beside it.
+"""Makes a recording of a camera in the rain, with the ground truth of the scene.
 
-SOURCE is "drive" for the built-in street, a video, or a folder of pictures. Below the namespace of
-the camera lie image_raw with rain, image_clean without, camera_info, and of the drive depth in
-metres (32FC1) and boxes (vision_msgs/Detection2DArray). The same flags make the same recording.
+SOURCE is "drive" for the built-in street, a video, or a folder of pictures. The camera's namespace
+has image_raw with rain, image_clean without, and camera_info. A drive also has depth in metres
+(32FC1) and boxes (vision_msgs/Detection2DArray). The same flags make the same recording.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+
+from rain_removal_ros.cli._options import size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seconds", type=float, metavar="S", help="length (default: all; of the drive, 20)"
     )
     parser.add_argument("--fps", type=float, default=30.0, metavar="HZ", help="default: 30")
-    parser.add_argument("--size", metavar="WxH", help="default: the source's own")
+    parser.add_argument(
+        "--size", type=size, default=(0, 0), metavar="WxH", help="default: the source's own"
+    )
     parser.add_argument("--style", default="heavy", metavar="NAME", help="kind of rain")
     parser.add_argument(
         "--severity", type=float, default=0.3, metavar="S", help="how hard it rains, 0 to 1"
@@ -39,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
     from rain_removal_ros.bags.making import Contents, make
     from rain_removal_ros.simulation.scenes import RainSettings, SceneSettings
 
-    width, height = _size(args.size)
+    width, height = args.size
     scene = settings.build(
         SceneSettings,
         {
@@ -68,14 +72,3 @@ def run(args: argparse.Namespace) -> None:
 
         frames = make(scene, rain, args.output, contents, progress=progress)
     print(f"{args.output}: {frames} frames")
-
-
-def _size(text: str | None) -> tuple[int, int]:
-    from rain_removal_ros.errors import SettingsError
-
-    if text is None:
-        return 0, 0
-    width, _, height = text.partition("x")
-    if not (width.isdigit() and height.isdigit()):
-        raise SettingsError(f"--size is like 640x480, not {text!r}")
-    return int(width), int(height)

@@ -1,6 +1,6 @@
-"""Plays a recording onto ROS topics, where ros2 bag play is not installed.
+"""Plays a recording to ROS topics, where ros2 bag play is not installed.
 
-Needs ROS's Python packages. The service ~/set_paused pauses and goes on.
+Needs ROS's Python packages. The service ~/set_paused pauses and continues.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ from rain_removal_ros.cli._options import add_settings, settings_from
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recording", type=Path, metavar="IN")
-    parser.add_argument("--rate", type=float, default=1.0, metavar="X", help="times as fast")
-    parser.add_argument("--loop", action="store_true", help="again and again")
+    parser.add_argument("--rate", type=float, default=1.0, metavar="X", help="playback speed")
+    parser.add_argument("--loop", action="store_true", help="repeat the recording")
     parser.add_argument(
         "--clock", type=float, nargs="?", const=40.0, default=0.0, metavar="HZ",
         help="publish the recording's time on /clock (default: 40 times a second)",
     )  # fmt: skip
-    parser.add_argument("--start-paused", action="store_true", help="wait for ~/set_paused")
-    parser.add_argument("--topics", nargs="+", default=[], metavar="TOPIC", help="only these")
     parser.add_argument(
-        "--restamp", action="store_true", help="headers say when a message was played"
+        "--start-paused", action="store_true", help="start paused; ~/set_paused continues"
+    )
+    parser.add_argument("--topics", nargs="+", default=[], metavar="TOPIC", help="play only these")
+    parser.add_argument(
+        "--restamp", action="store_true", help="set header stamps to the time of playing"
     )
     parser.add_argument(
         "--wait-for", nargs="+", default=[], metavar="TOPIC",
@@ -30,10 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--warm-up", default="", metavar="TOPIC",
-        help="first send the first image until something comes out on TOPIC",
+        help="first repeat the first image until a message arrives on TOPIC",
     )  # fmt: skip
     parser.add_argument(
-        "--schedule", type=Path, metavar="FILE", help="note the old and new stamps of images"
+        "--schedule",
+        type=Path,
+        metavar="FILE",
+        help="write the old and new stamps of images to FILE",
     )
     add_settings(parser, "limits")
 

@@ -1,67 +1,73 @@
-"""Times networks on this machine: milliseconds a frame, work, weights and peak memory.
+"""Measures networks on this machine: milliseconds per frame, computation, weights, peak memory.
 
-  rain-removal bench --networks rainstream prenet:published.pth --engines all \\
-      --sizes 640x480,1280x720 --cameras 1,4 --plot bench.svg
+  rain-removal bench --model rainstream prenet:published.pth --engine all \\
+      --size 640x480,1280x720 --cameras 1,4 --plot bench.svg
 
-Every combination of the lists given, with blanks or commas between their items, is measured. Those
-of one size take turns, so that what else the machine does hits them alike; memory is measured in a
-process of its own for each. Times are of one step, which derains a frame of every camera, from
-bytes to bytes.
+Every combination of the given lists (separated by blanks or commas) is measured. Those of one size
+take turns, so that other load affects them alike. Memory is measured in a separate process for
+each. A time is that of one step, which derains a frame of every camera, from bytes to bytes.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import itertools
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rain_removal_ros.cli._options import add_json
+from rain_removal_ros.cli._options import (
+    add_json,
+    add_several,
+    add_shared,
+    at_least,
+    rename,
+    size,
+)
 
 if TYPE_CHECKING:
     from rain_removal_ros.benchmark import Case, Measured
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    _add_list(
+    models = add_several(
         parser,
-        "networks",
+        "--model",
         str,
-        [],
-        "NAME",
-        "networks, weight files, or NETWORK:FILE for weights published elsewhere (default: all "
-        "networks)",
+        "NAME_OR_FILE",
+        "networks, weights by name or file, or NETWORK:FILE for weights published elsewhere "
+        "(default: all networks)",
     )
-    _add_list(parser, "sizes", _size, [(640, 480)], "WxH", "sizes of the frames (default: 640x480)")
-    for name, what in (
-        ("engines", "what runs the network: auto, torch, onnxruntime, openvino, or all of these"),
-        ("devices", "auto, cpu, cuda or cuda:N"),
-        ("precisions", "auto, float32, bfloat16, float16"),
+    sizes = add_several(
+        parser, "--size", size, "WxH", "of the frames (default: 640x480)", default=(640, 480)
+    )
+    engines, devices, precisions, _ = add_shared(
+        parser, "engine", "device", "precision", "stages", several=True
+    )
+    for old, now in (
+        ("--networks", models),
+        ("--sizes", sizes),
+        ("--engines", engines),
+        ("--devices", devices),
+        ("--precisions", precisions),
     ):
-        _add_list(parser, name, str, ["auto"], "NAME", f"{what} (default: auto)")
-    _add_list(
+        rename(parser, old, now)
+    add_several(
         parser,
-        "stages",
-        _at_least(0),
-        [0],
+        "--cameras",
+        at_least(1),
         "N",
-        "passes over each frame; 0, the default, is the network's own number",
+        "cameras derained in one batch (default: 1)",
+        default=1,
     )
-    _add_list(
-        parser, "cameras", _at_least(1), [1], "N", "cameras derained in one batch (default: 1)"
-    )
+    add_shared(parser, "threads")
     parser.add_argument(
-        "--threads",
-        type=_at_least(0),
-        default=0,
-        metavar="N",
-        help="CPU threads of every engine; 0, the default, for as many as cores",
+        "--compile",
+        action="store_true",
+        help="let torch compile the networks: a minute or more for each size and number of cameras",
     )
     parser.add_argument(
         "--repeat",
-        type=_at_least(1),
+        type=at_least(1),
         default=20,
         metavar="N",
         help="times each is measured, at most (default: 20)",
@@ -84,24 +90,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_list(
-    parser: argparse.ArgumentParser,
-    name: str,
-    kind: Callable[[str], Any],
-    default: list[Any],
-    metavar: str,
-    help: str,
-) -> None:
-    """A flag that takes several values, with blanks or commas between them."""
-
-    def items(text: str) -> list[Any]:
-        return [kind(item) for item in text.split(",") if item]
-
-    parser.add_argument(
-        f"--{name}", nargs="+", type=items, default=[default], metavar=metavar, help=help
-    )
-
-
 def run(args: argparse.Namespace) -> int:
     import sys
 
@@ -109,16 +97,17 @@ def run(args: argparse.Namespace) -> int:
     from rain_removal_ros.manifest import manifest
     from rain_removal_ros.runtime.files import write_json, write_whole
 
-    names = _flat(args.engines)
+    names = list(args.engine)
     wanted = benchmark.cases(
-        _flat(args.networks) or networks.available(),
+        args.model or networks.available(),
         engines=engines.NAMES if names == ["all"] else names,
-        devices=_flat(args.devices),
-        precisions=_flat(args.precisions),
-        stages=_flat(args.stages),
-        sizes=_flat(args.sizes),
-        cameras=_flat(args.cameras),
+        devices=args.device,
+        precisions=args.precision,
+        stages=args.stages,
+        sizes=args.size,
+        cameras=args.cameras,
         threads=args.threads,
+        compile=args.compile,
         weights=_no_weights if args.untrained else _shipped,
     )
     said = _progress if sys.stderr.isatty() else _nothing
@@ -141,27 +130,6 @@ def run(args: argparse.Namespace) -> int:
             },
         )
     return 1 if failures else 0
-
-
-def _size(text: str) -> tuple[int, int]:
-    """``640x480`` as width and height."""
-    width, _, height = text.lower().partition("x")
-    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size like 640x480")
-    return int(width), int(height)
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if not text.isdigit() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} on")
-        return int(text)
-
-    return number
-
-
-def _flat(lists: Iterable[list[Any]]) -> list[Any]:
-    return list(itertools.chain.from_iterable(lists))
 
 
 def _shipped(name: str) -> str:
@@ -197,6 +165,8 @@ def _plot(measured: list[Measured]) -> str:
     lines: dict[str, list[tuple[float, float]]] = {}
     for row in measured:
         name = f"{row.model}, {row.engine}, {row.precision}"
+        if row.compile:
+            name += ", compiled"
         if row.stages > 1:
             name += f", {row.stages} stages"
         megapixels = row.width * row.height * row.cameras / 1e6
@@ -240,7 +210,7 @@ def _print_table(measured: list[Measured]) -> None:
 def _cells(row: Measured) -> tuple[str, ...]:
     return (
         row.model,
-        row.engine,
+        f"{row.engine}, compiled" if row.compile else row.engine,
         row.device,
         row.precision,
         str(row.stages),

@@ -1,10 +1,10 @@
-"""Measures a candidate model on the board, beside the one that ships, and says whether to ship it.
+"""Compares a candidate model with the one that ships, on the board, and says whether to ship it.
 
   rain-removal board runs/m/last.safetensors --data ../data --quick
 
-The rules are in evaluation/board/rules.py, what is measured in docs/evaluation.md. What the shipped
-model scored is remembered; intervals are from paired draws. A model that ships already is measured
-alone. Ends with 1 if the candidate is not to be shipped.
+docs/evaluation.md describes what is measured; the rules are in evaluation/board/rules.py. The
+shipped model's figures are cached; intervals are from paired draws. A model that ships already is
+measured alone. Exits with 1 if the candidate should not ship.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rain_removal_ros.cli._options import add_json
+from rain_removal_ros.cli._options import add_json, add_shared, engine_settings
 
 if TYPE_CHECKING:
     from rain_removal_ros.evaluation.board import Measured
     from rain_removal_ros.evaluation.board.rules import Reading, Verdict
-    from rain_removal_ros.settings import EngineSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,10 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const="brief",
         help="still less, for networks that take seconds a frame",
     )
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
-    parser.add_argument(
-        "--precision", default="bfloat16", help="bfloat16 (default), float32 or float16"
-    )
+    add_shared(parser, "device", "precision", device="cpu", precision="bfloat16")
     parser.add_argument(
         "--cache", type=Path, metavar="DIR", help="what was measured before (default: user's cache)"
     )
@@ -94,8 +90,14 @@ def run(args: argparse.Namespace) -> int:
     setup = board.Setup(data=args.data, extent=extent, cache=args.cache or cache_folder("board"))
     parts = board.choose(args.only, extent)
     rival = args.shipped or board.counterpart(args.candidate)
+    # One thread: two that wait for each other are slower than one wherever the machine is shared.
     candidate, shipped = board.compare(
-        args.candidate, rival, setup, parts=parts, engine=_engine(args), said=said
+        args.candidate,
+        rival,
+        setup,
+        parts=parts,
+        engine=engine_settings(args, name="torch", threads=1),
+        said=said,
     )
     readings = rules.read(candidate.marks, shipped.marks)
     verdict = rules.judge(readings, complete=extent is board.FULL and parts == extent.parts)
@@ -124,13 +126,3 @@ def _shown(
         return f"{tables.single(candidate.model.model, known)}\n"
     names = (candidate.model.model, shipped.model.model)
     return f"{tables.table(readings, *names)}\n\n{tables.verdict_line(verdict)}\n"
-
-
-def _engine(args: argparse.Namespace) -> EngineSettings:
-    from rain_removal_ros.settings import EngineSettings, build
-
-    # One thread: two that wait for each other are slower than one wherever the machine is shared.
-    engine = {
-        "name": "torch", "device": args.device, "precision": args.precision, "threads": 1,
-    }  # fmt: skip
-    return build(EngineSettings, engine)

@@ -1,11 +1,11 @@
-"""Trains a queue of recipes, one on each core, for days: starts it, shows it, stops it.
+"""Trains a queue of recipes for days, one per core: starts, shows or stops it.
 
     rain-removal campaign start config/train/campaign.yaml
     rain-removal campaign show config/train/campaign.yaml
     rain-removal campaign stop config/train/campaign.yaml
 
-It trains at the lowest priority, so other work can go on beside it. Every stop saves, and 'start'
-goes on where it was stopped or killed.
+It trains at the lowest priority, so that other work can go on. A stop saves every run, and 'start'
+continues where the campaign was stopped or killed.
 """
 
 from __future__ import annotations

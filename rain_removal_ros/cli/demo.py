@@ -1,15 +1,22 @@
-"""Derains a drive through the rain and shows before, after and what the network saw.
+"""Derains a simulated drive and shows it before and after, with the network's attention.
 
-Where ROS 2 is installed, a simulated camera and the node run as processes of their own, and what
-they publish is recorded; elsewhere the frames are derained directly. DIR/still.png and DIR/demo.mp4
-show rainy and derained frames side by side, with the attention and the truth. The exit code is 1
-where no derained frame came through.
+If ROS 2 is installed, a simulated camera and the node run as separate processes, and their topics
+are recorded. Otherwise the frames are derained directly. DIR/still.png and DIR/demo.mp4 show rainy
+and derained frames side by side, with the attention and the reference. Exits with 1 if no derained
+frame came through.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rain_removal_ros.cli._options import add_shared, rename, size
+
+if TYPE_CHECKING:
+    from rain_removal_ros.demo import Recording
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,9 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder for what is shown (default demo_output)",
     )
-    parser.add_argument(
-        "--weights", default="", metavar="FILE", help="weight file (default: the best that ships)"
-    )
+    (model,) = add_shared(parser, "model")
+    rename(parser, "--weights", model)
     parser.add_argument(
         "--way",
         choices=("auto", "ros", "direct"),
@@ -34,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seconds", type=_positive, default=5.0, metavar="S", help="how long (default 5)"
     )
     parser.add_argument(
-        "--size", type=_size, default=(480, 360), metavar="WxH", help="of a frame (default 480x360)"
+        "--size", type=size, default=(480, 360), metavar="WxH", help="of a frame (default 480x360)"
     )
     parser.add_argument(
         "--fps", type=_positive, default=15.0, help="of the camera (default 15)", metavar="HZ"
@@ -55,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     width, height = args.size
     plan = demo.DemoPlan(
         output=args.output,
-        weights=args.weights,
+        weights=args.model,
         seconds=args.seconds,
         width=width,
         height=height,
@@ -63,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         severity=args.severity,
     )
-    summary = demo.run(plan, way=args.way, tell=lambda line: print(line, flush=True))
+    summary = demo.show(plan, _recording(args.way), lambda line: print(line, flush=True))
     if summary is None:
         print("no derained frame came through")
         return 1
@@ -77,15 +83,23 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _recording(way: str) -> Recording:
+    """How the frames get to the network; auto takes ROS where it is installed."""
+    from rain_removal_ros import demo
+    from rain_removal_ros.errors import DataError
+
+    has_ros = importlib.util.find_spec("rclpy") is not None
+    if way == "ros" and not has_ros:
+        raise DataError("ROS is not installed here (there is no rclpy); leave --way out")
+    if way == "direct" or not has_ros:
+        return demo.record
+    from rain_removal_ros.ros.tools import demo as over_ros
+
+    return over_ros.record
+
+
 def _positive(text: str) -> float:
     value = float(text)
     if not 0 < value < 1000:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1000")
     return value
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, cross, height = text.partition("x")
-    if not (cross and width.isdigit() and height.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 480x360")
-    return int(width), int(height)

@@ -1,12 +1,12 @@
-"""Says whether taking the rain out helps an object detector: helps, hurts, or cannot tell.
+"""Measures whether deraining helps an object detector: helps, hurts, or cannot tell.
 
-PICTURES is a folder of clear photos, onto which rain of several severities falls, or with
---recorded one of rainy ones. --drive takes simulated streets instead, --bag a recording. What is on
-the pictures says --truth (COCO, Pascal VOC, PASCAL 1.00, KITTI, YOLO); without it, what the
-detector finds on the clean pictures counts as pseudo ground truth.
+PICTURES is a folder of clear photos, on which synthetic rain of several severities falls, or with
+--recorded a folder of rainy photos. --drive uses simulated streets instead, --bag a recording.
+--truth has the labels (COCO, Pascal VOC, PASCAL 1.00, KITTI, YOLO). Without labels, what the
+detector finds in the reference pictures counts as pseudo ground truth.
 
-Every score is compared with that of the rainy input on the same pictures, with intervals. What was
-seen is kept in a cache, so that with another model only that model is run.
+Every score is compared with that of the rainy input on the same pictures, with intervals. Results
+are cached, so that with another model only that model is run.
 """
 
 from __future__ import annotations
@@ -16,17 +16,38 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rain_removal_ros.cli._options import add_json
+from rain_removal_ros.cli._options import (
+    add_json,
+    add_report,
+    add_shared,
+    engine_settings,
+    rename,
+)
 
 if TYPE_CHECKING:
     from rain_removal_ros.detection.analysis import Findings
-    from rain_removal_ros.detection.candidates import Arm
+    from rain_removal_ros.detection.candidates import Candidate
     from rain_removal_ros.detection.report import ReportFacts
     from rain_removal_ros.detection.sources import FrameSource
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pictures", nargs="?", type=Path, metavar="PICTURES", help="a folder")
+    _add_compared(parser)
+    _add_truth(parser)
+    _add_weather(parser.add_argument_group("weather"))
+    _add_sequences(parser.add_argument_group("sequences"))
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N pictures only")
+    parser.add_argument(
+        "--rounds", type=int, default=1000, metavar="N", help="of the bootstrap (default 1000)"
+    )
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="what was seen before (default: user's cache)"
+    )
+    _add_outputs(parser)
+
+
+def _add_compared(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         action="append",
@@ -35,15 +56,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="network to compare, may be given again; all is every one that ships (default: the "
         "best of them)",
     )
+    add_shared(parser, "stages", "device")
     parser.add_argument(
         "--detector",
         action="append",
         default=[],
         metavar="NAME",
         help="hog, an .onnx file of the YOLO family, torchvision:NAME=WEIGHTS, hf:FOLDER, "
-        "or ros:IMAGES=DETECTIONS, topics of a running one; may be "
-        "given again (default: hog)",
+        "or ros:IMAGES=DETECTIONS, topics of a running one; may be given again (default: hog)",
     )
+    parser.add_argument(
+        "--provider", default="cpu", help="of ONNX detectors: cpu, cuda or tensorrt"
+    )
+
+
+def _add_truth(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--truth", type=Path, metavar="PATH", help="labels of the pictures")
     parser.add_argument(
         "--truth-format",
@@ -54,59 +81,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--classes", default="", metavar="A,B", help="score these classes only (default: all)"
     )
-    weather = parser.add_argument_group("weather")
-    weather.add_argument(
+
+
+def _add_weather(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--rain",
         default="0.3,0.6,1",
         metavar="S,S,...",
         help="severities of the rain that falls, from 0 to 1 (default 0.3,0.6,1)",
     )
-    weather.add_argument("--style", default="heavy", help="kind of rain (default heavy)")
-    weather.add_argument("--seed", type=int, default=0, help="the same seed, the same rain")
-    weather.add_argument(
+    group.add_argument("--style", default="heavy", help="kind of rain (default heavy)")
+    group.add_argument("--seed", type=int, default=0, help="the same seed, the same rain")
+    group.add_argument(
         "--recorded", action="store_true", help="PICTURES are rainy already; no rain is added"
     )
-    weather.add_argument(
-        "--clean", type=Path, metavar="DIR", help="with --recorded: clean pictures, same names"
+    group.add_argument(
+        "--clean", type=Path, metavar="DIR", help="with --recorded: reference pictures, same names"
     )
-    frames = parser.add_argument_group("sequences")
-    frames.add_argument(
+
+
+def _add_sequences(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--fps",
         type=float,
         metavar="F",
         help="the pictures of a folder follow each other at this rate (default: single photos)",
     )
-    frames.add_argument(
+    group.add_argument(
         "--drive", type=int, metavar="N", help="simulated drives in place of PICTURES"
     )
-    frames.add_argument("--drive-frames", type=int, default=30, metavar="N", help="of each drive")
-    frames.add_argument("--bag", type=Path, metavar="BAG", help="a recording in place of PICTURES")
-    frames.add_argument(
+    group.add_argument("--drive-frames", type=int, default=30, metavar="N", help="of each drive")
+    group.add_argument("--bag", type=Path, metavar="BAG", help="a recording in place of PICTURES")
+    group.add_argument(
         "--topic", default="", metavar="NAME", help="with --bag: the rainy images (default: found)"
     )
-    frames.add_argument(
+    group.add_argument(
         "--online",
         action="append",
         default=[],
         metavar="NAME",
-        help="with --bag: a topic with images that were cleaned online, scored as one more arm",
+        help="with --bag: a topic with images that were derained online, scored as one more arm",
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N pictures only")
-    parser.add_argument(
-        "--stages", type=int, default=0, metavar="N", help="passes of the networks over each frame"
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument(
-        "--provider", default="cpu", help="of ONNX detectors: cpu, cuda or tensorrt"
-    )
-    parser.add_argument(
-        "--rounds", type=int, default=1000, metavar="N", help="of the bootstrap (default 1000)"
-    )
-    parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="what was seen before (default: user's cache)"
-    )
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write the report to FILE")
+    rename(parser, "--html", add_report(parser, "write the report to FILE"))
     parser.add_argument(
         "--csv", type=Path, metavar="FILE", help="write every score, with its interval, to FILE"
     )
@@ -144,8 +164,8 @@ def run(args: argparse.Namespace) -> None:
         write_whole(args.csv, csv_export.as_csv(results))
     if args.markdown:
         write_whole(args.markdown, report.page(args.markdown, results, facts))
-    if args.html:
-        report.html(results, seen, facts).write(args.html)
+    if args.report:
+        report.html(results, seen, facts).write(args.report)
 
 
 def _source(args: argparse.Namespace) -> FrameSource:
@@ -166,7 +186,7 @@ def _source(args: argparse.Namespace) -> FrameSource:
     if args.drive is not None:
         return sources.Drives(falling, sequences=args.drive, frames=args.drive_frames)
     if args.clean and not args.recorded:
-        raise DataError("--clean goes with --recorded; else the pictures are the clean ones")
+        raise DataError("--clean goes with --recorded; else the pictures are the references")
     if args.recorded:
         return sources.Recorded(
             args.pictures, args.clean, labels=args.truth, form=args.truth_format,
@@ -187,22 +207,21 @@ def _severities(text: str) -> tuple[float, ...]:
         raise DataError(f"--rain is severities from 0 to 1 as in 0.3,0.6,1, not {text!r}") from None
 
 
-def _arms(args: argparse.Namespace, source: FrameSource) -> tuple[list[Arm], list[str]]:
+def _arms(args: argparse.Namespace, source: FrameSource) -> tuple[list[Candidate], list[str]]:
     """The arms, and which of them are networks, in the order in which they were named."""
     from rain_removal_ros import checkpoints
     from rain_removal_ros.detection import candidates
-    from rain_removal_ros.settings import EngineSettings
 
-    engine = EngineSettings(device=args.device)
+    engine = engine_settings(args)
     names = args.model or ["auto"]
     if "all" in names:
         names = [path.stem for path in checkpoints.shipped()] or ["auto"]
     derain = [candidates.Derain(name, engine, stages=args.stages) for name in names]
     models = [arm.name for arm in derain]
     _refuse_twins("models", models)
-    every: list[Arm] = [candidates.Input()]
+    every: list[Candidate] = [candidates.Input()]
     if source.has_reference:
-        every.append(candidates.Clean())
+        every.append(candidates.Reference())
     every.append(candidates.SpatialMedian())
     if source.frame_s is not None:
         every.append(candidates.TemporalMedian())

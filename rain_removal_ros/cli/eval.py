@@ -1,19 +1,25 @@
-"""Measures what models do to pictures and clips, against the truth and the untouched input.
+"""Measures models on pictures and clips, against the reference and the untouched input.
 
-  rain-removal eval --models all --data rain100l/test rain800/test --html report.html
+  rain-removal eval --model all --data rain100l/test rain800/test --report report.html
 
-Sets of pairs are recognised by their files, or named DIR:LAYOUT. The tables are Markdown. What
-cannot be used is named, left out for all models, and counted; the command then ends with 1.
+The layout of pairs is recognised from their files, or given as DIR:LAYOUT. The tables are Markdown.
+What cannot be used is named, left out for all models, and counted; the command then exits with 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rain_removal_ros.cli._options import add_json
+from rain_removal_ros.cli._options import (
+    add_json,
+    add_report,
+    add_several,
+    add_shared,
+    engine_settings,
+    rename,
+)
 
 if TYPE_CHECKING:
     from rain_removal_ros.evaluation import Plan
@@ -28,49 +34,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how output becomes 8 bit: rounded, as the node does, or truncated, as papers' "
         "figures are made",
     )
-    parser.add_argument(
-        "--stages",
-        nargs="+",
-        type=int,
-        default=[0],
-        metavar="N",
-        help="passes over each frame, several to compare them; 0 is the network's own number",
-    )
-    parser.add_argument(
-        "--engine", default="torch", help="torch (default), onnxruntime, openvino or auto"
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument(
-        "--precision", default="float32", help="float32 (default), bfloat16, float16 or auto"
-    )
+    add_shared(parser, "stages", several=True)
+    add_shared(parser, "engine", "device", "precision", engine="torch", precision="float32")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th picture")
     parser.add_argument(
         "--limit", type=int, default=0, metavar="N", help="of these, N of each set at most"
     )
     add_json(parser)
-    parser.add_argument(
-        "--html",
-        type=Path,
-        metavar="FILE",
-        help="also write a page with plots and the worst cases to look at",
-    )
+    report = add_report(parser, "also write a page with plots and the worst cases to look at")
+    rename(parser, "--html", report)
 
 
 def _add_subjects(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--models",
-        nargs="+",
-        default=["default"],
-        metavar="MODEL",
-        help="all that ship, default for the best of them, names, weight files, or NETWORK:FILE "
-        "for weights published elsewhere",
+    models = add_several(
+        parser,
+        "--model",
+        str,
+        "NAME_OR_FILE",
+        "names of weights that ship, auto for the best or all, weight files, or NETWORK:FILE for "
+        "weights published elsewhere (default: auto)",
+        default="auto",
     )
+    rename(parser, "--models", models)
     parser.add_argument(
         "--data",
         nargs="+",
         default=[],
         metavar="DIR",
-        help="rainy and clean pictures, as DIR or DIR:LAYOUT",
+        help="rainy pictures and their references, as DIR or DIR:LAYOUT",
     )
     parser.add_argument(
         "--clean",
@@ -84,8 +75,8 @@ def _add_subjects(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="DIR",
-        help="clean videos or folders of frames; rain is drawn over them, and models are measured "
-        "with and without their state",
+        help="videos or folders of frames without rain; rain is drawn over them, and models are "
+        "measured with and without their state",
     )
     parser.add_argument(
         "--drive",
@@ -119,8 +110,8 @@ def run(args: argparse.Namespace) -> int:
     print("\n\n".join(table.markdown() for table in tables(evaluation.rows)))
     if args.json:
         write_json(args.json, evaluation.as_json())
-    if args.html:
-        page(evaluation).write(args.html)
+    if args.report:
+        page(evaluation).write(args.report)
     if evaluation.skipped:
         print(f"\nleft out: {len(evaluation.skipped)}", file=sys.stderr)
     return 1 if evaluation.skipped else 0
@@ -128,18 +119,16 @@ def run(args: argparse.Namespace) -> int:
 
 def _plan(args: argparse.Namespace) -> Plan:
     from rain_removal_ros.evaluation import Plan
-    from rain_removal_ros.settings import EngineSettings, build
 
-    engine = {"name": args.engine, "device": args.device, "precision": args.precision}
     return Plan(
-        models=tuple(args.models),
+        models=tuple(args.model),
         pairs=tuple(args.data),
         clean=tuple(args.clean),
         clips=tuple(args.clips),
         drives=args.drive,
         protocol=args.protocol,
         stages=tuple(args.stages),
-        engine=build(EngineSettings, engine),
+        engine=engine_settings(args),
         every=args.every,
         limit=args.limit,
         frames=args.frames,

@@ -1,14 +1,16 @@
 """Writes a network as an ONNX file, which runs without torch.
 
-State goes in and comes out under names of its own; batch and size are free. Network, scale, stride,
-checksum, names and what a fresh start is are recorded in the file's metadata. The graph is run and
-held against torch before it is written.
+State tensors are named inputs and outputs; batch and size are free. The file's metadata has
+network, scale, stride, checksum, names, and how to start fresh. Before the graph is written, it is
+run and compared with torch.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+
+from rain_removal_ros.cli._options import add_shared
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,13 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE", help="an .onnx file"
     )
-    parser.add_argument(
-        "--stages",
-        type=int,
-        default=0,
-        metavar="N",
-        help="passes over each frame, fixed in the file; 0 for the network's own number",
-    )
+    add_shared(parser, "stages")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,12 +1,12 @@
-"""Takes rain out of pictures and videos: a file, several, or whole folders.
+"""Removes rain from pictures and videos: a file, several, or whole folders.
 
 Without -o, derained files appear beside the rainy ones: street.png becomes street_derained.png, and
 the folder drive becomes drive_derained. Pictures keep their format, bit depth and transparency.
-Videos become MPEG-4 (Motion JPEG in .avi) without their sound. A network's memory of earlier frames
-is carried through a video, never from one picture to the next. What does not fit into memory is
-derained in overlapping tiles.
+Videos become MPEG-4 (Motion JPEG in .avi) without their sound. The network's state is carried
+through a video, never from one picture to the next. What does not fit into memory is derained in
+overlapping tiles.
 
-Ends with 1 if some files could not be derained; the others then are.
+Exits with 1 if some files could not be derained; the others are.
 """
 
 from __future__ import annotations
@@ -17,7 +17,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rain_removal_ros.cli._options import add_json, say_cautions
+from rain_removal_ros.cli._options import (
+    add_json,
+    add_shared,
+    engine_settings,
+    network_settings,
+    say_cautions,
+)
 
 if TYPE_CHECKING:
     from rain_removal_ros.media.deraining import DerainedFile, FailedFile, FileDerainer, FileOptions
@@ -43,21 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--side-by-side", action="store_true", help="show before and after in one picture"
     )
-    parser.add_argument(
-        "--model",
-        default="auto",
-        metavar="NAME_OR_FILE",
-        help="a network whose weights ship, or a weight file (default: the best that ships)",
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--precision", default="auto", help="auto, float32, bfloat16 or float16")
-    parser.add_argument(
-        "--stages",
-        type=int,
-        default=0,
-        metavar="N",
-        help="passes over each frame (default: the network's own number)",
-    )
+    add_shared(parser, "model", "stages", "device", "precision")
     parser.add_argument(
         "--tile",
         type=int,
@@ -122,13 +114,11 @@ def _options(args: argparse.Namespace) -> FileOptions:
 
 
 def _derainer(args: argparse.Namespace, options: FileOptions) -> FileDerainer:
-    from rain_removal_ros import settings
     from rain_removal_ros.media.deraining import FileDerainer
-    from rain_removal_ros.settings import EngineSettings, NetworkSettings
 
     return FileDerainer(
-        settings.build(NetworkSettings, {"weights": args.model, "stages": args.stages}),
-        settings.build(EngineSettings, {"device": args.device, "precision": args.precision}),
+        network_settings(args),
+        engine_settings(args),
         options,
     )
 

@@ -1,7 +1,7 @@
-"""Makes a weight file of ours out of weights published elsewhere.
+"""Imports weights published elsewhere as a weight file of this package.
 
-The published file is a PyTorch state dict (.pth, .pt). It is read as plain weights only: nothing
-in it can run.
+The published file is a PyTorch state dict (.pth, .pt). Only plain weights are read; no code in the
+file is run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Lists the networks: what each costs, what it does, and whether weights for it are here."""
+"""Lists the networks: what each costs, what it does, and whether its weights are installed."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from rain_removal_ros import checkpoints, networks
     from rain_removal_ros.manifest import manifest
+    from rain_removal_ros.runtime import native
     from rain_removal_ros.runtime.files import write_json
 
     weights = {path: checkpoints.name_of(path) for path in checkpoints.shipped()}
@@ -30,6 +31,8 @@ def run(args: argparse.Namespace) -> None:
     for path in weights:
         for line in checkpoints.cautions_of(path).lines(path.stem):
             print(line)
+    if advice := native.advice():
+        print(f"\nThis package was {advice}.")
     if args.json:
         write_json(args.json, {"manifest": manifest(), "results": results})
 

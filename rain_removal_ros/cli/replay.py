@@ -1,14 +1,14 @@
-"""Cleans the cameras in a recording (rosbag2 or ROS 1) and writes another with the clean images.
+"""Derains the cameras in a recording (rosbag2 or ROS 1) and writes a new recording.
 
-The new recording is MCAP and holds everything of the old one, byte for byte, and beside each
-camera's image_raw: image_derained, attention, rain_level, and camera_info_derained. OUT is a
-folder, or a single file if its name ends in .mcap. What is cut off or damaged is read as far as it
-goes. With --report, every frame is judged, against the topic image_clean (the same scene without
-rain) where there is one.
+The new recording is MCAP. It has everything of the old one, byte for byte, and beside each
+camera's image_raw: image_derained, attention, rain_level and camera_info_derained. OUT is a
+folder, or a single file if its name ends in .mcap. Damaged recordings are read as far as possible.
+With --report, every frame is scored, against the topic image_clean (the same scene without rain)
+if there is one.
 
-IN may be several recordings, or a folder of them: then OUT is a folder that gets a recording for
-each, local processes or a Ray cluster share the work, and the same command continues what was
-interrupted. Ends with 1 if some of several recordings failed; the others then are done.
+IN may be several recordings, or a folder of them. OUT is then a folder with one recording for
+each, local processes or a Ray cluster share the work, and the same command continues after an
+interruption. Exits with 1 if some of several recordings failed; the others are done.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from rain_removal_ros.cli._options import add_json, add_settings, say_cautions, settings_from
 
 if TYPE_CHECKING:
-    from rain_removal_ros.bags.replaying import Replayed, Wishes
+    from rain_removal_ros.bags.replaying import Replayed, ReplayOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,14 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="TOPIC",
-        help="image topics to clean (default: every camera's)",
+        help="image topics to derain (default: every camera's)",
     )
     parser.add_argument(
         "--in-place-of",
         nargs="+",
         default=[],
         metavar="TOPIC",
-        help="image topics whose clean images take their place and name",
+        help="image topics whose derained images take their place and name",
     )
     parser.add_argument(
         "--ending",
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", type=float, default=0.0, metavar="S", help="seconds to skip")
     parser.add_argument("--duration", type=float, metavar="S", help="seconds to process")
     parser.add_argument(
-        "--every", type=int, default=1, metavar="N", help="clean every N-th frame only"
+        "--every", type=int, default=1, metavar="N", help="derain every N-th frame only"
     )
     parser.add_argument(
         "--compression",
@@ -106,7 +106,7 @@ def _run_one(args: argparse.Namespace, source: Path) -> None:
             bar.update(done - bar.n)
 
         done = replay(
-            source, args.output, engine, settings, _wishes(args), observer=judge, progress=progress
+            source, args.output, engine, settings, _options(args), observer=judge, progress=progress
         )
     _print(done)
     payload = replay_report.payload(done, engine, settings, judge)
@@ -122,8 +122,8 @@ def _run_many(args: argparse.Namespace, sources: list[Path]) -> int:
 
     from rain_removal_ros.bags import fleet
 
-    order = fleet.Order(
-        settings=settings_from(args), wishes=_wishes(args), judged=args.report is not None
+    order = fleet.FleetOptions(
+        settings=settings_from(args), options=_options(args), judged=args.report is not None
     )
     with tqdm(disable=None, unit="recording") as bar:
 
@@ -141,10 +141,10 @@ def _run_many(args: argparse.Namespace, sources: list[Path]) -> int:
     return 1 if done.failures else 0
 
 
-def _wishes(args: argparse.Namespace) -> Wishes:
-    from rain_removal_ros.bags.replaying import Wishes
+def _options(args: argparse.Namespace) -> ReplayOptions:
+    from rain_removal_ros.bags.replaying import ReplayOptions
 
-    return Wishes(
+    return ReplayOptions(
         topics=tuple(args.topics),
         in_place_of=tuple(args.in_place_of),
         ending=args.ending,

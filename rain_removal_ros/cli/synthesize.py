@@ -1,8 +1,8 @@
-"""Makes pairs of rainy and clean pictures out of clean ones.
+"""Makes pairs of rainy pictures and references out of pictures without rain.
 
-Every picture is written once for each rain: rainy into OUT/input, clean under the same name into
-OUT/target. OUT/manifest.json says what rain fell on each. The result is a data set that training
-and evaluation read.
+Every picture is written once for each rain: rainy into OUT/input, the reference under the same name
+into OUT/target. OUT/manifest.json says what rain fell on each. The result is a data set that
+training and evaluation read.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from rain_removal_ros.cli._options import rename
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, metavar="SRC", help="a picture or a folder of them")
-    parser.add_argument(
-        "-o", "--out", type=Path, required=True, metavar="DIR", help="folder for the pairs"
+    output = parser.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", required=True, help="folder for the pairs"
     )
+    rename(parser, "--out", output)
     parser.add_argument(
         "--directions",
         type=int,
@@ -43,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from rain_removal_ros.data.synthesis import SynthesisOptions, synthesize
 
-    wishes = SynthesisOptions(
+    options = SynthesisOptions(
         directions=args.directions, severity=args.severity, style=args.style, seed=args.seed
     )
-    count = synthesize(args.source, args.out, wishes, depth=args.depth, textures=args.textures)
-    print(f"{count} pairs are in {args.out}")
+    count = synthesize(args.source, args.output, options, depth=args.depth, textures=args.textures)
+    print(f"{count} pairs are in {args.output}")

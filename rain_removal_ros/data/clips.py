@@ -62,6 +62,8 @@ class Still:
     name: str
     load: Callable[[], Views]
     frames: int = 1
+    scene: str = ""
+    """What several pairs may share: their reference. Empty for a name of its own."""
 
     def frame(self, index: int, cache: Cache) -> Views:
         return cache.get((self.name, 0), self.load)
@@ -212,7 +214,12 @@ def _still(path: Path) -> Still:
 
 def _still_pair(pair: Pair) -> Still:
     # Names are the cache's keys, and another source may use the picture by itself.
-    return Still(f"pair {pair.rainy}", pair.load)
+    return Still(f"pair {pair.rainy}", pair.load, scene=str(pair.reference))
+
+
+def scene(clip: Clip) -> str:
+    """The same for clips of one scene."""
+    return (clip.scene if isinstance(clip, Still) else "") or clip.name
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ Pixels = NDArray[np.uint8]
 _DRAWS = 20
 _LABELLED, _UNLABELLED, _PLAN = 0, 1, 2
 _AHEAD = 4
+_CAN_FORK = sys.platform == "linux"
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,11 @@ class DataSettings:
         high=0.5,
     )
     batch: int = setting(16, "samples a step and process", low=1)
+    distinct_scenes: bool = setting(
+        False,
+        "the samples of a batch show different scenes, for losses that tell pictures of a batch "
+        "apart; pairs that share a reference are one scene",
+    )
     still_share: float = setting(
         0.0,
         "with frames over 1: share of steps that see single pictures of all sources, still_batch "
@@ -198,12 +204,21 @@ class Source:
             )
         self.clips = usable
 
-    def draw(self, window: Window, cache: Cache, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
-        """A clip with and without rain, T x H x W x 3; the same twice if there is only one."""
+    def draw(
+        self,
+        window: Window,
+        cache: Cache,
+        rng: np.random.Generator,
+        taken: set[str] | None = None,
+    ) -> tuple[Pixels, Pixels]:
+        """A clip with and without rain, T x H x W x 3; the same twice if there is only one.
+
+        If possible, its scene is none of those ``taken``; it is added to them.
+        """
         with_lines = self.settings.kind == "clean" and rng.random() < scenery.STRUCTURE_SHARE
         retouch = partial(scenery.with_structures, rng=rng) if with_lines else None
         for _ in range(_DRAWS):
-            clip = self.clips[int(rng.integers(len(self.clips)))]
+            clip = self._pick(rng, taken)
             try:
                 parts = clips.cut(clip, window, cache, rng, retouch)
             except DataError as error:
@@ -212,6 +227,16 @@ class Source:
             else:
                 return parts[0], parts[-1]
         raise DataError(f"{_DRAWS} pictures of {self.settings.path} in a row cannot be used")
+
+    def _pick(self, rng: np.random.Generator, taken: set[str] | None) -> Clip:
+        clip = self.clips[int(rng.integers(len(self.clips)))]
+        if taken is not None:
+            for _ in range(_DRAWS):
+                if clips.scene(clip) not in taken:
+                    break
+                clip = self.clips[int(rng.integers(len(self.clips)))]
+            taken.add(clips.scene(clip))
+        return clip
 
 
 def _find(settings: SourceSettings, root: Path) -> list[Clip]:
@@ -283,6 +308,8 @@ class Mix(Dataset[Samples]):
             num_workers=self.settings.workers,
             prefetch_factor=_AHEAD if self.settings.workers else None,
             worker_init_fn=_leave_signals,
+            # Forked workers share the decoded pictures; Python 3.14 would send each a copy.
+            multiprocessing_context="fork" if self.settings.workers and _CAN_FORK else None,
         )
         return iter(loader)
 
@@ -315,12 +342,13 @@ class Mix(Dataset[Samples]):
     ) -> tuple[Pixels, Pixels]:
         weights = np.array([source.settings.weight for source in sources])
         rainy, reference = [], []
+        taken: set[str] | None = set() if self.settings.distinct_scenes else None
         for place in range(count):
             number = (step * self.processes + self.rank) * count + place
             rng = np.random.default_rng((self.seed, stream, number))
             source = sources[int(rng.choice(len(sources), p=weights / weights.sum()))]
             longer, kept = self._with_drops(window, rng)
-            first, last = self._sample(source, longer, rng)
+            first, last = self._sample(source, longer, rng, taken)
             rainy.append(clips.shrink(first[kept], self.scale))
             reference.append(last[kept])
         return np.stack(rainy), np.stack(reference)
@@ -335,9 +363,13 @@ class Mix(Dataset[Samples]):
         return replace(window, frames=frames), sorted(kept.tolist())
 
     def _sample(
-        self, source: Source, window: Window, rng: np.random.Generator
+        self,
+        source: Source,
+        window: Window,
+        rng: np.random.Generator,
+        taken: set[str] | None,
     ) -> tuple[Pixels, Pixels]:
-        first, last = source.draw(window, self.cache, rng)
+        first, last = source.draw(window, self.cache, rng, taken)
         if source.settings.kind == "clean":
             # Rain falls and the sky is above, so these scenes are only ever mirrored.
             how = "none" if self.settings.augment == "none" else "mirror"

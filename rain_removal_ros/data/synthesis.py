@@ -46,7 +46,7 @@ class SynthesisOptions:
 def synthesize(
     source: Path,
     out: Path,
-    wishes: SynthesisOptions,
+    options: SynthesisOptions,
     *,
     depth: Path | None = None,
     textures: Path | None = None,
@@ -55,12 +55,12 @@ def synthesize(
 
     Pictures that cannot be used are named and left out.
     """
-    if wishes.directions < 1:
-        raise DataError(f"directions is how many rains a picture gets, got {wishes.directions}")
+    if options.directions < 1:
+        raise DataError(f"directions is how many rains a picture gets, got {options.directions}")
     if depth is not None and not depth.is_dir():
         raise DataError(f"no folder of depth maps at {depth}")
     # Refuses a severity or style that does not exist before anything is written.
-    sample(np.random.default_rng(0), severity=wishes.severity, style=wishes.style)
+    sample(np.random.default_rng(0), severity=options.severity, style=options.style)
     named = _named(source)
     streaks = load_textures(textures) if textures else []
     _make_folders(out)
@@ -75,7 +75,7 @@ def synthesize(
             tqdm.write(f"left out: {error}", file=sys.stderr)
             continue
         target = _png(reference)
-        for number, rain in enumerate(_rains(name, wishes, len(streaks), reference)):
+        for number, rain in enumerate(_rains(name, options, len(streaks), reference)):
             pair = f"{name}-{number:02d}.png"
             rainy, level = _rendered(reference, rain, distance, streaks)
             write_whole(out / "target" / pair, target)
@@ -83,7 +83,7 @@ def synthesize(
             pairs.append({"name": pair, "source": str(path), "level": level, "rain": asdict(rain)})
     if not pairs:
         raise DataError(f"none of the {len(named)} pictures in {source} could be used")
-    facts = {"manifest": manifest(), "wishes": asdict(wishes), "skipped": skipped, "pairs": pairs}
+    facts = {"manifest": manifest(), "wishes": asdict(options), "skipped": skipped, "pairs": pairs}
     write_json(out / "manifest.json", facts)
     return len(pairs)
 
@@ -150,16 +150,16 @@ def _make_folders(out: Path) -> None:
         raise DataError(f"cannot write to {out}: {error.strerror or error}") from error
 
 
-def _rains(name: str, wishes: SynthesisOptions, textures: int, reference: Image) -> Iterator[Rain]:
+def _rains(name: str, options: SynthesisOptions, textures: int, reference: Image) -> Iterator[Rain]:
     """The rains for one picture, whatever others there are."""
-    rng = np.random.default_rng((wishes.seed, zlib.crc32(name.encode())))
+    rng = np.random.default_rng((options.seed, zlib.crc32(name.encode())))
     scale = max(reference.shape[:2]) / _REFERENCE_SIZE
-    angles = np.linspace(-_STEEPEST, _STEEPEST, wishes.directions)
+    angles = np.linspace(-_STEEPEST, _STEEPEST, options.directions)
     for angle in angles:
         rain = sample(
-            rng, severity=wishes.severity, style=wishes.style, textures=textures, scale=scale
+            rng, severity=options.severity, style=options.style, textures=textures, scale=scale
         )
-        yield rain.turned(float(angle)) if wishes.directions > 1 else rain
+        yield rain.turned(float(angle)) if options.directions > 1 else rain
 
 
 def _rendered(

@@ -1,5 +1,4 @@
-"""Does taking the rain out help those who look at the pictures? Measured so that the answer may
-be no.
+"""Does deraining help an object detector? Measured in a way that allows the answer no.
 
 Truth comes from labels (``truth``), detections from ``detectors``, pictures from ``sources`` by
 way of ``candidates``; ``harness`` brings them together, ``scoring`` and ``bootstrap`` turn them

@@ -1,7 +1,7 @@
-"""From what was seen to what may be said: scores, differences with intervals, verdicts, a gate.
+"""Turns detections into conclusions: scores, differences with intervals, verdicts, a gate.
 
 Everything is compared with the rainy input under the same condition, on the same draws of pictures.
-Figures are in points, from 0 to 100, but for those that count things.
+Figures are in points from 0 to 100, except counts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rain_removal_ros.detection.bootstrap import (
     verdict,
 )
 from rain_removal_ros.detection.boxes import Detections, Truths
-from rain_removal_ros.detection.candidates import CLEAN, INPUT
+from rain_removal_ros.detection.candidates import INPUT, REFERENCE
 from rain_removal_ros.detection.detectors import Detector
 from rain_removal_ros.detection.harness import DetectionResults
 from rain_removal_ros.detection.scoring import Matches
@@ -34,17 +34,17 @@ from rain_removal_ros.errors import DataError
 __all__ = ["FALSE_PER_PICTURE", "Findings", "Gate", "Row", "Share", "conclude", "gated", "late"]
 
 FALSE_PER_PICTURE = 0.1
-"""The rate of false alarms at which recall is stated."""
+"""The rate of false alarms at which recall is measured."""
 _THRESHOLDS = np.round(np.arange(0.05, 1.0, 0.05), 2)
 _ALWAYS, _NEVER = -1.0, 1.0
 _TIE = 0.05
-"""Points of AP50 that are no reason to clean more frames."""
+"""A smaller gain in AP50, in points, is no reason to derain more frames."""
 _EXAMPLES = 10
 
 
 @dataclass(frozen=True)
 class Share:
-    """One class's, or one size's, part of a row, in AP50."""
+    """The AP50 of one class or one size within a row."""
 
     score: Estimate
     difference: Estimate
@@ -53,20 +53,20 @@ class Share:
 
 @dataclass(frozen=True)
 class Row:
-    """One arm under one condition, in the eyes of one detector."""
+    """One candidate under one condition, as one detector sees it."""
 
     detector: str
     condition: str
     arm: str
     scores: dict[str, Estimate]
     differences: dict[str, Estimate]
-    """To the input. Lost and gained objects and false alarms are a picture's, on average."""
+    """From the input. Lost and gained objects and false alarms are averages per picture."""
     verdict: str
     """Of the difference in AP50."""
     classes: dict[str, Share]
     sizes: dict[str, Share]
     recovered: Estimate | None
-    """Share of the AP50 that rain costs that is won back."""
+    """The share recovered of the AP50 that rain costs."""
     milliseconds: float | None
     curves: dict[str, list[tuple[float, float]]] = field(repr=False, default_factory=dict)
     """Precision over recall, by class."""
@@ -74,12 +74,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Gate:
-    """From which rain level on a network should run, all conditions taken together."""
+    """The rain level above which a network should run, over all conditions together."""
 
     detector: str
     model: str
     threshold: float
-    """Cleaning above it is best; below 0 for always, 1 for never."""
+    """Deraining above it is best; below 0 for always, 1 for never."""
     over_never: Estimate
     """AP50 against leaving all frames alone; the threshold is chosen on the other half."""
     over_always: Estimate
@@ -88,11 +88,11 @@ class Gate:
 
     @property
     def advice(self) -> str:
-        """As the node's settings have it."""
+        """The node's settings that do the same."""
         if self.threshold < 0:
-            return "clean every frame: bypass.mode never"
+            return "derain every frame: bypass.mode never"
         if self.threshold >= _NEVER:
-            return "clean no frame: bypass.mode always"
+            return "derain no frame: bypass.mode always"
         low = round(self.threshold / 2, 3)
         return f"bypass.mode auto, bypass.on_above {self.threshold:g}, bypass.off_below {low:g}"
 
@@ -106,19 +106,19 @@ class Example:
     model: str
     index: int
     gain: int
-    """Objects found more than in the input, less the false alarms added."""
+    """Objects gained over the input, minus false alarms added."""
 
 
 @dataclass
 class Findings:
-    """What one detector has to say."""
+    """The results of one detector."""
 
     detector: str
     labels: tuple[str, ...]
     truths: list[Truths]
     is_pseudo: bool
     score: float
-    """The score from which detections count where they are counted."""
+    """Detections below this score are not counted."""
     rows: list[Row] = field(default_factory=list)
     gates: list[Gate] = field(default_factory=list)
     helped: list[Example] = field(default_factory=list)
@@ -143,12 +143,12 @@ def conclude(
     rounds: int = 1000,
     seed: int = 0,
 ) -> Findings:
-    """Score every arm as one detector sees it."""
+    """Score every candidate as one detector sees it."""
     findings = _begun(run, detector, classes)
     groups = [item.group for item in run.source.items]
     sides = _Sides(run, findings, models, draws(groups, rounds=rounds, seed=seed))
     if not findings.is_pseudo:
-        # As somebody would who set the detector up in fair weather.
+        # As a user would who tuned the detector in clear weather.
         findings.score = scoring.best_score(sides.reference)
     for model in models:
         findings.gates.append(_gate(sides, model))
@@ -159,7 +159,7 @@ def conclude(
 
 
 class _Sides:
-    """Every arm's matches under every condition, and the draws all of them share."""
+    """Every candidate's matches under every condition, and the draws that all share."""
 
     def __init__(
         self, run: DetectionResults, findings: Findings, models: Sequence[str], weights: Weights
@@ -186,19 +186,19 @@ class _Sides:
 
     @property
     def reference(self) -> Matches:
-        """Fair weather, or what comes nearest to it."""
+        """Clear weather, or the closest to it."""
         first = self.run.source.conditions[0].name
-        return self.matches.get((first, CLEAN), self.matches[first, INPUT])
+        return self.matches.get((first, REFERENCE), self.matches[first, INPUT])
 
     def _match(self, found: Sequence[Detections]) -> Matches:
         return scoring.match(self.findings.truths, found, self.findings.labels)
 
     def _add_late(self, condition: str, arm: str) -> None:
-        """What is known at the moment of a frame is what an older one showed."""
+        """Add late candidates, which show an older frame at each moment."""
         frame_s = self.run.source.frame_s
         if frame_s is None or arm not in self.models:
             return
-        # One for all weather: what else the machine did under one condition is not the network's.
+        # One time for all conditions: load on the machine during one of them is not the network's.
         seconds = [taken for (_, name), taken in self.run.seconds.items() if name == arm]
         age = max(1, math.ceil(statistics.median(seconds) / frame_s))
         for side in (INPUT, arm):
@@ -214,12 +214,12 @@ def _begun(run: DetectionResults, detector: Detector, classes: Sequence[str]) ->
     is_pseudo = not any(truths)
     if is_pseudo:
         found = [
-            run.found.get((condition.name, CLEAN, detector.name))
+            run.found.get((condition.name, REFERENCE, detector.name))
             for condition in run.source.conditions
         ]
         if (reference := next((each for each in found if each is not None), None)) is None:
             raise DataError(
-                "there are neither labels nor clean pictures to compare with; give --truth or "
+                "there are neither labels nor reference pictures to compare with; give --truth or "
                 "--clean"
             )
         truths = [_as_truth(each.above(detector.sure)) for each in reference]
@@ -241,8 +241,8 @@ def _begun(run: DetectionResults, detector: Detector, classes: Sequence[str]) ->
 def _common(known: set[str], detector: Detector, classes: Sequence[str]) -> tuple[str, ...]:
     if not known:
         raise DataError(
-            f"{detector.name} finds nothing on the clean pictures, so there is no pseudo ground "
-            "truth; give --truth"
+            f"{detector.name} finds nothing on the reference pictures, so there is no pseudo "
+            "ground truth; give --truth"
         )
     if strange := [label for label in classes if label not in known]:
         raise DataError(f"no {strange[0]!r} is in the ground truth; there are {_listed(known)}")
@@ -256,11 +256,11 @@ def _common(known: set[str], detector: Detector, classes: Sequence[str]) -> tupl
 
 
 def _rows(sides: _Sides, condition: str) -> list[Row]:
-    """The condition's arms, the input first; where it is clear, that is the clean reference."""
+    """The condition's candidates, the input first; in clear weather the input is the reference."""
     is_clear = next(
         each.severity == 0 for each in sides.run.source.conditions if each.name == condition
     )
-    arms = [arm for arm in sides.arms(condition) if not (is_clear and arm == CLEAN)]
+    arms = [arm for arm in sides.arms(condition) if not (is_clear and arm == REFERENCE)]
     return [_row(sides, condition, arm) for arm in arms]
 
 
@@ -299,7 +299,7 @@ def _scores(sides: _Sides, condition: str, arm: str) -> dict[str, Values]:
 
 
 def _steadiness(sides: _Sides, matches: Matches) -> dict[str, Values]:
-    """How often tracks are lost and found again, a hundred frames in which they are there."""
+    """How often tracks are lost and found again, per hundred frames in which they exist."""
     truths = sides.findings.truths
     if not any(truth.tracks for truth in truths):
         return {}
@@ -334,7 +334,7 @@ def _track_events(
 
 
 def _changes(sides: _Sides, matches: Matches, base: Matches) -> dict[str, Values]:
-    """Objects lost and gained against the input, and false alarms added, a picture."""
+    """Objects lost and gained against the input, and false alarms added, per picture."""
     score = sides.findings.score
     mine, before = scoring.found_objects(matches, score), scoring.found_objects(base, score)
     lost = np.array([(b & ~m).sum() for m, b in zip(mine, before, strict=True)])
@@ -358,11 +358,11 @@ def _share(
 
 
 def _recovered(sides: _Sides, condition: str, arm: str) -> Estimate | None:
-    """None where rain costs nothing that could be told from chance."""
-    if arm in (INPUT, CLEAN) or (condition, CLEAN) not in sides.matches:
+    """None if what rain costs cannot be told from chance."""
+    if arm in (INPUT, REFERENCE) or (condition, REFERENCE) not in sides.matches:
         return None
     base = sides.ap50(condition, INPUT)
-    cost = sides.ap50(condition, CLEAN) - base
+    cost = sides.ap50(condition, REFERENCE) - base
     if not estimate(cost).low > 0:
         return None
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -374,7 +374,7 @@ def _recovered(sides: _Sides, condition: str, arm: str) -> Estimate | None:
 def _gate(sides: _Sides, model: str) -> Gate:
     """The best threshold, and what a gate is worth on pictures that did not choose it.
 
-    Adds the gated arm under every condition: each half of the sequences is cleaned above the
+    Adds the gated arm under every condition: each half of the sequences is derained above the
     threshold that is best for the other.
     """
     names = [condition.name for condition in sides.run.source.conditions]
@@ -415,7 +415,7 @@ def _gate(sides: _Sides, model: str) -> Gate:
 
 
 def _highest_of_best(thresholds: Sequence[float], values: NDArray[np.float64]) -> float:
-    """The threshold that cleans least among those as good as the best."""
+    """Of the thresholds as good as the best, the one that derains the fewest frames."""
     best = np.nanmax(values) if np.isfinite(values).any() else 0.0
     return max(
         threshold
@@ -425,7 +425,7 @@ def _highest_of_best(thresholds: Sequence[float], values: NDArray[np.float64]) -
 
 
 def _add_examples(sides: _Sides, condition: str) -> None:
-    """The pictures on which the first model changed most, under the hardest condition."""
+    """Add the pictures on which the first model changed most, under the hardest condition."""
     findings = sides.findings
     if not sides.models:
         return
@@ -452,7 +452,7 @@ def _gains(matches: Matches, score: float) -> NDArray[np.int64]:
 
 
 def _aged(found: Sequence[Detections], sequences: Sequence[str], age: int) -> list[Detections]:
-    """What each frame's detections were ``age`` frames before, the first ones kept meanwhile."""
+    """The detections of ``age`` frames ago for each frame; the first ones are repeated."""
     first: dict[str, int] = {}
     for index, name in enumerate(sequences):
         first.setdefault(name, index)
@@ -470,7 +470,7 @@ def _nothing() -> Truths:
 def _thinned(
     recall: NDArray[np.float64], precision: NDArray[np.float64]
 ) -> list[tuple[float, float]]:
-    """The curve's corners: where recall has grown by a visible step."""
+    """The curve reduced to points where recall grows visibly."""
     points: list[tuple[float, float]] = []
     for x, y in zip(recall.tolist(), precision.tolist(), strict=True):
         if not points or x - points[-1][0] >= 0.005 or points[-1][1] - y >= 0.005:

@@ -1,7 +1,7 @@
-"""How sure a difference is: pictures, or whole sequences, are drawn again and again.
+"""Intervals of differences, by resampling pictures or whole sequences.
 
-Every score is worked out for all draws at once, as a row of values whose first is that of the
-pictures as they are. Two scores from the same draws are paired by nothing more than subtraction.
+Every score is computed for all draws at once, as an array whose first value is that of the original
+pictures. Subtracting two scores from the same draws gives paired differences.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 Weights: TypeAlias = NDArray[np.float32]
 """Rounds + 1 x pictures: how often each picture was drawn. The first row is all ones."""
 Values: TypeAlias = NDArray[np.float64]
-"""Rounds + 1: a score of every draw, NaN where a draw has none."""
+"""Rounds + 1: the score of every draw, NaN if it has none."""
 
 HELPS, HURTS, CANNOT_TELL = "helps", "hurts", "cannot tell"
 _CONFIDENCE = 0.95
 _FEWEST_GROUPS = 5
-"""Fewer say next to nothing of how much chance there is."""
+"""With fewer groups, the interval would mean little."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value and the interval it lies in, nineteen times out of twenty."""
+    """A value and its 95 % interval."""
 
     value: float
     low: float
@@ -34,7 +34,7 @@ class Estimate:
 
 
 def draws(groups: Sequence[Hashable], *, rounds: int, seed: int = 0) -> Weights:
-    """Weights of pictures, those of one group (a sequence) being drawn together."""
+    """Weights of pictures; those of one group (a sequence) are drawn together."""
     names = list(dict.fromkeys(groups))
     rng = np.random.default_rng(seed)
     counts = rng.multinomial(len(names), [1 / len(names)] * len(names), rounds)
@@ -53,7 +53,7 @@ def estimate(values: Values) -> Estimate:
 
 
 def verdict(difference: Estimate, *, groups: int) -> str:
-    """What a difference, more being better, allows to be said."""
+    """The verdict on a difference, where more is better."""
     if groups < _FEWEST_GROUPS or not np.isfinite([difference.low, difference.high]).all():
         return CANNOT_TELL
     if difference.low > 0:

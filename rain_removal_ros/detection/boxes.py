@@ -1,4 +1,4 @@
-"""What is on a picture, and what somebody believes is on it.
+"""The objects on a picture, and the detections.
 
 Boxes are left, top, right, bottom in pixels, the picture's left upper corner being 0, 0: a box over
 the whole picture is 0, 0, width, height. Formats that count from 1 are shifted where they are read.
@@ -25,9 +25,9 @@ class Truths:
     labels: tuple[str, ...]
     boxes: Boxes
     ignored: NDArray[np.bool_]
-    """Regions in which detections count neither for nor against anybody."""
+    """Regions in which detections are not counted."""
     tracks: tuple[int, ...] = ()
-    """The object's number throughout a sequence, where it is known."""
+    """The object's number throughout a sequence, if known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,8 @@ def clipped(boxes: Boxes, width: int, height: int) -> Boxes:
 def best_of_each_place(
     boxes: Boxes, scores: Scores, classes: NDArray[np.intp], *, overlap: float
 ) -> NDArray[np.intp]:
-    """Non-maximum suppression within each class: indices of what stays, best first."""
-    # Classes are moved so far apart that they cannot meet.
+    """Non-maximum suppression within each class: the indices to keep, best first."""
+    # Classes are moved so far apart that they cannot overlap.
     apart = boxes + (classes * (boxes.max(initial=0) - boxes.min(initial=0) + 1))[:, None]
     waiting = np.argsort(-scores, kind="stable")
     kept = []

@@ -1,7 +1,7 @@
-"""What a detector may be shown instead of the picture the camera took: the sides of the comparison.
+"""What a detector can be shown instead of the camera's picture: the alternatives to compare.
 
-The trivial rivals stand beside the networks, because a network that does not beat a median filter
-need not run.
+Trivial filters are among them, because a network that does not beat a median filter is not worth
+running.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from rain_removal_ros.settings import EngineSettings, NetworkSettings
 from rain_removal_ros.stream import Stream
 
 __all__ = [
-    "CLEAN",
     "INPUT",
-    "Arm",
-    "Clean",
+    "REFERENCE",
+    "Candidate",
     "Derain",
     "Input",
     "Online",
+    "Reference",
     "SpatialMedian",
     "TemporalMedian",
 ]
 
-INPUT, CLEAN = "input", "clean reference"
+INPUT, REFERENCE = "input", "clean reference"
 
 
-class Arm(Protocol):
-    """Turns scenes into what detectors see."""
+class Candidate(Protocol):
+    """Turns frames into what detectors see."""
 
     name: str
     fingerprint: str
 
     def begin(self) -> None:
-        """A new sequence follows."""
+        """Start a new sequence."""
 
     def show(self, scene: SourceFrame) -> Image: ...
 
@@ -60,10 +60,10 @@ class Input:
         return scene.rainy
 
 
-class Clean:
-    """The frame as it would be without rain: what there is to be won."""
+class Reference:
+    """The frame without rain: the most that can be gained."""
 
-    name = fingerprint = CLEAN
+    name = fingerprint = REFERENCE
 
     def begin(self) -> None:
         pass
@@ -106,7 +106,7 @@ class TemporalMedian:
 
 
 class Online:
-    """What was made of the frame when it was recorded, by this or any other program."""
+    """The image that some program published for the frame when it was recorded."""
 
     def __init__(self, topic: str) -> None:
         self._topic = topic

@@ -1,7 +1,7 @@
-"""Shows every arm's pictures to every detector, and remembers what was found.
+"""Shows the pictures of every candidate to every detector, and caches the detections.
 
-What one arm gave under one condition is kept on disk under everything it depends on, so that with
-a new model only that model is run.
+The results of a candidate under a condition are kept on disk, with a key of everything they depend
+on, so that with a new model only that model is run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from rain_removal_ros.detection.boxes import Detections, as_boxes
-from rain_removal_ros.detection.candidates import CLEAN, Arm
+from rain_removal_ros.detection.candidates import REFERENCE, Candidate
 from rain_removal_ros.detection.detectors import Detector
 from rain_removal_ros.detection.sources import Condition, FrameSource
 from rain_removal_ros.errors import DataError
@@ -32,25 +32,25 @@ from rain_removal_ros.runtime.files import write_json
 __all__ = ["DetectionResults", "run"]
 
 _VERSION = 1
-"""Of what is kept; another number forgets all of it."""
+"""Version of the cache; changing it discards all entries."""
 _QUALITY = 90
 
 
 @dataclass
 class DetectionResults:
-    """All that was seen, ready to be scored."""
+    """All detections, ready to be scored."""
 
     source: FrameSource
     found: dict[tuple[str, str, str], list[Detections]] = field(default_factory=dict)
-    """By condition, arm and detector: what was found on each item."""
+    """By condition, candidate and detector: the detections on each item."""
     seconds: dict[tuple[str, str], float] = field(default_factory=dict)
-    """By condition and arm: what it took to make one picture, the median."""
+    """By condition and candidate: the median time to make one picture."""
     levels: dict[str, list[float]] = field(default_factory=dict)
-    """By condition: how hard it rains, as the node would gauge it."""
+    """By condition: the rain level, measured as in the node."""
     _pictures: dict[tuple[str, str], Path] = field(default_factory=dict)
 
     def picture(self, condition: str, arm: str, index: int) -> Image:
-        """What an arm showed, as a JPEG gives it back."""
+        """What a candidate showed, as decoded from JPEG."""
         path = self._pictures[condition, arm] / f"{index:06d}.jpg"
         shown = cv2.imread(str(path))
         if shown is None:
@@ -59,9 +59,9 @@ class DetectionResults:
 
 
 def run(
-    source: FrameSource, arms: Sequence[Arm], detectors: Sequence[Detector], *, cache: Path
+    source: FrameSource, arms: Sequence[Candidate], detectors: Sequence[Detector], *, cache: Path
 ) -> DetectionResults:
-    """See every frame of a source under every condition through every arm."""
+    """Run every frame of a source, under every condition, through every candidate."""
     with _writing(cache):
         cache.mkdir(parents=True, exist_ok=True)
     done = DetectionResults(source)
@@ -81,22 +81,22 @@ def run(
 
 
 class _Pass:
-    """One arm under one condition: what is known of it already, and what is still to be seen."""
+    """One candidate under one condition: what is cached, and what is still to be run."""
 
     def __init__(
         self,
         cache: Path,
         source: FrameSource,
         condition: Condition,
-        arm: Arm,
+        arm: Candidate,
         detectors: Sequence[Detector],
     ) -> None:
         self.arm = arm
         self.found: dict[str, list[Detections]] = {}
         self.seconds: list[float] = []
         self.missing: list[Detector] = []
-        # Rain does not change what is clean: seen once, it is known for every condition.
-        weather = "any" if arm.name == CLEAN else condition.name
+        # Rain does not change the reference, so one run serves every condition.
+        weather = "any" if arm.name == REFERENCE else condition.name
         place = (source.fingerprint, weather, arm.fingerprint)
         self.pictures = cache / _key("pictures", *place)
         self._files = {
@@ -155,14 +155,14 @@ class _Gauge:
 
 
 def _see(source: FrameSource, condition: Condition, passes: Sequence[_Pass], gauge: _Gauge) -> None:
-    """Go once through the frames and fill what is missing."""
+    """Go through the frames once and fill in what is missing."""
     for one in passes:
         one.begin()
     gauge.levels = []
     rain, sequence = RainGauge(), None
     wanted = {id(detector): detector for one in passes for detector in one.missing}
     with contextlib.ExitStack() as stack:
-        # A thread each: they have their own memory of the last picture, and leave Python's lock.
+        # One thread each: they keep state of their own, and release Python's lock.
         pools = {key: stack.enter_context(ThreadPoolExecutor(1)) for key in wanted}
         scenes = zip(source.items, source.scenes(condition), strict=True)
         bar = tqdm(scenes, condition.name, len(source.items), leave=False, disable=None)
@@ -179,10 +179,10 @@ def _see(source: FrameSource, condition: Condition, passes: Sequence[_Pass], gau
                 pictures.append(one.arm.show(scene))
                 one.seconds.append(time.perf_counter() - began)
                 one.keep_picture(index, pictures[-1])
-            # Detectors start when all times are taken, so that none is of two things at once.
+            # Detectors start after all times are taken, so that they do not disturb them.
             waiting: list[tuple[list[Detections], Future[Detections], float, float]] = []
             for one, shown in zip(passes, pictures, strict=True):
-                # Networks may enlarge; truth is in pixels of the frame as it came.
+                # Networks may enlarge; the truth is in pixels of the original frame.
                 x = scene.rainy.shape[1] / shown.shape[1]
                 y = scene.rainy.shape[0] / shown.shape[0]
                 for detector in one.missing:
@@ -201,7 +201,7 @@ def _key(*parts: str) -> str:
 
 
 def _read(path: Path) -> Any:
-    """What was kept, or None if there is nothing that can be used."""
+    """The cache entry, or None if there is none that can be used."""
     try:
         return from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

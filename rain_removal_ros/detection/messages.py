@@ -1,4 +1,4 @@
-"""What a Detection2DArray of vision_msgs says, live or from a recording."""
+"""Reads a vision_msgs Detection2DArray, live or from a recording."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rain_removal_ros.errors import DataError
 
 
 class Found(NamedTuple):
-    """One box, by its likeliest class."""
+    """One box, with its most likely class."""
 
     label: str
     score: float
@@ -18,7 +18,7 @@ class Found(NamedTuple):
 
 
 def read(message: Any) -> list[Found]:
-    """All boxes of a message; a box of no class is an error."""
+    """All boxes of a message; a box without a class is an error."""
     boxes = []
     for number, each in enumerate(message.detections):
         if not each.results:

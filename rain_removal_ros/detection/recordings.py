@@ -1,7 +1,7 @@
-"""A recording as a source of frames, with the boxes and the clean images it may hold beside them.
+"""A recording as a source of frames, with boxes and reference images if it has them.
 
-Messages belong together by their stamps. A frame that lacks one of the images that are compared is
-left out and counted: arms are only compared on frames that all of them have.
+Messages with equal stamps belong together. A frame that lacks one of the compared images is left
+out and counted: candidates are compared only on frames that all of them have.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rain_removal_ros.errors import BagError, DataError, FrameError
 __all__ = ["Bag"]
 
 _WAITING = 200
-"""Frames that may wait for what belongs to them."""
+"""The most frames that wait for messages of the same stamp."""
 _MADE = (REFERENCE, "attention", "_derained", "_detections")
 
 
@@ -90,7 +90,7 @@ class Bag:
         return [self._image, *beside, *self._online]
 
     def _together(self, recording: Recording) -> Iterator[tuple[int, dict[Channel, Any]]]:
-        """Messages of one stamp on every channel, as soon as the last of them has come."""
+        """Messages of one stamp on every channel, as soon as the last of them has arrived."""
         waiting: dict[int, dict[Channel, Any]] = {}
         given = 0
         for message in recording.messages(self._channels):

@@ -21,7 +21,7 @@ from rain_removal_ros.detection.analysis import (
 )
 from rain_removal_ros.detection.bootstrap import Estimate
 from rain_removal_ros.detection.boxes import Detections, Truths, overlaps
-from rain_removal_ros.detection.candidates import CLEAN, INPUT
+from rain_removal_ros.detection.candidates import INPUT, REFERENCE
 from rain_removal_ros.detection.harness import DetectionResults
 from rain_removal_ros.frames import Image
 
@@ -51,7 +51,7 @@ class ReportFacts:
 
     rounds: int
     groups: str
-    """What was drawn: pictures or sequences, and how many."""
+    """What was resampled: pictures or sequences, and how many."""
     setting: Mapping[str, str]
     """Names and values: pictures, rain, machine."""
 
@@ -76,7 +76,7 @@ def markdown(all_findings: Sequence[Findings], facts: ReportFacts) -> str:
         parts += [f"{note}\n" for note in findings.notes]
         parts += ["AP50, verdict, and the share won back of what rain costs:", ""]
         parts += _markdown_table(*_glance(findings))
-        parts += ["", "When to clean, over all conditions together:", ""]
+        parts += ["", "When to derain, over all conditions together:", ""]
         parts += [*_markdown_table(*_gates(findings)), ""]
         parts += _titled("With intervals", _table(findings))
         parts += _titled("More scores, as differences to the input", _details(findings))
@@ -129,7 +129,7 @@ def html(
             report.fold("By size of the object", report.table(*_shares(findings, _sizes))),
         )
         made.section(
-            f"{findings.detector}: when to clean",
+            f"{findings.detector}: when to derain",
             report.table(*_gates(findings), caption="All conditions taken together"),
             report.line_plot(
                 {gate.model: [(max(0.0, x), y) for x, y in gate.curve] for gate in findings.gates},
@@ -159,22 +159,22 @@ def _pseudo(findings: Findings) -> str:
 
 
 def _glance(findings: Findings) -> tuple[list[str], list[list[str]]]:
-    """A line for each arm, a column for each condition."""
+    """A line for each candidate, a column for each condition."""
     conditions = list(dict.fromkeys(row.condition for row in findings.rows))
     cells = {(row.arm, row.condition): row for row in findings.rows}
     lines = []
-    # The last condition has all arms; the first, clear weather, has no clean reference.
+    # The last condition has all candidates; the first, clear weather, has no reference.
     for arm in dict.fromkeys(arm for each in conditions[::-1] for arm, at in cells if at == each):
         rows = [cells.get((arm, condition)) for condition in conditions]
         times = [row.milliseconds for row in rows if row is not None and row.milliseconds]
-        shown = _ms(float(np.median(times))) if times and arm not in (INPUT, CLEAN) else ""
+        shown = _ms(float(np.median(times))) if times and arm not in (INPUT, REFERENCE) else ""
         lines.append([arm, *("" if row is None else _brief(row) for row in rows), shown])
     return ["shown", *conditions, "ms"], lines
 
 
 def _brief(row: Row) -> str:
     words = [f"{row.scores['AP50'].value:.1f}"]
-    if row.arm not in (INPUT, CLEAN):
+    if row.arm not in (INPUT, REFERENCE):
         words.append(row.verdict)
         if row.recovered is not None and math.isfinite(row.recovered.value):
             words.append(f"{_rounded(row.recovered.value, 0):.0f} %".replace("-", "−"))
@@ -192,7 +192,9 @@ def _table(findings: Findings) -> tuple[list[str], list[list[str]]]:
             row.verdict,
             "" if row.recovered is None else _interval(row.recovered, digits=0, unit=" %"),
             f"{row.scores['AP'].value:.1f}",
-            "" if row.milliseconds is None or row.arm in (INPUT, CLEAN) else _ms(row.milliseconds),
+            ""
+            if row.milliseconds is None or row.arm in (INPUT, REFERENCE)
+            else _ms(row.milliseconds),
         ]
         for row in findings.rows
     ]
@@ -266,8 +268,8 @@ def _plots(findings: Findings) -> Iterable[str]:
         for row in findings.rows:
             point = (severity[row.condition], row.scores["AP50"].value)
             lines.setdefault(row.arm, []).append(point)
-        if CLEAN in lines and INPUT in lines:
-            lines[CLEAN] = [lines[INPUT][0], *lines[CLEAN]]
+        if REFERENCE in lines and INPUT in lines:
+            lines[REFERENCE] = [lines[INPUT][0], *lines[REFERENCE]]
         yield report.line_plot(lines, title="AP50 over severity", x="severity of rain", y="AP50")
     hardest = [row for row in findings.rows if row.condition == conditions[-1]]
     for label in findings.labels[:4]:
@@ -281,7 +283,7 @@ def _plots(findings: Findings) -> Iterable[str]:
         {
             row.arm: [(row.milliseconds, row.scores["AP50"].value, row.arm)]
             for row in hardest
-            if row.milliseconds is not None and row.arm != CLEAN
+            if row.milliseconds is not None and row.arm != REFERENCE
         },
         title=f"What it costs, under {conditions[-1]}",
         x="ms a frame",

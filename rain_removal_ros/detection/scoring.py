@@ -1,7 +1,7 @@
-"""The scores of COCO, and those it lacks, for many draws of pictures at once.
+"""COCO's scores, and some that it lacks, for many draws of pictures at once.
 
-Which detection found which object is settled once, by pycocotools, and kept as tables. A draw of
-pictures only changes how often each row counts, so that a thousand draws are a few cumulative sums.
+pycocotools matches detections and objects once, and the matches are kept as tables. A draw of
+pictures only changes how often each row counts, so a thousand draws are a few cumulative sums.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ SIZES = ("all", "small", "medium", "large")
 _HALF, _THREE_QUARTERS = IOUS.index(0.5), IOUS.index(0.75)
 _RECALLS = np.linspace(0, 1, 101)
 _CHUNK = 64
-"""Draws worked on together: few enough that they stay in the processor's cache."""
+"""Draws processed together: few enough to stay in the processor's cache."""
 _CALIBRATION_BINS = 10
 _NONE: NDArray[np.intp] = np.zeros(0, np.intp)
 
 
 @dataclass(frozen=True)
 class RankedDetections:
-    """The detections of one class and size on all pictures, the surest first."""
+    """The detections of one class and size on all pictures, highest score first."""
 
     scores: NDArray[np.float64]
     picture: NDArray[np.intp]
     hit: NDArray[np.bool_]
     """IoU thresholds x detections: whether it found an object that counts."""
     ignored: NDArray[np.bool_]
-    """IoU thresholds x detections: whether it counts neither way."""
+    """IoU thresholds x detections: whether it is ignored."""
     positives: NDArray[np.int64]
-    """How many objects each picture has."""
+    """The number of objects on each picture."""
     found_at: tuple[NDArray[np.float64], ...]
     """For each picture, the score with which each of its objects is found at IoU 0.5, or -1."""
     counted: tuple[NDArray[np.intp], ...]
@@ -64,7 +64,7 @@ class Matches:
 def match(
     truths: Sequence[Truths], detections: Sequence[Detections], labels: Sequence[str]
 ) -> Matches:
-    """Compare what is there with what was found; classes beyond ``labels`` are left out."""
+    """Match truth and detections; classes not in ``labels`` are left out."""
     evaluation = _evaluated(truths, detections, labels)
     count = len(truths)
     tables = {}
@@ -88,7 +88,7 @@ def join(parts: Sequence[Matches]) -> Matches:
 
 
 def choose(first: Matches, second: Matches, use_second: NDArray[np.bool_]) -> Matches:
-    """Each picture's detections from one of two arms."""
+    """Each picture's detections from one of two candidates."""
     return Matches(
         {
             key: _chosen(table, second.tables[key], use_second)
@@ -114,7 +114,7 @@ def mean_ap(
 
 
 def recall_at(matches: Matches, weights: Weights, *, false_per_picture: float) -> Values:
-    """Share of objects found where so many false alarms a picture are allowed, over classes."""
+    """Share of objects found at this rate of false alarms per picture, averaged over classes."""
     values = []
     allowed = false_per_picture * weights.sum(1)
     for table in matches.of(None):
@@ -139,7 +139,7 @@ def found_objects(matches: Matches, score: float) -> list[NDArray[np.bool_]]:
 
 
 def object_numbers(matches: Matches) -> list[NDArray[np.intp]]:
-    """For each picture, the numbers among its truths of what ``found_objects`` speaks of."""
+    """For each picture, the indices among its truths of the objects in ``found_objects``."""
     tables = matches.of(None)
     return [
         np.concatenate([table.counted[picture] for table in tables])
@@ -157,7 +157,7 @@ def false_alarms(matches: Matches, score: float) -> NDArray[np.int64]:
 
 
 def calibration_error(matches: Matches, weights: Weights) -> Values:
-    """How far, on average, a detection's score is from the share of such that are right."""
+    """Mean distance between the score of detections and the share of them that are right."""
     sums = np.zeros((3, _CALIBRATION_BINS, matches.pictures))
     for table in matches.of(None):
         used = ~table.ignored[_HALF]
@@ -172,7 +172,7 @@ def calibration_error(matches: Matches, weights: Weights) -> Values:
 
 
 def per_picture(amounts: NDArray[Any], weights: Weights) -> Values:
-    """A mean over pictures."""
+    """The mean over pictures."""
     mean: Values = weights.astype(np.float64) @ amounts / weights.sum(1)
     return mean
 
@@ -227,7 +227,7 @@ def _ap(table: RankedDetections, weights: Weights, rows: Iterable[int]) -> NDArr
 def _area(
     hits: NDArray[np.float32], counted: NDArray[np.float32], positives: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """Precision falls only between hits, so that it need be known at hits alone."""
+    """Precision falls only between hits, so it is needed only at hits."""
     precision = hits / np.maximum(counted, 1)
     envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     recall = hits.astype(np.float64) / np.maximum(positives, 1)[:, None]
@@ -239,7 +239,7 @@ def _area(
 
 
 def _mean(values: NDArray[np.float64], axes: tuple[int, ...]) -> Values:
-    """The mean of what is known; NaN where nothing is."""
+    """The mean of the finite values; NaN if there are none."""
     known = np.isfinite(values)
     count = known.sum(axes)
     total = np.where(known, values, 0).sum(axes)
@@ -313,7 +313,7 @@ def _as_coco(box: NDArray[np.float64]) -> list[float]:
 
 
 def _table(found: Sequence[dict[str, Any] | None], origin: NDArray[np.intp]) -> RankedDetections:
-    """One class and size out of pycocotools' record of each picture, None where it has neither."""
+    """One class and size from pycocotools' record of each picture; None if it has neither."""
     scores, pictures, hits, ignored = [], [], [], []
     positives = np.zeros(len(found), np.int64)
     found_at: list[NDArray[np.float64]] = []

@@ -1,7 +1,7 @@
 """Where pictures come from: photos under synthetic rain, rainy recordings, the simulated drive.
 
-A source gives the same frames each time it is asked, one after the other, under each of its
-conditions. What is on them is known beforehand, or by nobody.
+A source gives the same frames every time, in order, under each of its conditions. Their labels are
+known in advance, or there are none.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ __all__ = [
 _REFERENCE_SIZE = 500
 """Longer side, in pixels, of the pictures that drops of scale 1 suit."""
 _STILL_NS = 10_000_000_000
-"""Between photos that do not follow each other."""
+"""Time between photos that do not follow one another."""
 _BLOCK_S = 2.0
-"""Frames this far apart are taken for independent where there is only one long sequence."""
+"""In a single long sequence, frames this far apart count as independent."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Item:
-    """One frame's name, the sequence it belongs to, and what is on it."""
+    """One frame's name, its sequence, and its labels."""
 
     name: str
     sequence: str
@@ -64,19 +64,19 @@ class Item:
 
     @property
     def group(self) -> str:
-        """What is drawn together when chance is estimated."""
+        """What is drawn together when resampling."""
         return self.block or self.sequence
 
 
 @dataclass(frozen=True)
 class SourceFrame:
-    """One frame as the camera gives it, and as it would be without rain where that is known."""
+    """One frame from the camera, and its reference if there is one."""
 
     rainy: Image
     reference: Image | None
     stamp_ns: int
     online: Mapping[str, Image] = field(default_factory=dict)
-    """What was made of it when it was recorded, by topic."""
+    """Images recorded for it, by topic."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ class Falling:
         return tuple(Condition(f"rain {level:g}" if level else "clear", level) for level in levels)
 
     def on(self, image: Image, name: str, severity: float, frame: int) -> Image:
-        """The rainy picture; the rain is settled by seed and ``name`` alone."""
+        """The rainy picture; the rain depends only on the seed and ``name``."""
         rng = np.random.default_rng((self.seed, zlib.crc32(name.encode())))
         scale = max(image.shape[:2]) / _REFERENCE_SIZE
         drops = rain.sample(rng, severity=severity, style=self.style, scale=scale)
@@ -105,25 +105,25 @@ class Falling:
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the wishes and with the code that makes rain of them."""
+        """Changes with the options and with the code that draws the rain."""
         code = code_checksum(Path(rain.__file__).parent)
         return f"{self.style} {self.seed} {code[:16]}"
 
 
 class FrameSource(Protocol):
-    """Frames, sequence after sequence."""
+    """Frames, one sequence after another."""
 
     name: str
     items: list[Item]
     conditions: tuple[Condition, ...]
     has_reference: bool
     frame_s: float | None
-    """Seconds between frames that follow each other; None where none do."""
+    """Seconds between consecutive frames; None for single photos."""
     fingerprint: str
     notes: list[str]
 
     def scenes(self, condition: Condition) -> Iterator[SourceFrame]:
-        """One scene for each item, in order."""
+        """One frame for each item, in order."""
         ...
 
 
@@ -221,7 +221,7 @@ class Photos:
 
 
 class Recorded:
-    """Rainy pictures as they were taken, with clean counterparts of the same names or without."""
+    """Real rainy pictures, with or without references of the same names."""
 
     conditions: tuple[Condition, ...] = (Condition("as recorded"),)
 
@@ -254,7 +254,7 @@ class Recorded:
             rainy = pictures.read(path)
             reference = None if self._reference is None else pictures.read(self._reference[index])
             if reference is not None and reference.shape != rainy.shape:
-                raise DataError(f"{path} and its clean counterpart differ in size")
+                raise DataError(f"{path} and its reference differ in size")
             yield SourceFrame(rainy, reference, self._files.stamp_ns(index))
 
 
@@ -322,20 +322,18 @@ def _seen(drive: Drive, index: int) -> Truths:
 
 
 def _short(path: Path) -> str:
-    """A path as a report should have it: no word of where it lies on this machine."""
+    """A path for a report, without its place on this machine."""
     return "/".join(path.resolve().parts[-2:])
 
 
 def _counterparts(paths: Sequence[Path], folder: Path, reference: Path) -> list[Path]:
     if not reference.is_dir():
-        raise DataError(f"there is no folder of clean pictures {reference}")
+        raise DataError(f"there is no folder of reference pictures {reference}")
     known = {
         path.relative_to(reference).with_suffix(""): path
         for path in pictures.find_pictures(reference)
     }
     names = [path.relative_to(folder).with_suffix("") for path in paths]
     if missing := [name for name in names if name not in known]:
-        raise DataError(
-            f"{len(missing)} pictures have no clean counterpart in {reference}, {missing[0]}"
-        )
+        raise DataError(f"{len(missing)} pictures have no reference in {reference}, {missing[0]}")
     return [known[name] for name in names]

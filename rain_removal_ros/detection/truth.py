@@ -1,7 +1,7 @@
-"""Reads labels as others have written them: COCO, Pascal VOC, PASCAL 1.00, KITTI and YOLO.
+"""Reads labels in common formats: COCO, Pascal VOC, PASCAL 1.00, KITTI and YOLO.
 
-Whatever is wrong is named by file and line. Boxes are cut to their pictures; those with nothing
-left are counted and left out.
+Errors name file and line. Boxes are clipped to their pictures; those with nothing left are counted
+and left out.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class _Raw:
 
 @dataclass
 class Labelled:
-    """What labels say about pictures."""
+    """The labels of pictures."""
 
     truths: dict[str, Truths]
     """By the picture's name without its suffix."""
@@ -67,7 +67,7 @@ class Labelled:
 
 
 Sizes = Mapping[str, tuple[int, int]]
-"""Width and height of every picture that is wanted, by name without suffix."""
+"""Width and height of every wanted picture, by name without suffix."""
 
 
 def read(path: Path, sizes: Sizes, *, form: str = "auto") -> Labelled:
@@ -119,7 +119,7 @@ def as_truths(
 
 
 def common_name(label: str) -> str:
-    """A class as COCO calls it, where it knows it by another name."""
+    """The name that COCO uses for a class, if it differs."""
     plain = " ".join(label.lower().replace("_", " ").split())
     if found := _PASCAL_1.match(plain):
         plain = found[1]
@@ -322,7 +322,7 @@ def _wanted(folder: Path, suffix: str, sizes: Sizes) -> list[Path]:
 
 
 def _lines(path: Path) -> list[tuple[str, str]]:
-    """Lines that hold something, each with where it is."""
+    """Lines that are not empty, each with its position."""
     lines = enumerate(_text(path).splitlines(), 1)
     return [(f"{path}:{number}", line.strip()) for number, line in lines if line.strip()]
 

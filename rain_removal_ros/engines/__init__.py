@@ -1,8 +1,8 @@
 """What runs a network: one small interface, several ways.
 
-An engine takes RGB frames as they come out of the codec and gives clean ones back; padding, number
-formats, devices and copies are its affair alone. State goes in and out as an opaque value that only
-the engine that made it can read, so that it can stay on the device.
+An engine takes RGB frames as they come out of the codec and gives derained ones back; padding,
+number formats, devices and copies are its affair alone. State goes in and out as an opaque value
+that only the engine that made it can read, so that it can stay on the device.
 """
 
 from __future__ import annotations
@@ -10,16 +10,11 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from rain_removal_ros.errors import EngineError, RainRemovalError
-from rain_removal_ros.frames import Image
-from rain_removal_ros.networks._cautions import Cautions
+from rain_removal_ros.engines._base import Derained, Engine, EngineInfo, LoadedEngine
+from rain_removal_ros.errors import EngineError, RainRemovalError, first_line
 
 if TYPE_CHECKING:
     from rain_removal_ros.networks._base import Network
@@ -40,69 +35,6 @@ __all__ = [
 NAMES = ("torch", "onnxruntime", "openvino")
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Derained:
-    """What an engine made of one frame."""
-
-    image: Image
-    """sH x sW x 3 RGB."""
-    attention: NDArray[np.uint8] | None
-    """H x W, 255 where the network saw rain; None when it was not asked for."""
-    rain_level: float | None
-    """In [0, 1], from networks that estimate it."""
-    state: Any
-    """For the next frame; None is a fresh start."""
-
-
-@dataclass(frozen=True, slots=True)
-class EngineInfo:
-    """What runs, on what and how; it does not change while an engine lives."""
-
-    network: str
-    engine: str
-    device: str
-    precision: str
-    scale: int = 1
-    recurrent: bool = False
-    stages: int = 1
-    """Passes over a frame unless a step asks for others."""
-    any_stages: bool = False
-    """Whether other numbers of stages cost nothing; else each is a graph to be built."""
-    cautions: Cautions = Cautions()
-    """What measurements found against the weights."""
-
-
-class Engine(Protocol):
-    """What runs a network, frame by frame."""
-
-    @property
-    def info(self) -> EngineInfo: ...
-
-    def step(
-        self,
-        images: Sequence[Image],
-        states: Sequence[Any],
-        *,
-        stages: int = 0,
-        attention: bool = True,
-        into: Sequence[Image | None] | None = None,
-    ) -> list[Derained]:
-        """Clean one frame of each of several cameras, all of one size, in one batch.
-
-        ``stages`` of 0 are the network's own. ``into`` gives arrays to write the derained images
-        to, sparing a copy. Raises ``EngineError`` when the result is not finite or the device
-        fails; states are then as they were.
-        """
-        ...
-
-
-class LoadedEngine(Engine, Protocol):
-    """A network, loaded and ready on a device."""
-
-    note: str
-    """What is not as it was asked for, and why, in a line; empty where all is."""
 
 
 def builds_stages(engine: str) -> bool:
@@ -149,7 +81,7 @@ def load_somehow(
                 if isinstance(error, RainRemovalError):
                     raise
                 _log.warning("an engine failed", exc_info=True)
-            reasons.append(_first_line(error) or type(error).__name__)
+            reasons.append(first_line(error) or type(error).__name__)
             continue
         if reasons:
             means = f"{loaded.info.engine} on {loaded.info.device}"
@@ -174,10 +106,6 @@ def _sees_cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n", 1)[0]
 
 
 def load(network: NetworkSettings, engine: EngineSettings) -> LoadedEngine:

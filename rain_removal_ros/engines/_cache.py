@@ -3,6 +3,9 @@
 A graph's name holds a key of everything it depends on, so nothing ever goes stale: what is looked
 for is there or it is not. Beside each lies its description with a checksum of both; what does not
 match it, or cannot be started, is built anew.
+
+A graph is a program. The folder is this user's alone, and nothing is taken from it that another
+user could have written.
 """
 
 from __future__ import annotations
@@ -16,10 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from rain_removal_ros import __version__
-from rain_removal_ros.engines._graph import GraphDescription, GraphError
-from rain_removal_ros.errors import DataError, EngineError
+from rain_removal_ros.engines._graph import FORMAT, GraphDescription, GraphError, graph_folder
+from rain_removal_ros.errors import EngineError
 from rain_removal_ros.manifest import code_checksum
-from rain_removal_ros.runtime.files import cache_folder, write_whole
+from rain_removal_ros.parsing import from_json
+from rain_removal_ros.runtime.files import write_whole
+from rain_removal_ros.runtime.private import private_folder, read_private
 
 if TYPE_CHECKING:
     from rain_removal_ros.networks._base import Network
@@ -42,10 +47,12 @@ def started(
 
     ``engine`` is its name and version, ``device`` where it runs, with the driver if there is one.
     """
-    from rain_removal_ros.engines.export import export
+    from rain_removal_ros.engines.export import export  # needs torch, which kept graphs do not
 
-    path = folder(settings) / f"{_key(network, stages or network.stages, engine, device)}.onnx"
+    name = _key(network, stages or network.stages, engine, device)
+    path = graph_folder(settings) / f"{name}.onnx"
     try:
+        private_folder(path.parent)
         return start(*_read(path))
     except FileNotFoundError:
         _log.info("building %s", path)
@@ -53,19 +60,20 @@ def started(
         _log.warning("building %s anew: %s", path, error)
     graph, description = export(network, stages=stages)
     try:
+        private_folder(path.parent)
         write_whole(path, graph, raises=EngineError)
         text = description.to_json()
         sealed = {"sha256": _checksum(graph, text), "graph": text}
         write_whole(path.with_suffix(".json"), json.dumps(sealed), raises=EngineError)
-    except EngineError as error:
+    except (EngineError, OSError) as error:
         _log.warning("the next start will build again: %s", error)
     return start(graph, description)
 
 
 def _read(path: Path) -> tuple[bytes, GraphDescription]:
     """Raises ``ValueError`` where the two files are not what was written."""
-    graph = path.read_bytes()
-    sealed = json.loads(path.with_suffix(".json").read_bytes())
+    graph = read_private(path)
+    sealed = from_json(read_private(path.with_suffix(".json")))
     if not isinstance(sealed, dict) or not isinstance(sealed.get("graph"), str):
         raise ValueError("its description is damaged")
     if sealed.get("sha256") != _checksum(graph, sealed["graph"]):
@@ -77,17 +85,8 @@ def _checksum(graph: bytes, description: str) -> str:
     return hashlib.sha256(graph + description.encode()).hexdigest()
 
 
-def folder(settings: EngineSettings) -> Path:
-    """Where built engines lie."""
-    try:
-        return Path(settings.cache).expanduser() if settings.cache else cache_folder("engines")
-    except (RuntimeError, DataError) as error:
-        raise EngineError("there is no home folder to keep engines in; set engine.cache") from error
-
-
 def _key(network: Network, stages: int, engine: str, device: str) -> str:
     from rain_removal_ros import checkpoints
-    from rain_removal_ros.engines.export import FORMAT
 
     parts = (
         checkpoints.checksum(network),

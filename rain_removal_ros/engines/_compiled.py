@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
+from rain_removal_ros.errors import first_line
 from rain_removal_ros.networks._base import Network, Output, State
 
 _VARIANTS = 64
@@ -75,7 +76,7 @@ class CompiledNetwork:
             self._compile(frames)
         except Exception as error:  # noqa: BLE001 - torch raises many kinds, and frames go on
             self._ready[key] = False
-            reason = str(error).strip().split("\n", 1)[0]
+            reason = first_line(error)
             self._said(f"uncompiled for {_size(frames)}: {reason}")
         else:
             self._ready[key] = True

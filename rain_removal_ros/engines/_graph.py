@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rain_removal_ros.engines import Derained, EngineInfo
+from rain_removal_ros.engines._base import Derained, EngineInfo
 from rain_removal_ros.engines._pixels import as_map, as_picture, as_planes
-from rain_removal_ros.errors import EngineError
+from rain_removal_ros.errors import DataError, EngineError
 from rain_removal_ros.frames import Image
 from rain_removal_ros.networks._cautions import Cautions
 from rain_removal_ros.parsing import from_json
+from rain_removal_ros.runtime.files import cache_folder, model_folders
+from rain_removal_ros.settings import EngineSettings
 
+FORMAT = 1
+"""Counts changes to what a graph is, so that cached ones of before are not taken."""
 METADATA_KEY = "rain_removal_ros"
 """Under which a graph carries its description."""
 
@@ -189,11 +195,11 @@ def _derained(
     elif [_shape(part) for part in state] != facts.state_shapes(frame):
         raise EngineError(f"{facts.network} failed: the state is of another size or network")
     values, carried = runner.run(frame, state)
-    clean, attention, *level = values
-    if not np.isfinite(clean.sum()):
+    derained, attention, *level = values
+    if not np.isfinite(derained.sum()):
         raise EngineError(f"{facts.network} gave values that are not finite")
     return Derained(
-        as_picture(clean[0, :, : height * facts.scale, : width * facts.scale], target),
+        as_picture(derained[0, :, : height * facts.scale, : width * facts.scale], target),
         as_map(attention[0, 0, :height, :width]) if with_attention else None,
         float(level[0][0]) if level else None,
         carried or None,
@@ -203,3 +209,19 @@ def _derained(
 def _shape(part: Any) -> tuple[int, ...]:
     """Of an array, or of a tensor that ONNX Runtime keeps on its device."""
     return tuple(part.shape() if callable(part.shape) else part.shape)
+
+
+def graph_folder(settings: EngineSettings) -> Path:
+    """Where this user's graphs are kept for the next start, in a folder nobody else gets into."""
+    try:
+        shared = Path(settings.cache).expanduser() if settings.cache else cache_folder("engines")
+    except (RuntimeError, DataError) as error:
+        raise EngineError("there is no home folder to keep engines in; set engine.cache") from error
+    own = shared / f"user-{os.geteuid()}"
+    for models in model_folders():
+        if own.resolve().is_relative_to(models.resolve()):
+            raise EngineError(
+                f"engine.cache: {shared} is in {models}, the folder of models that ship; choose "
+                "another"
+            )
+    return own

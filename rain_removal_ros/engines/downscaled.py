@@ -1,4 +1,4 @@
-"""Cleans a smaller picture and applies what was found to the whole one: less quality, less time.
+"""Derains a smaller picture and applies what was found to the whole one: less quality, less time.
 
 What is enlarged is the correction, not the picture, so that detail stays sharp where it does not
 rain.
@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from rain_removal_ros.engines import Derained, Engine
+from rain_removal_ros.engines._base import Derained, Engine
 from rain_removal_ros.frames import Image
 
 

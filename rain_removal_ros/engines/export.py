@@ -21,14 +21,12 @@ from torch import Tensor, nn
 
 from rain_removal_ros import checkpoints
 from rain_removal_ros.engines._graph import METADATA_KEY, GraphDescription, StateTensor
-from rain_removal_ros.engines.onnxruntime import Session
-from rain_removal_ros.errors import EngineError
+from rain_removal_ros.engines._onnx_session import Session
+from rain_removal_ros.errors import EngineError, first_line
 from rain_removal_ros.networks._base import Network, State
 from rain_removal_ros.settings import EngineSettings
 
 OPSET = 17
-FORMAT = 1
-"""Counts changes to what a graph is, so that cached ones of before are not taken."""
 TOLERANCE = 1e-4
 """A fortieth of a grey level. What is left is the order in which sums are made."""
 _BLOCKS = (2, 3)
@@ -120,7 +118,7 @@ def _traced(network: Network, facts: GraphDescription) -> bytes:
             )
             return graph.getvalue()
     except (RuntimeError, TypeError, ValueError, ImportError) as error:
-        reason = str(error).strip().split("\n", 1)[0]
+        reason = first_line(error)
         raise EngineError(f"{facts.network} cannot be exported: {reason}") from error
 
 

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rain_removal_ros.engines import Derained, EngineInfo
+from rain_removal_ros.engines._base import Derained, EngineInfo
 from rain_removal_ros.engines._compiled import CompiledNetwork
 from rain_removal_ros.engines._gpu_transfers import Traffic
 from rain_removal_ros.engines._pixels import as_map, as_picture, extend_edges, fill, padded
 from rain_removal_ros.engines._schedule import Schedule, is_out_of_memory
-from rain_removal_ros.errors import EngineError
+from rain_removal_ros.errors import EngineError, first_line
 from rain_removal_ros.frames import Image
 from rain_removal_ros.networks._base import Network, Output, State
 from rain_removal_ros.settings import EngineSettings
@@ -59,7 +59,7 @@ class TorchEngine:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             self._traffic = None if self._device.type == "cpu" else Traffic(self._device)
         except RuntimeError as error:
-            raise EngineError(f"cannot use {self._device}: {_first_line(error)}") from error
+            raise EngineError(f"cannot use {self._device}: {first_line(error)}") from error
         if self._dtype != torch.float32:
             _keep_convolutions_in(network, self._dtype)
         self._network = network
@@ -111,7 +111,7 @@ class TorchEngine:
             if is_out_of_memory(error):
                 reason = f"out of memory on {self._device} at {width}x{height}"
             else:
-                reason = f"{self.info.network} failed: {_first_line(error)}"
+                reason = f"{self.info.network} failed: {first_line(error)}"
             raise EngineError(reason) from error
 
     def _free_memory(self) -> None:
@@ -291,7 +291,3 @@ def _one(state: State, index: int) -> State | None:
     if not state:
         return None
     return tuple(part[index : index + 1] for part in state)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n", 1)[0]

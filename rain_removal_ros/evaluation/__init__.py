@@ -1,4 +1,4 @@
-"""What models do to pictures and clips they are shown, in figures that can be made again.
+"""Reproducible measurements of models on pictures and clips.
 
 ``evaluate`` runs every model of a ``Plan`` over every set and gives rows, one for each model and
 set, with the untouched input as a model called ``input``; ``tables`` and ``report`` show them.
@@ -27,22 +27,22 @@ __all__ = ["INPUT", "PROTOCOLS", "Evaluation", "Plan", "Row", "evaluate"]
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is to be measured on what."""
+    """Which models are measured on which sets."""
 
-    models: tuple[str, ...] = ("default",)
+    models: tuple[str, ...] = ("auto",)
     """``all`` and ``default`` for those that ship, names, weight files, or ``NETWORK:FILE`` for
     weights published elsewhere."""
     pairs: tuple[str, ...] = ()
-    """Folders of rainy and clean pictures, ``DIR`` or ``DIR:layout``."""
+    """Folders of rainy pictures and their references, ``DIR`` or ``DIR:layout``."""
     clean: tuple[str, ...] = ()
-    """Folders of pictures without rain, which are to stay as they are."""
+    """Folders of pictures without rain, which should not change."""
     clips: tuple[str, ...] = ()
-    """Folders of clean videos, or of folders of frames; rain is drawn over them."""
+    """Folders of videos without rain, or of folders of frames; rain is drawn over them."""
     drives: int = 0
     """Simulated drives, whose motion is known."""
     protocol: str = "default"
     stages: tuple[int, ...] = (0,)
-    """Passes over a frame; 0 is the network's own number. Each is measured."""
+    """Passes over a frame, each measured; 0 is the network's own number."""
     engine: EngineSettings = dataclasses.field(
         default_factory=lambda: EngineSettings(name="torch", precision="float32")
     )
@@ -51,7 +51,7 @@ class Plan:
     frames: int = 16
     """Frames of a clip."""
     rains: int = 2
-    """Rains, each over another part of it, that a clip is seen in."""
+    """The number of rains in which a clip is seen, each over another part of it."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -67,7 +67,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All that was measured."""
+    """All results."""
 
     plan: Plan
     runners: list[Runner]
@@ -77,7 +77,7 @@ class Evaluation:
 
     @property
     def measured(self) -> list[PictureResults | ClipResults]:
-        """Everything, set by set."""
+        """All results, set by set."""
         return [*self.stills, *self.moving]
 
     @property

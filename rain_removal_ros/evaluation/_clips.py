@@ -1,7 +1,7 @@
 """Measuring on clips: what carried state is worth, and how steady the result is.
 
-The clips are clean, and the rain is drawn from a seed: the same plan means the same frames. For a
-simulated drive the motion of every pixel is known, so it can be said what should have stayed.
+The clips are dry, and rain is drawn from a seed, so the same plan gives the same frames. In a
+simulated drive the motion of every pixel is known, so steadiness can be measured along it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rain_removal_ros.simulation.scenes import sight
 _SEVERITY = (0.3, 1.0)
 """Never dry: without rain there is nothing to gain."""
 _DROP_REFERENCE = 500
-"""Longer side, in pixels, of pictures that drops of scale 1 suit."""
+"""The longer side, in pixels, of pictures for which drops of scale 1 are made."""
 _DRIVE_START = 60
 
 
@@ -41,12 +41,12 @@ class RainyClip:
     """T x H x W x 3, as is ``reference``."""
     reference: NDArray[np.uint8]
     flows: list[NDArray[np.float32]] | None = None
-    """For every frame where it was in the one before, if that is known."""
+    """For every frame, where its pixels were in the previous one, if known."""
 
 
 @dataclass(frozen=True)
 class LazyClip:
-    """One scene, rendered when its turn comes."""
+    """One scene, rendered when it is needed."""
 
     name: str
     load: Callable[[], RainyClip]
@@ -70,7 +70,7 @@ class Variant:
 
 @dataclass
 class FrameTrace:
-    """What one way did to one set, frame by frame."""
+    """The scores of one variant on one set, frame by frame."""
 
     psnr_y: list[float] = field(default_factory=list)
     ssim_y: list[float] = field(default_factory=list)
@@ -87,18 +87,18 @@ class FrameTrace:
 
 @dataclass
 class ClipResults:
-    """All that was measured on one set of clips."""
+    """All results on one set of clips."""
 
     name: str
     kind: str
     folder: str
     ways: list[Variant]
     traces: list[FrameTrace] = field(default_factory=list)
-    """One for each way."""
+    """One for each variant."""
     before: dict[int, FrameTrace] = field(default_factory=dict)
-    """Of the untouched input by scale."""
+    """Scores of the untouched input, by scale."""
     reference_change: list[float] = field(default_factory=list)
-    """How much the clean clip changes in each step, in grey levels."""
+    """How much the reference changes in each step, in grey levels."""
     reference_warping: list[float] = field(default_factory=list)
     used: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
@@ -110,7 +110,7 @@ class ClipResults:
             "kind": self.kind,
             "folder": self.folder,
             "sha256": self.checksum,
-            "sha256_of": "pixels of all clips used, rainy and clean, in order",
+            "sha256_of": "pixels of all clips used, rainy and reference, in order",
             "clips": self.used,
             "skipped": self.skipped,
         }
@@ -129,7 +129,7 @@ class ClipSet:
         return len(self.scenes)
 
     def measure(self, runners: Sequence[Runner], advance: Advance) -> ClipResults:
-        """All ways see the same clips: what fails for one is left out for all."""
+        """Measure all variants on the same clips; a clip on which one fails is left out for all."""
         ways = [Variant(None, False), *(way for runner in runners for way in _ways(runner))]
         done = ClipResults(self.name, self.kind, self.folder, ways, [FrameTrace() for _ in ways])
         digest = hashlib.sha256()
@@ -164,7 +164,7 @@ def find_clip_set(text: str, *, frames: int, rains: int, seed: int) -> ClipSet:
 
 
 def simulated_drives(count: int, *, frames: int, seed: int) -> ClipSet:
-    """Streets by their number, each in a rain of its own."""
+    """Streets by number, each in its own rain."""
     takes = [
         LazyClip(f"drive {seed + number}", lambda number=number: _drive(seed + number, frames))  # type: ignore[misc]
         for number in range(count)
@@ -213,7 +213,7 @@ def _ways(runner: Runner) -> list[Variant]:
 
 
 def _add(done: ClipResults, scene: RainyClip) -> None:
-    """Measure one scene in all ways, and only then keep what was found."""
+    """Measure one scene with all variants; keep the results only if all succeed."""
     truth = _Truth(scene)
     scales = sorted({1, *(way.runner.scale for way in done.ways if way.runner)})
     before = {scale: truth.trace(_untouched(scene, scale), scale) for scale in scales}
@@ -246,7 +246,7 @@ def _derained(way: Variant, scene: RainyClip) -> Iterator[Image]:
 
 
 class _Truth:
-    """The clean clip, against which all ways are held."""
+    """The reference, with which all variants are compared."""
 
     def __init__(self, scene: RainyClip) -> None:
         self._scene = scene

@@ -1,4 +1,4 @@
-"""The models that are measured, and how their output becomes a picture."""
+"""The models to measure, and how their output becomes a picture."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Runner:
     tile_side: int
     """Frames of more pixels than a square of this side are derained in overlapping tiles."""
     label: str
-    """The model, and its stages where several numbers of them are compared."""
+    """The model, and its stages if several numbers are compared."""
 
     @property
     def scale(self) -> int:
@@ -81,7 +81,7 @@ class _Loaded:
 
 
 def _truncated(_: object, __: object, output: Output) -> Output:
-    """Cuts off what does not fit into a byte, so that nothing is left for the engine to round."""
+    """Truncates to whole bytes, so that nothing is left for the engine to round."""
     whole = (output.derained.float() * 255).clamp(0, 255).floor()
     return output._replace(derained=whole / 255)
 
@@ -111,7 +111,7 @@ def load_network(name: str) -> Network:
 def _load(name: str) -> list[_Loaded]:
     if name == "all":
         return [_ours(path) for path in checkpoints.shipped() or [checkpoints.resolve("auto")]]
-    if name == "default":
+    if name in ("auto", "default"):  # the latter is what it was called
         return [_ours(checkpoints.resolve("auto"))]
     network, colon, file = name.partition(":")
     if colon and network in networks.available():
@@ -133,7 +133,7 @@ def _file_checksum(path: Path) -> str:
 
 
 def _titles(paths: Sequence[Path]) -> list[str]:
-    """File names without what all weight files have in common; whole paths where two are alike."""
+    """File names without the common suffix; whole paths if two are equal."""
     stems = [path.stem for path in paths]
     return [
         stem if stems.count(stem) == 1 else str(path)

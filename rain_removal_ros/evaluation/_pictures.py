@@ -1,4 +1,4 @@
-"""Measuring on single pictures: pairs of rainy and clean ones, and clean ones that are to stay."""
+"""Measuring on single pictures: pairs with a reference, and dry pictures that should not change."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from rain_removal_ros.frames import Image
 from rain_removal_ros.metrics import Scores, score
 
 Advance = Callable[[str | None], None]
-"""Told of every picture or clip that is done, with what was wrong with it, if anything."""
+"""Called for every finished picture or clip, with its problem if there was one."""
 
 
 @dataclass(frozen=True)
 class PicturePair:
-    """A picture as it is given and as it should be."""
+    """An input picture and its reference."""
 
     name: str
     files: tuple[Path, ...]
@@ -33,20 +33,20 @@ class PicturePair:
 
 @dataclass(frozen=True)
 class PictureScores:
-    """What all runners made of one picture."""
+    """The scores of all runners on one picture."""
 
     item: PicturePair
     width: int
     height: int
     before: dict[int, Scores]
-    """Of the untouched input, by the scale of the networks it was made for; 1 always."""
+    """Scores of the untouched input, by the scale of the networks; 1 is always there."""
     after: list[Scores]
     """One for each runner."""
 
 
 @dataclass(frozen=True)
 class PictureResults:
-    """All that was measured on one set of pictures."""
+    """All results on one set of pictures."""
 
     name: str
     kind: str
@@ -68,7 +68,7 @@ class PictureResults:
         }
 
     def as_records(self) -> list[dict[str, Any]]:
-        """Every picture by itself."""
+        """The scores of every picture."""
         return [
             {
                 "set": self.name,
@@ -98,7 +98,7 @@ class PictureSet:
         return len(self.items)
 
     def measure(self, runners: Sequence[Runner], advance: Advance) -> PictureResults:
-        """All runners see the same pictures: what fails for one is left out for all."""
+        """Measure all runners on the same pictures; one on which any fails is left out for all."""
         done = PictureResults(
             self.name, self.kind, self.folder, [runner.label for runner in runners]
         )
@@ -144,12 +144,12 @@ def clean_set(text: str) -> PictureSet:
 
 
 def set_name(folder: Path) -> str:
-    """What a set is called: its folder and the one above, as in ``rain100l/test``."""
+    """The name of a set: its folder and the one above, as in ``rain100l/test``."""
     return "/".join(folder.resolve().parts[-2:]).lstrip("/")
 
 
 def reduced_for(scale: int, rainy: Image, reference: Image) -> tuple[Image, Image, Image]:
-    """What a network is given, the same untouched but of the output's size, and the truth."""
+    """The network's input, the same enlarged to the output's size, and the reference."""
     if scale == 1:
         return rainy, rainy, reference
     height, width = (side // scale * scale for side in reference.shape[:2])

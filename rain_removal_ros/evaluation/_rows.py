@@ -1,4 +1,4 @@
-"""Sums up what was measured: one row for each model and set."""
+"""Summarises the results: one row for each model and set."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rain_removal_ros.metrics import Scores
 Row: TypeAlias = dict[str, Any]
 
 INPUT = "input"
-"""The name under which the untouched input stands among the models."""
+"""The name of the untouched input among the models."""
 
 
 def picture_rows(measured: PictureResults, runners: Sequence[Runner]) -> Iterator[Row]:

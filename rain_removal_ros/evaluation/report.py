@@ -1,4 +1,4 @@
-"""The evaluation as a page: tables, what became of each picture, and the worst cases to look at."""
+"""The evaluation as a page: tables, plots of every picture, and the worst cases."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from rain_removal_ros.report import (
 
 _MOST_SHOWN = 6
 _MOST_IN_ALL = 48
-"""Sliders a page holds: each is a few hundred kilobytes."""
+"""The number of sliders on a page; each is a few hundred kilobytes."""
 
 
 def page(evaluation: Evaluation) -> Page:
-    """Everything that was measured, the summary first."""
+    """All results, the summary first."""
     protocol = evaluation.plan.protocol
     made = Page(
         "Rain removal, measured",
@@ -84,7 +84,7 @@ def _gain_plots(still: PictureResults, runners: list[Runner]) -> Html:
 
 
 def _merit(scored: PictureScores, index: int, runner: Runner) -> float:
-    """What the runner did for a picture: the gain, which for a clean one is the loss."""
+    """The runner's gain on a picture; for a picture without rain, its loss."""
     return scored.after[index].psnr_y - scored.before[runner.scale].psnr_y
 
 
@@ -112,14 +112,14 @@ def _moving_section(moving: ClipResults) -> Iterator[str]:
     yield side_by_side(
         line_plot(
             {name: _by_frame(trace) for name, trace in labelled},
-            title="Likeness to the clean clip",
+            title="Likeness to the reference",
             x="frame of the clip",
             y="PSNR-Y, dB",
         ),
         histogram(
             {name: trace.flicker for name, trace in labelled},
             title="Flicker",
-            x="change unlike the clean clip's, grey levels",
+            x="change unlike the reference's, grey levels",
             y="frames",
         ),
     )

@@ -9,7 +9,7 @@ from rain_removal_ros.evaluation._rows import Row
 
 
 class Column(NamedTuple):
-    """What stands in one column of a table."""
+    """One column of a table."""
 
     title: str
     key: str
@@ -32,7 +32,7 @@ class Table(NamedTuple):
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
-    """One table for each kind of set there is."""
+    """One table for each kind of set."""
     found = []
     for kind, (title, note, columns) in _KINDS.items():
         chosen = [row for row in rows if row["kind"] == kind]
@@ -72,13 +72,13 @@ _CLIP = (
     *_STEADY,
 )
 _STEADY_NOTE = (
-    "Flicker is how differently from the clean clip one frame follows another, in grey levels, and "
-    "relative to how the clean clip itself changes."
+    "Flicker is how differently from the reference one frame follows another, in grey levels, and "
+    "relative to how the reference itself changes."
 )
 _KINDS: dict[str, tuple[str, str, tuple[Column, ...]]] = {
     "pairs": (
         "Rainy pictures",
-        "Likeness to the clean ones. Gain is over the untouched input, harmed is how many lost.",
+        "Likeness to the references. Gain is over the untouched input, harmed is how many lost.",
         (
             *_WHO,
             Column("images", "images"),
@@ -107,7 +107,7 @@ _KINDS: dict[str, tuple[str, str, tuple[Column, ...]]] = {
     "drive": (
         "Simulated drives in drawn rain",
         f"{_STEADY_NOTE} Warping is how far a frame differs from the one before moved along the "
-        "known motion, and what the clean drive itself comes to.",
+        "known motion, and what the reference itself comes to.",
         _CLIP,
     ),
 }

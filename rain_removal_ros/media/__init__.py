@@ -1,1 +1,1 @@
-"""Files of pictures and videos: read, derained and written, whole or tile by tile."""
+"""Picture and video files: reading, deraining whole or in tiles, and writing."""

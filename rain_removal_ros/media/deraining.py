@@ -1,6 +1,6 @@
-"""Takes rain out of files: which file becomes which, and one after the other derained.
+"""Derains files: plans which file becomes which, and processes them one by one.
 
-What is wrong with one file is said of that file, and the rest are still done.
+A problem with one file is reported for that file, and the others are still processed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _GAP = 2
 
 @dataclass(frozen=True)
 class FileOptions:
-    """What is to be made of each file."""
+    """What to make of each file."""
 
     attention: bool = False
     side_by_side: bool = False
@@ -53,7 +53,7 @@ class FileOptions:
     memory_gb: float = 0.0
     """Gibibytes the process may fill; 0 is most of what is free."""
     most_pixels: int = MOST_PIXELS
-    """Files that announce larger pictures are refused."""
+    """Files with larger pictures are refused."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class DerainedFile:
 def plan(
     sources: Sequence[Path], output: Path | None, options: FileOptions
 ) -> tuple[list[FileJob], list[FailedFile]]:
-    """What is to be done, and what of it cannot be. Raises where nothing can be."""
+    """The files to process, and those that cannot be. Raises if none can be."""
     maps = options.attention and not options.side_by_side
     jobs: list[FileJob] = []
     failures: list[FailedFile] = []
@@ -124,22 +124,22 @@ def plan(
 
 
 class FileDerainer:
-    """A network that is ready, and the way each file goes through it."""
+    """A loaded network that derains files."""
 
     def __init__(
         self, network: NetworkSettings, engine: EngineSettings, options: FileOptions | None = None
     ) -> None:
         self.weights, checkpoint = checkpoints.choose(network)
         self.options = options or FileOptions()
-        # Counted now: what runs the network may not be a network that can be counted any more.
+        # Computed now, because the engine may not keep a network that can be analysed.
         self._needs = None if self.options.tile else Needs.of(checkpoint.network)
         self.engine = engines.create(checkpoint.network, engine)
-        # Asked once: memory that a pass has freed is kept by the process, and not lost.
+        # Asked once, because the process keeps memory that a pass has freed.
         limit = self.options.memory_gb * _GIB if self.options.memory_gb else None
         self._memory = memory_left(self.engine.info.device, limit)
 
     def derain(self, job: FileJob) -> DerainedFile:
-        """Derain one file; what is wrong with it is raised, and leaves no half of a file."""
+        """Derain one file; on an error nothing is written."""
         began = time.perf_counter()
         done = self._video(job) if job.is_video else self._picture(job)
         return replace(done, seconds=time.perf_counter() - began)
@@ -196,9 +196,9 @@ class FileDerainer:
     def _frames(
         self, reader: videos.Reader
     ) -> Iterator[tuple[Image, Image, NDArray[np.uint8] | None]]:
-        """Each frame as it is, derained, and where it rains."""
+        """Each frame, its derained image, and its attention."""
         stream: Stream | None = None
-        # Frames of a file follow each other, however few there are in a second.
+        # Frames of a file are consecutive, however low its frame rate.
         limits = StreamSettings()
         limits = replace(limits, max_gap_s=max(limits.max_gap_s, 1.5 / reader.rate))
         bar = tqdm(
@@ -212,7 +212,7 @@ class FileDerainer:
             yield image, step.frame.image, step.attention
 
     def _tiled(self, height: int, width: int, *, carry_state: bool) -> TiledEngine:
-        """The engine for frames of one size, which sees no more at once than fits into memory."""
+        """The engine for frames of one size, which uses tiles that fit into memory."""
         if self._needs is None:
             side = self.options.tile
             return TiledEngine(self.engine, side=side, carry_state=carry_state)
@@ -289,7 +289,7 @@ def _clash(source: Path, targets: list[Path], claimed: dict[Path, Path]) -> str:
 
 
 def _prepare(folder: Path) -> None:
-    """Make the folder, and make sure that it can be written to, before any work is done."""
+    """Make the folder, and check that it is writable before any work is done."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -1,7 +1,7 @@
-"""A picture file as it came and as it should leave: derained, and otherwise what it was.
+"""Reads and writes picture files, which should come out derained and otherwise as they were.
 
 Networks see 8-bit RGB. Grey stays grey, transparency is kept, and a 16-bit picture gets the
-correction that was found added at 16 bit. A file appears under its name whole or not at all.
+correction added at 16 bit. A file is written completely or not at all.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class Picture:
     pixels: NDArray[Any]
     """H x W or H x W x 3, of uint8 or uint16."""
     alpha: NDArray[Any] | None = None
-    """H x W, of the same kind."""
+    """H x W, of the same type."""
 
     @property
     def image(self) -> Image:
-        """What a network is to see."""
+        """The 8-bit RGB image for a network."""
         pixels = self.pixels
         if pixels.dtype == np.uint16:
             pixels = _in_8_bit(pixels)
@@ -75,7 +75,7 @@ class Picture:
 def load(path: Path, most_pixels: int = MOST_PIXELS) -> Picture:
     """One picture; what cannot be read, or is more than one picture, is one clear error."""
     data = encoded(path, most_pixels)
-    # A JPEG knows no alpha, but may say that it lies on its side; only this way is that heeded.
+    # A JPEG has no alpha, but may have an orientation, which only these flags respect.
     flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
     if not data.startswith(_JPEG_START):
         flags = cv2.IMREAD_UNCHANGED
@@ -114,7 +114,7 @@ def save(path: Path, picture: Picture) -> None:
 
 
 def _picture(decoded: NDArray[Any]) -> Picture:
-    """OpenCV's order of channels taken apart."""
+    """From OpenCV's channel order."""
     if decoded.ndim == 2:
         return Picture(decoded)
     colours = decoded[..., :3][..., ::-1]

@@ -1,4 +1,4 @@
-"""Derains a picture too large for memory piece by piece, so that the seams do not show.
+"""Derains pictures too large for memory in tiles, without visible seams.
 
 Tiles overlap. Near its own border a network knows less than the untiled one would, so the outermost
 part of an overlap is thrown away, and over the rest one tile fades into the next. Tiles begin at
@@ -26,7 +26,7 @@ from rain_removal_ros.networks._base import Network
 from rain_removal_ros.networks._cost import peak_bytes
 
 OVERLAP = 128
-"""Pixels two neighbours share. See docs/performance.md for what is left of the seams."""
+"""Pixels shared by two neighbours. docs/performance.md has what remains of the seams."""
 LEAST_SIDE = 256
 """Smaller tiles would be mostly overlap."""
 
@@ -36,7 +36,7 @@ _WORKSPACE = 1.75
 """What a pass takes in all, over what its tensors hold: convolutions reorder their operands, and
 freed blocks do not always fit what comes next. Measured: up to 1.5 on a CPU."""
 _SHARE = 0.6
-"""How much of the memory that is free may be used when nobody says."""
+"""The share of free memory that is used by default."""
 
 
 class Span(NamedTuple):
@@ -48,7 +48,7 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes a network takes for each pixel of the frame."""
+    """Bytes that a network needs per pixel of the frame."""
 
     working: float
     """During a pass."""
@@ -57,7 +57,7 @@ class Needs:
 
     @classmethod
     def of(cls, network: Network) -> Needs:
-        """Found by counting, not by trying: a pass that does not fit would end the process."""
+        """Computed, not tried: a pass that does not fit would end the process."""
         peak, state = peak_bytes(network, width=_PROBE_SIDE, height=_PROBE_SIDE)
         pixels = _PROBE_SIDE**2
         return cls(_WORKSPACE * peak / pixels, state / pixels)
@@ -113,7 +113,7 @@ class TiledEngine:
     def __init__(
         self, engine: Engine, *, side: int, overlap: int = OVERLAP, carry_state: bool = True
     ) -> None:
-        spans(side + 1, side, overlap)  # what cannot work is to fail here, not at a frame
+        spans(side + 1, side, overlap)  # so that what cannot work fails here, not at a frame
         self._engine = engine
         self._side = side
         self._overlap = overlap
@@ -227,7 +227,7 @@ def _resident_memory() -> int:
 
 
 def _free_memory() -> int:
-    """What this machine, or the container this runs in, can still give."""
+    """Memory that is still free on this machine or in this container."""
     lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     values = dict(line.split(":") for line in lines)
     free = int(values["MemAvailable"].split()[0]) * 1024

@@ -1,8 +1,8 @@
-"""Videos on disk, read and written through OpenCV, which says little when something goes wrong.
+"""Reads and writes videos with OpenCV, which reports few errors.
 
-It takes a file that is cut off for one that ends there, and a full disk for one that was written
-to. So what was read is held against what the file announces, and what was written is opened again
-before it gets its name. Sound is not carried over.
+OpenCV does not notice truncated files or a full disk. So the number of frames read is compared with
+what the file announces, and a written file is opened again before it gets its name. Sound is not
+copied.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WRITABLE = {".mp4": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".m4v": "mp4v", ".av
 READABLE = frozenset(WRITABLE) | {".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp", ".mjpg"}
 
 _USUAL_RATE = 30.0
-"""Frames a second of a video that does not say."""
+"""The frame rate of a video that does not state one."""
 
 
 class Reader:
@@ -81,7 +81,7 @@ def reading(path: Path, most_pixels: int = MOST_PIXELS) -> Iterator[Reader]:
 
 
 class Writer:
-    """Takes frames of one size; the first says which."""
+    """Takes frames of one size, that of the first."""
 
     def __init__(self, path: Path, draft: Path, rate: float) -> None:
         self._path = path

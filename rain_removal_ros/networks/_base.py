@@ -132,6 +132,10 @@ class Objective(nn.Module):
     def players(self) -> dict[str, list[nn.Parameter]]:
         return {"network": list(self.network.parameters())}
 
+    def rates(self) -> dict[nn.Parameter, float]:
+        """Factors on the learning rate of some parameters; all others have the player's own."""
+        return {}
+
     def forward(self, batch: Batch, player: str = "network") -> dict[str, Tensor]:
         state: State = ()
         frames: list[dict[str, Tensor]] = []

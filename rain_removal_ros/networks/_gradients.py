@@ -152,6 +152,61 @@ class Warp(torch.autograd.Function):
         return of_image, None, None
 
 
+def samples(image: Tensor) -> bool:
+    """Whether ``DeformColumns`` can be had, with or without gradients."""
+    return (
+        not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        and type(image) is Tensor
+        and image.device.type == "cpu"
+        and hasattr(native.library, "deform_columns")
+    )
+
+
+class DeformColumns(torch.autograd.Function):
+    """What the 3 x 3 taps of a deformable convolution sample: B x rows x columns x (9 C).
+
+    ``offsets`` and ``modulation`` are some rows of all, from ``first`` on.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        image: Tensor,
+        offsets: Tensor,
+        modulation: Tensor | None,
+        first: int,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        batch, channels, height, width = image.shape
+        rows, columns = offsets.shape[-2:]
+        native.agree("deform_columns", offsets.shape, (batch, 18, rows, columns))
+        if modulation is not None:
+            native.agree("deform_columns", modulation.shape, (batch, 9, rows, columns))
+        given = image.float().contiguous(memory_format=torch.channels_last)
+        fields = _plain(offsets), _plain(modulation)
+        narrow = dtype == torch.bfloat16
+        kind = torch.bfloat16 if narrow else torch.float32
+        out = torch.empty(batch, rows, columns, 9 * channels, dtype=kind)
+        ctx.size = batch, height, width, channels, rows, columns, first
+        ctx.kinds = image.dtype, offsets.dtype, None if modulation is None else modulation.dtype
+        call("deform_columns", given, *fields, *ctx.size, out, narrow)
+        ctx.save_for_backward(given, *fields)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_columns: Tensor) -> tuple[Tensor | None, ...]:
+        given, *fields = ctx.saved_tensors
+        narrow = of_columns.dtype == torch.bfloat16
+        of_columns = (of_columns if narrow else of_columns.float()).contiguous()
+        of_inputs: list[Tensor | None] = [torch.zeros_like(given)]
+        of_inputs += [None if each is None else torch.empty_like(each) for each in fields]
+        call("deform_gradient", given, *fields, *ctx.size, of_columns, narrow, *of_inputs)
+        pairs = zip(of_inputs, ctx.kinds, strict=True)
+        return *(None if each is None else each.to(kind) for each, kind in pairs), None, None
+
+
 def _folded(values: Tensor) -> tuple[Tensor, bool]:
     """Folded values as C has them, and whether they are bfloat16."""
     narrow = values.dtype == torch.bfloat16

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from rain_removal_ros.errors import SettingsError
+from rain_removal_ros.errors import SettingsError, first_line
 
 MOST_PARAMETERS = 250_000_000
 """A gigabyte of them. The largest network that ships has 5 million."""
@@ -51,7 +51,7 @@ def bounded(name: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError, ArithmeticError, MemoryError) as error:
-        reason = str(error).strip().split("\n", 1)[0]
+        reason = first_line(error)
         if isinstance(error, MemoryError) or "allocate memory" in reason:
             reason = "there is not so much memory"
         raise SettingsError(f"{name} cannot be built: {reason}") from error

@@ -3,10 +3,11 @@
 What the paper leaves open is done as its ancestor GT-RAIN (Ba et al. 2022) does it: skip
 connections into the decoder, reflected borders, bilinear upsampling, modulated deformable
 convolutions, a picture painted anew rather than a correction of the input, pooled features for the
-rain-robust loss, and that loss's temperature and weights. The recurrent connection, which the paper
-names and does not describe, is a convolutional GRU behind the last residual block, carried on from
-frame to frame. The ancestor's widths (64, and 256 at the bottleneck) would make 16 million weights;
-32 and 64 keep the width where the rain is, at full resolution, and still pool to 1024 features.
+rain-robust loss, that loss's temperature and weights, widths (64, and 256 at the bottleneck), and a
+tenth of the learning rate for the layers that find offsets. The recurrent connection, which the
+paper names and does not describe, is a convolutional GRU behind the last residual block, carried on
+from frame to frame. Rain masks are augmented by RainMix (Guo et al. 2021), with one difference: it
+mixes the rain of the batch's own pictures and not that of rendered streaks.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from rain_removal_ros.errors import SettingsError
 from rain_removal_ros.losses import ms_ssim
 from rain_removal_ros.networks import _base
+from rain_removal_ros.networks import _gradients as gradients
 from rain_removal_ros.networks._base import Batch, Facts, Output, State, change_map
 from rain_removal_ros.networks._layers import in_range
 
@@ -32,11 +34,11 @@ _COLUMNS_AT_ONCE = 2**24
 
 @dataclass(frozen=True)
 class Config:
-    """Defaults are the paper's network at a width that can be shipped."""
+    """Defaults are the paper's network: 16 million weights, too many to ship and to train fast."""
 
-    channels: int = 32
+    channels: int = 64
     """Width at full resolution."""
-    bottleneck: int = 64
+    bottleneck: int = 256
     """Width of the residual blocks; scales between have the geometric mean, in whole eights."""
     scales: int = 2
     """Ablation: down- and upsampling blocks, 1 or 2."""
@@ -64,7 +66,9 @@ class Config:
     l1_weight: float = 0.1
     robust_weight: float = 0.1
     rain_mix: float = 0.5
-    """Share of the training pictures that wear another picture's rain instead of their own."""
+    """Share of the training pictures whose rain is mixed with that of others (RainMix)."""
+    offset_rate: float = 0.1
+    """Learning rate of the layers that find offsets, as a factor on that of all others."""
 
     def __post_init__(self) -> None:
         for field, known in (
@@ -106,6 +110,13 @@ def _band(
     image: Tensor, offsets: Tensor, weight: Tensor, modulation: Tensor | None, rows: slice
 ) -> Tensor:
     """Some rows of a deformable convolution: samples as columns, then one matrix product."""
+    if gradients.samples(image) and weight.shape[2:] == (3, 3):
+        cast = torch.is_autocast_enabled("cpu")
+        dtype = torch.get_autocast_dtype("cpu") if cast else weight.dtype
+        factors = None if modulation is None else modulation[:, :, rows]
+        given = image, offsets[:, :, rows], factors, rows.start, dtype
+        columns = gradients.DeformColumns.apply(*given)  # type: ignore[no-untyped-call]
+        return F.linear(columns, weight.permute(0, 2, 3, 1).flatten(1)).permute(0, 3, 1, 2)
     batch, channels, image_height, image_width = image.shape
     tap_rows, tap_columns = weight.shape[2:]
     taps, height, width = tap_rows * tap_columns, rows.stop - rows.start, offsets.shape[-1]
@@ -341,13 +352,21 @@ def robust_loss(rainy: Tensor, reference: Tensor, *, temperature: float) -> Tens
 
 
 class Objective(_base.Objective):
-    """MS-SSIM, L1 and the rain-robust loss, on pictures that swap their rain."""
+    """MS-SSIM, L1 and the rain-robust loss, on pictures whose rain is mixed."""
 
     network: Network
 
+    def rates(self) -> dict[nn.Parameter, float]:
+        return {
+            parameter: self.network.config.offset_rate
+            for layer in self.network.modules()
+            if isinstance(layer, DeformableConv)
+            for parameter in layer.field.parameters()
+        }
+
     def forward(self, batch: Batch, player: str = "network") -> dict[str, Tensor]:
         config = self.network.config
-        worn = swapped_rain(batch, share=config.rain_mix) if self.training else batch.rainy
+        worn = mixed_rain(batch, share=config.rain_mix) if self.training else batch.rainy
         state: State = ()
         frames: list[dict[str, Tensor]] = []
         for rainy, reference in zip(worn.unbind(1), batch.reference.unbind(1), strict=True):
@@ -371,16 +390,40 @@ class Objective(_base.Objective):
         }
 
 
-def swapped_rain(batch: Batch, *, share: float) -> Tensor:
-    """The rainy clips, a share of them wearing the rain of another clip, moved somewhere else.
+_CHAINS = 3
+_MOST_TURN, _MOST_SHEAR, _MOST_ZOOM = 0.35, 0.2, 1.5  # radians, slope, factor
 
-    A clip's rain moves as one, so that it still falls from frame to frame.
-    """
-    count, _, _, height, width = batch.rainy.shape
-    device = batch.rainy.device
+
+def mixed_rain(batch: Batch, *, share: float) -> Tensor:
+    """The rainy clips, a share of them with other rain: their own blended with a mixture of three
+    clips' rain, each turned, sheared, zoomed and moved."""
+    rain = batch.rainy - batch.reference
+    count, device = len(rain), rain.device
     # Drawn on the CPU, whose generator seeds a training run on any device.
-    other = torch.randperm(count).to(device)
-    down, right = int(torch.randint(height, ())), int(torch.randint(width, ()))
-    swapped = (torch.rand(count) < share).to(device).view(-1, 1, 1, 1, 1)
-    rain = (batch.rainy - batch.reference)[other].roll((down, right), (-2, -1))
-    return torch.where(swapped, (batch.reference + rain).clamp(0, 1), batch.rainy)
+    parts = -torch.rand(count, _CHAINS).clamp_min(1e-6).log()
+    parts = parts / parts.sum(1, keepdim=True)  # as Dirichlet's distribution has them
+    mixture = torch.zeros_like(rain)
+    for part in parts.unbind(1):
+        other = rain[torch.randperm(count).to(device)]
+        mixture = mixture + part.to(device).view(-1, 1, 1, 1, 1) * _transformed(other)
+    blend = torch.rand(count).to(device).view(-1, 1, 1, 1, 1)
+    mixed = (torch.rand(count) < share).to(device).view(-1, 1, 1, 1, 1)
+    other = (batch.reference + torch.lerp(mixture, rain, blend)).clamp(0, 1)
+    return torch.where(mixed, other, batch.rainy)
+
+
+def _transformed(rain: Tensor) -> Tensor:
+    """Each clip's rain as a whole, so that it still falls from frame to frame."""
+    count, frames = rain.shape[:2]
+    drawn = 2 * torch.rand(6, count) - 1
+    turn, shear, down, right = drawn[0] * _MOST_TURN, drawn[1] * _MOST_SHEAR, drawn[2], drawn[3]
+    zoom = _MOST_ZOOM ** drawn[4] * torch.where(drawn[5] < 0, -1, 1)  # mirrored, too
+    rows = [
+        torch.stack([zoom * turn.cos(), shear - turn.sin(), right], 1),
+        torch.stack([turn.sin(), zoom.abs() * turn.cos(), down], 1),
+    ]
+    places = torch.stack(rows, 1).repeat_interleave(frames, 0)
+    flat = rain.flatten(0, 1).float()
+    grid = F.affine_grid(places.to(flat), list(flat.shape), align_corners=False)
+    moved = F.grid_sample(flat, grid, padding_mode="reflection", align_corners=False)
+    return moved.view_as(rain)

@@ -146,6 +146,9 @@ class Objective(_base.Objective):
     def __init__(self, network: Network) -> None:
         super().__init__(network)
         self.discriminator = _Discriminator(network.config.discriminator_channels)
+        self._batch: Batch | None = None
+        self._derained: list[Tensor] = []
+        """What the network made of the frames of this batch, for the discriminator's move."""
 
     def players(self) -> dict[str, list[nn.Parameter]]:
         players = super().players()
@@ -155,10 +158,15 @@ class Objective(_base.Objective):
 
     def forward(self, batch: Batch, player: str = "network") -> dict[str, Tensor]:
         if player == "network":
+            self._batch, self._derained = batch, []
             return super().forward(batch)
-        with torch.no_grad():
-            produced = self._produced(batch)
-        real, fake = self.discriminator(batch.reference.flatten(0, 1)), self.discriminator(produced)
+        if self._batch is not batch:
+            self._derained = []
+            with torch.no_grad():
+                super().forward(batch)
+        fake = self.discriminator(torch.stack(self._derained, 1).flatten(0, 1))
+        real = self.discriminator(batch.reference.flatten(0, 1))
+        self._batch, self._derained = None, []
         return {"discriminator": _relativistic(real, fake)}
 
     def frame_losses(self, output: Output, rainy: Tensor, reference: Tensor) -> dict[str, Tensor]:
@@ -171,19 +179,10 @@ class Objective(_base.Objective):
             loss = attention_loss(output.attention, reference, rainy)
             losses["attention"] = config.attention_weight * loss
         if config.adversarial_weight:
+            self._derained.append(produced.detach())
             fake, real = self._judged(produced), self._judged(reference)
             losses["adversarial"] = config.adversarial_weight * _relativistic(fake, real)
         return losses
-
-    def _produced(self, batch: Batch) -> Tensor:
-        """What the network makes of every frame of the clips, as one batch of pictures."""
-        state: State = ()
-        frames: list[Tensor] = []
-        for rainy in batch.rainy.unbind(1):
-            output = self.network(rainy, state)
-            frames.append(output.derained)
-            state = output.state
-        return torch.stack(frames, 1).flatten(0, 1)
 
     def _judged(self, picture: Tensor) -> Tensor:
         """The discriminator's scores, with no gradient to the discriminator."""

@@ -37,7 +37,12 @@ _INFO = "sensor_msgs/msg/CameraInfo"
 DERAIN = NodeInterface(
     "derain_node",
     subscribed=(
-        Interface("image", _IMAGE, "The camera's images. Best effort; only the newest is kept."),
+        Interface(
+            "image",
+            _IMAGE,
+            "The camera's images. Only the newest is kept. Reliable if every publisher is, else "
+            "best effort (`input.reliability`).",
+        ),
         Interface(
             "image/compressed",
             _COMPRESSED,
@@ -45,7 +50,11 @@ DERAIN = NodeInterface(
             "`compressed`, or if it is `auto` and nobody publishes raw images. Its name follows "
             "the remapping of `image`.",
         ),
-        Interface("camera_info", _INFO, "The camera's calibration; optional."),
+        Interface(
+            "camera_info",
+            _INFO,
+            "The camera's calibration; optional. Beside the image, unless it is remapped itself.",
+        ),
     ),
     published=(
         Interface(

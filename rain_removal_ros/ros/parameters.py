@@ -160,13 +160,15 @@ def _absent_device(settings: Settings, changes: dict[str, Any]) -> str:
 
 def _forbidden_path(settings: Settings, changes: dict[str, Any]) -> str:
     """Why a path set over ROS is refused."""
-    from rain_removal_ros.checkpoints import model_folders
+    from rain_removal_ros.runtime.files import model_folders
 
     values = tree.flatten(settings)
-    folders = [*map(Path, settings.safety.model_paths), *model_folders()]
-    allowed = [folder.resolve() for folder in folders]
+    named = [Path(folder).resolve() for folder in settings.safety.model_paths]
+    shipped = [folder.resolve() for folder in model_folders()]
     for name in _PATHS:
         if name in changes and (path := values[name]):
+            # Engines are written, and nothing is to be written beside the models that ship.
+            allowed = named if name == "engine.cache" else [*named, *shipped]
             # Resolved, so that neither ".." nor a link leads out.
             if not any(Path(path).resolve().is_relative_to(folder) for folder in allowed):
                 return f"{name} must lie under a folder of safety.model_paths, {path!r} does not"

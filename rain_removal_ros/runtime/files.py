@@ -1,9 +1,10 @@
-"""Files that appear whole under their names or not at all, and the folder for caches."""
+"""Files that appear whole under their names or not at all, and folders: of caches, of models."""
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -61,6 +62,18 @@ def cache_folder(name: str) -> Path:
     except RuntimeError as error:
         raise DataError("there is no home folder to keep files in; set XDG_CACHE_HOME") from error
     return Path(home) / "rain_removal_ros" / name
+
+
+def model_folders() -> list[Path]:
+    """Where shipped weights are looked for: a checkout, then the installed share folder."""
+    package = Path(__file__).resolve().parents[1]
+    share = Path("share") / "rain_removal_ros" / "models"
+    overlays = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    prefixes = [Path(overlay) for overlay in overlays if overlay]
+    # A wheel's share folder lies beside the interpreter's, a workspace's four above the package.
+    prefixes += [Path(sys.prefix), *package.parents[2:5]]
+    folders = [package.parent / "models", *(prefix / share for prefix in prefixes)]
+    return list(dict.fromkeys(folder for folder in folders if folder.is_dir()))
 
 
 def _umask() -> int:

@@ -39,6 +39,7 @@ class LegSettings:
     begin_with: tuple[str, ...] = setting(
         (), "weights to begin with, the first that there are: runs by name, or names that ship"
     )
+    set: tuple[str, ...] = setting((), "overrides of the recipe's settings: NAME=VALUE")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,18 @@ class Leg:
     def ended(self) -> bool:
         """Whether its hours are spent, or its recipe has come to its last step."""
         return progress(self.run).hours >= self.settings.hours or (self.run / "done").exists()
+
+    def command(self, data_root: str) -> list[str]:
+        """What trains it on, for the hours that are left of it."""
+        left = self.settings.hours - progress(self.run).hours
+        command = [sys.executable, "-m", "rain_removal_ros", "train", "--config", str(self.recipe)]
+        command += ["--run", str(self.run), "--data-root", data_root]
+        command += ["--max-minutes", f"{left * 60:.3f}", "--set", "threads=1"]
+        if (weights := self.start_from()) is not None:
+            command += ["--set", f"init_from={json.dumps(weights)}"]
+        for override in self.settings.set:
+            command += ["--set", override]
+        return command
 
     def start_from(self) -> str | None:
         """The weights it begins with, as ``init_from`` takes them; None leaves it to the recipe."""
@@ -207,18 +220,12 @@ class _Lane:
         return self._failures.get(leg.name, 0) >= _TRIES
 
     def _start(self, leg: Leg) -> None:
-        left = leg.settings.hours - progress(leg.run).hours
-        command = [sys.executable, "-m", "rain_removal_ros", "train", "--config", str(leg.recipe)]
-        command += ["--run", str(leg.run), "--data-root", self._data_root]
-        command += ["--max-minutes", f"{left * 60:.3f}", "--set", "threads=1"]
-        if (weights := leg.start_from()) is not None:
-            command += ["--set", f"init_from={json.dumps(weights)}"]
         leg.run.mkdir(parents=True, exist_ok=True)
         with (leg.run / "output.log").open("ab") as output:
             # One thread each: what several processes share of a core goes to whoever computes, not
             # to threads that wait for each other. A session of its own leaves Ctrl-C to us.
             self._process = subprocess.Popen(
-                command,
+                leg.command(self._data_root),
                 stdout=output,
                 stderr=output,
                 start_new_session=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,13 +14,24 @@ from rain_removal_ros.training.recipe import OptimiserSettings, ScheduleSettings
 
 
 def create_optimiser(
-    player: str, parameters: list[nn.Parameter], settings: OptimiserSettings
+    player: str,
+    parameters: list[nn.Parameter],
+    settings: OptimiserSettings,
+    rates: Mapping[nn.Parameter, float] | None = None,
 ) -> torch.optim.Optimizer:
-    """The optimiser of one player; each group remembers the height of its rate."""
+    """The optimiser of one player; each group remembers the height of its rate.
+
+    ``rates`` are factors on the rate of some parameters.
+    """
     rate = settings.rate
     if player != "network" and settings.helper_rate:
         rate = settings.helper_rate
-    groups: list[dict[str, Any]] = [{"params": parameters, "initial_lr": rate}]
+    grouped: dict[float, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        grouped.setdefault((rates or {}).get(parameter, 1.0), []).append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"params": members, "initial_lr": rate * factor} for factor, members in grouped.items()
+    ]
     if settings.name == "sgd":
         return torch.optim.SGD(
             groups, rate, momentum=settings.momentum, weight_decay=settings.weight_decay

@@ -77,8 +77,9 @@ class TrainingRun:
         if recipe.ema:
             self.mean = self._create().requires_grad_(requires_grad=False)
             self.mean.load_state_dict(self.network.state_dict())
+        rates = self.objective.rates()
         self.optimisers = {
-            player: create_optimiser(player, parameters, recipe.optimiser)
+            player: create_optimiser(player, parameters, recipe.optimiser, rates)
             for player, parameters in self.objective.players().items()
         }
         half = recipe.precision == "float16"

@@ -136,7 +136,7 @@ def _enlarged(rainy: Pixels, reference: Pixels) -> Pixels:
 
 
 def _write_strips(path: Path, strips: list[Pixels]) -> None:
-    """Rainy, cleaned and clean side by side, one picture a row."""
+    """Rainy, derained and clean side by side, one picture a row."""
     path.parent.mkdir(parents=True, exist_ok=True)
     width = max(strip.shape[1] for strip in strips)
     rows = [np.pad(row, ((0, 4), (0, width - row.shape[1]), (0, 0))) for row in strips]

@@ -94,7 +94,6 @@ def test_a_video_becomes_a_recording(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["nowhere"], "'nowhere'"),
-        (["drive", "--size", "large"], "--size is like 640x480, not 'large'"),
         (["drive", "--style", "cats"], "rain"),
         (["drive", "--severity", "2"], "severity"),
         (["drive", "--seconds", "-1"], "lasts longer than -1 seconds"),
@@ -106,5 +105,14 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     assert make(*arguments, "-o", tmp_path / "out") == 2
     error = capsys.readouterr().err
     assert message in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistyped_size_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        make("drive", "--size", "large", "-o", tmp_path / "out")
+    error = capsys.readouterr().err
+    assert "'large' is not a size like 640x480" in error
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []

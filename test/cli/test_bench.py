@@ -14,7 +14,7 @@ from torch import Tensor
 from rain_removal_ros import benchmark, checkpoints, engines, networks
 from rain_removal_ros.benchmark import Case, Effort
 from rain_removal_ros.cli import main
-from rain_removal_ros.engines import Derained
+from rain_removal_ros.engines import Derained, EngineInfo
 from rain_removal_ros.errors import EngineError
 from rain_removal_ros.networks._base import Network
 from rain_removal_ros.networks._cost import macs, parameters
@@ -38,9 +38,9 @@ def case(**changes: Any) -> Case:
 
 
 def test_what_can_be_measured_is_written_and_the_rest_is_said(tmp_path: Path, capsys: Any) -> None:
-    arguments = ["--networks", "prenet", "--sizes", "32x24", "--stages", "2", "--cameras", "3"]
-    how = ["--precisions", "bfloat16", "--repeat", "3", "--untrained", "--threads", "1"]
-    where = ["--devices", "quantum", "cpu"]
+    arguments = ["--model", "prenet", "--size", "32x24", "--stages", "2", "--cameras", "3"]
+    how = ["--precision", "bfloat16", "--repeat", "3", "--untrained", "--threads", "1"]
+    where = ["--device", "quantum", "cpu"]
     out = tmp_path / "out.json"
     assert main(["bench", *arguments, *how, *where, "--json", str(out)]) == 1
     written = json.loads(out.read_text())
@@ -97,8 +97,8 @@ def test_engines_and_weights_from_elsewhere_stand_beside_each_other_in_table_and
     checkpoints.save(ours, network, {})
     torch.save(as_published(network), theirs)
     out, plot = tmp_path / "out.json", tmp_path / "plot.svg"
-    arguments = ["--networks", f"{ours},prenet:{theirs}", "--sizes", "32x24,48x32"]
-    how = ["--engines", "torch,onnxruntime", "--stages", "1", "--repeat", "1"]
+    arguments = ["--model", f"{ours},prenet:{theirs}", "--size", "32x24,48x32"]
+    how = ["--engine", "torch,onnxruntime", "--stages", "1", "--repeat", "1"]
     assert main(["bench", *arguments, *how, "--json", str(out), "--plot", str(plot)]) == 0
     capsys.readouterr()
     rows = json.loads(out.read_text())["results"]
@@ -123,10 +123,8 @@ def test_what_would_not_fit_into_memory_is_not_tried() -> None:
 class Stand:
     """An engine that fails at one of its steps."""
 
-    stages = 1
-
     def __init__(self, *, name: str = "torch", device: str = "cpu", fails_at: int = 99) -> None:
-        self.name, self.device, self.precision = name, device, "float32"
+        self.info = EngineInfo("prenet", name, device, "float32")
         self._fails_at = fails_at
 
     def step(self, images: list[Any], states: list[Any]) -> list[Any]:
@@ -173,7 +171,7 @@ def test_memory_of_a_gpu_is_told_of_torch_alone(
     monkeypatch.setattr(benchmark, "_load", lambda wanted: (stand, 1.0, 1, None))
     monkeypatch.setattr(benchmark, "_in_a_new_process", benchmark._peak)
     out = tmp_path / "out.json"
-    assert main(["bench", "--networks", "prenet", "--untrained", "--json", str(out)]) == 0
+    assert main(["bench", "--model", "prenet", "--untrained", "--json", str(out)]) == 0
     (row,) = json.loads(out.read_text())["results"]
     assert (row["engine"], row["peak_bytes"]) == (engine, peak)
     assert capsys.readouterr().out.split()[-1] == ("7" if peak else "-")
@@ -188,7 +186,7 @@ def test_all_engines_are_all_there_are() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--sizes", "large"], ["--sizes", "0x5"], ["--repeat", "0"], ["--cameras", "none"]],
+    [["--size", "large"], ["--size", "0x5"], ["--repeat", "0"], ["--cameras", "none"]],
     ids=" ".join,
 )
 def test_a_mistyped_flag_is_one_line(arguments: list[str], capsys: Any) -> None:
@@ -198,7 +196,7 @@ def test_a_mistyped_flag_is_one_line(arguments: list[str], capsys: Any) -> None:
 
 
 def test_a_mistyped_network_names_near_ones(capsys: Any) -> None:
-    assert main(["bench", "--networks", "prnet"]) == 2
+    assert main(["bench", "--model", "prnet"]) == 2
     assert "no network is called 'prnet'; there are prenet" in capsys.readouterr().err
 
 

@@ -46,7 +46,7 @@ def start(weights: Path, tmp_path: Path) -> Iterator[Start]:
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "rain_removal_ros", "demo", "-o", str(tmp_path / "out")),
-                *("--weights", str(weights), *SMALL, *arguments),
+                *("--model", str(weights), *SMALL, *arguments),
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -73,7 +73,7 @@ def test_without_ros_the_same_is_shown(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "new" / "folder"
-    assert main(["demo", "-o", str(out), "--weights", str(weights), "--way", "direct", *SMALL]) == 0
+    assert main(["demo", "-o", str(out), "--model", str(weights), "--way", "direct", *SMALL]) == 0
     said = capsys.readouterr().out
     assert f"look at {out / 'still.png'} and {out / 'demo.mp4'}" in said
     assert frames_of(out / "demo.mp4") == 10
@@ -124,7 +124,7 @@ def test_a_weight_file_that_is_not_there_is_said_before_anything_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     missing = str(tmp_path / "missing.safetensors")
-    assert main(["demo", "-o", str(tmp_path / "out"), "--weights", missing]) == 2
+    assert main(["demo", "-o", str(tmp_path / "out"), "--model", missing]) == 2
     assert capsys.readouterr() == ("", f"rain-removal demo: there is no weight file {missing}\n")
 
 

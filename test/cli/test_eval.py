@@ -102,7 +102,7 @@ def test_a_network_that_changes_nothing_scores_as_the_untouched_input(
     tmp_path: Path, evaluate: Evaluate, unchanging: str
 ) -> None:
     data = paired_folders(tmp_path / "set" / "test")
-    rows = by_model(evaluate("--models", unchanging, "--data", data))
+    rows = by_model(evaluate("--model", unchanging, "--data", data))
     assert set(rows) == {"input", "unchanging"}
     for measure in MEASURES:
         assert rows["unchanging"][measure] == rows["input"][measure]
@@ -115,7 +115,7 @@ def test_a_network_that_changes_nothing_scores_as_the_untouched_input(
 def test_harm_shows_as_a_negative_gain(tmp_path: Path, evaluate: Evaluate) -> None:
     data = paired_folders(tmp_path / "set")
     bright = weights(tmp_path / "bright.safetensors", tail=0.0, add=60)
-    row = by_model(evaluate("--models", bright, "--data", data))["bright"]
+    row = by_model(evaluate("--model", bright, "--data", data))["bright"]
     assert row["gain_psnr_y"] < -3
     assert row["harmed"] == 3
 
@@ -127,7 +127,7 @@ def test_published_figures_come_of_truncating_and_ours_of_rounding(
     almost_one = weights(tmp_path / "more.safetensors", tail=0.0, add=0.7)
     for protocol, added in (("published", 0), ("default", 1)):
         written = evaluate(
-            "--models", almost_one, "--clean", data / "target", "--protocol", protocol
+            "--model", almost_one, "--clean", data / "target", "--protocol", protocol
         )
         (row,) = written["results"]
         assert row["psnr_rgb"] == pytest.approx(20 * np.log10(255) if added else 100, abs=0.01)
@@ -143,7 +143,7 @@ def test_layouts_are_recognised_and_several_sets_and_models_are_measured_at_once
     folders = paired_folders(tmp_path / "folders")
     halves = side_by_side(tmp_path / "halves")
     written = evaluate(
-        *("--models", untrained, unchanging),
+        *("--model", untrained, unchanging),
         *("--data", folders, f"{halves}:side_by_side", halves),
     )
     rows = [row for row in written["results"] if row["model"] == "unchanging"]
@@ -156,7 +156,7 @@ def test_what_was_measured_on_what_is_written_down(
     tmp_path: Path, evaluate: Evaluate, untrained: str
 ) -> None:
     data = paired_folders(tmp_path / "set")
-    arguments = ("--models", untrained, "--data", data, "--every", 2, "--limit", 1)
+    arguments = ("--model", untrained, "--data", data, "--every", 2, "--limit", 1)
     first, second = evaluate(*arguments), evaluate(*arguments)
     assert first["results"] == second["results"]
     about = first["manifest"]
@@ -176,7 +176,7 @@ def test_a_broken_pair_is_named_left_out_and_counted(
     data = paired_folders(tmp_path / "set")
     (data / "input" / "1.png").write_bytes(b"no picture")
     write(data / "target" / "2.png", scene(2, height=20))
-    written = evaluate("--models", untrained, "--data", data, code=1)
+    written = evaluate("--model", untrained, "--data", data, code=1)
     for row in written["results"]:
         assert (row["images"], row["skipped"]) == (1, 2)
     said = capsys.readouterr().err
@@ -192,7 +192,7 @@ def test_clean_pictures_are_held_against_themselves(
 ) -> None:
     write(tmp_path / "clean" / "a.png", scene(1))
     write(tmp_path / "clean" / "b.png", scene(2, height=30))
-    written = evaluate("--models", untrained, unchanging, "--clean", tmp_path / "clean")
+    written = evaluate("--model", untrained, unchanging, "--clean", tmp_path / "clean")
     rows = by_model(written)
     assert rows["unchanging"]["psnr_y"] == rows["unchanging"]["psnr_y_worst"] == 100
     assert rows["untrained"]["psnr_y_worst"] < rows["untrained"]["psnr_y"] < 100
@@ -205,7 +205,7 @@ def test_a_network_that_enlarges_is_given_less_to_begin_with(
     assert network.scale > 1
     checkpoints.save(tmp_path / "sr.safetensors", network, {})
     data = paired_folders(tmp_path / "set", 1)
-    written = evaluate("--models", tmp_path / "sr.safetensors", "--data", data)
+    written = evaluate("--model", tmp_path / "sr.safetensors", "--data", data)
     rows = by_model(written)
     assert rows["sr"]["scale"] == network.scale
     # Its gain is over its own input enlarged, which is not the input of the others.
@@ -230,7 +230,7 @@ def test_clips_are_measured_with_state_and_without_and_always_in_the_same_rain(
     tmp_path: Path, evaluate: Evaluate, untrained: str, unchanging: str
 ) -> None:
     clips = frames(tmp_path / "clip")
-    arguments = ("--clips", clips, "--frames", 4, "--rains", 2, "--models", untrained, unchanging)
+    arguments = ("--clips", clips, "--frames", 4, "--rains", 2, "--model", untrained, unchanging)
     first, second = evaluate(*arguments), evaluate(*arguments)
     assert first["results"] == second["results"]
     assert first["manifest"]["sets"] == second["manifest"]["sets"]
@@ -250,7 +250,7 @@ def test_clips_are_measured_with_state_and_without_and_always_in_the_same_rain(
 def test_a_simulated_drive_tells_what_should_have_stayed(
     evaluate: Evaluate, unchanging: str
 ) -> None:
-    written = evaluate("--drive", "--frames", 3, "--models", unchanging, "--stages", 1)
+    written = evaluate("--drive", "--frames", 3, "--model", unchanging, "--stages", 1)
     for row in written["results"]:
         assert row["images"] == 3
         # Rain comes and goes; the street without it only moves.
@@ -259,7 +259,7 @@ def test_a_simulated_drive_tells_what_should_have_stayed(
 
 def test_numbers_of_stages_are_compared(tmp_path: Path, evaluate: Evaluate, untrained: str) -> None:
     data = paired_folders(tmp_path / "set", 1)
-    written = evaluate("--models", untrained, "--data", data, "--stages", 1, 0, 2)
+    written = evaluate("--model", untrained, "--data", data, "--stages", 1, 0, 2)
     rows = [row for row in written["results"] if row["model"] == "untrained"]
     assert [row["stages"] for row in rows] == [1, 2]
     assert rows[0]["psnr_y"] != rows[1]["psnr_y"]
@@ -277,10 +277,10 @@ def test_the_page_shows_the_worst_first_and_needs_nothing_else(
         frames(tmp_path / "clip"),
         "--frames",
         3,
-        "--html",
+        "--report",
         page,
     )
-    written = evaluate("--models", untrained, *arguments)
+    written = evaluate("--model", untrained, *arguments)
     gains = {
         each["name"]: each["models"]["untrained"]["psnr_y"] - each["input"]["psnr_y"]
         for each in written["pictures"]
@@ -296,7 +296,7 @@ def test_the_page_shows_the_worst_first_and_needs_nothing_else(
 def test_the_table_is_markdown(
     tmp_path: Path, evaluate: Evaluate, untrained: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    evaluate("--models", untrained, "--data", paired_folders(tmp_path / "set"))
+    evaluate("--model", untrained, "--data", paired_folders(tmp_path / "set"))
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert len(lines) == 4
     assert len({(len(line), line.count("|")) for line in lines}) == 1
@@ -305,7 +305,7 @@ def test_the_table_is_markdown(
 
 def test_two_models_of_one_name_are_told_apart(tmp_path: Path, evaluate: Evaluate) -> None:
     files = [weights(tmp_path / place / "best.safetensors") for place in "ab"]
-    written = evaluate("--models", *files, "--data", paired_folders(tmp_path / "set", 1))
+    written = evaluate("--model", *files, "--data", paired_folders(tmp_path / "set", 1))
     assert {row["model"] for row in written["results"]} == {"input", *files}
 
 
@@ -321,9 +321,9 @@ def test_two_models_of_one_name_are_told_apart(tmp_path: Path, evaluate: Evaluat
         (["--data", "set", "--every", "0"], "--every is 1 or more, not 0"),
         (["--data", "set", "--stages", "99"], "--stages are 0 to 32, not 99"),
         (["--data", "set", "--precision", "int3"], "precision"),
-        (["--data", "set", "--models", "nonet"], "no network is called 'nonet'"),
-        (["--data", "set", "--models", "a.safetensors"], "there is no weight file a.safetensors"),
-        (["--data", "set", "--models", "prenet:a.pth"], "cannot read a.pth"),
+        (["--data", "set", "--model", "nonet"], "no network is called 'nonet'"),
+        (["--data", "set", "--model", "a.safetensors"], "there is no weight file a.safetensors"),
+        (["--data", "set", "--model", "prenet:a.pth"], "cannot read a.pth"),
         (
             ["--data", "set", "--protocol", "published", "--precision", "bfloat16"],
             "the published protocol is one of torch in float32",
@@ -345,7 +345,7 @@ def test_what_cannot_be_measured_is_one_line(
     paired_folders(tmp_path / "set", 1)
     for file in paired_folders(tmp_path / "broken", 2).rglob("*.png"):
         file.write_bytes(b"")
-    models = [] if "--models" in arguments else ["--models", untrained]
+    models = [] if "--model" in arguments else ["--model", untrained]
     assert main(["eval", *models, *arguments]) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if "left out" not in line]
     assert len(lines) == 1
@@ -408,7 +408,7 @@ def independent_figures(weight_file: Path, folder: Path) -> tuple[float, float]:
 
 def assert_agreement(evaluate: Evaluate, weight_file: Path, folder: Path, count: int) -> None:
     written = evaluate(
-        *("--models", f"prenet:{weight_file}", "--data", folder, "--protocol", "published")
+        *("--model", f"prenet:{weight_file}", "--data", folder, "--protocol", "published")
     )
     row = by_model(written)["prenet_rain100l"]
     psnr, ssim = independent_figures(weight_file, folder)

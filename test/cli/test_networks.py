@@ -12,6 +12,7 @@ import torch
 from rain_removal_ros import checkpoints, networks
 from rain_removal_ros.cli import main
 from rain_removal_ros.networks._cost import macs
+from rain_removal_ros.runtime import native
 
 
 def test_every_network_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,6 +28,15 @@ def test_every_network_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[s
     # As published: 168,963 parameters.
     assert by_name["prenet"]["parameters"] == 168963
     assert by_name["prenet"]["recurrent"] is True
+
+
+def test_a_package_without_its_c_code_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for library, said in ((object(), 0), (None, 1)):
+        monkeypatch.setattr(native, "library", library)
+        assert main(["networks"]) == 0
+        assert capsys.readouterr().out.count("built without its C code") == said
 
 
 def test_cost_is_counted_over_the_padded_frame_and_its_stages() -> None:

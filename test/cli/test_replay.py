@@ -155,7 +155,7 @@ def test_of_many_recordings_a_bad_one_is_named_and_the_rest_done(
     said = capsys.readouterr()
     assert "bad: " in said.err
     assert "bad.mcap is no MCAP file" in said.err
-    assert said.out.strip() == "1 recordings cleaned, 2 frames, 1 failed"
+    assert said.out.strip() == "1 recordings derained, 2 frames, 1 failed"
     assert 'href="out/good.html"' in page.read_text()
     assert (tmp_path / "out" / "good" / "metadata.yaml").is_file()
 

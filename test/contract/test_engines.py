@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import os
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ import torch
 from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime_raises
 
 from rain_removal_ros import checkpoints, engines, networks
-from rain_removal_ros.engines import Engine, _cache
+from rain_removal_ros.engines import Engine, _cache, _graph
 from rain_removal_ros.engines import torch as torch_engine
 from rain_removal_ros.engines._graph import GraphDescription
 from rain_removal_ros.engines.export import export
@@ -235,7 +237,7 @@ def test_stages_are_built_once_however_often_they_change(
 
 
 def files(cache: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
+    return {path.name: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file()}
 
 
 def test_a_graph_is_built_once_and_again_only_for_other_weights(name: str, tmp_path: Path) -> None:
@@ -268,7 +270,7 @@ def test_a_damaged_cache_is_built_anew(
     frames = clip(32, 32)[:1]
     (wanted,) = engines.create(network("prenet"), settings(name, cache)).step(frames, [None])
     shutil.copytree(cache, tmp_path, dirs_exist_ok=True)
-    for graph in tmp_path.glob(f"prenet-{name}-*.onnx"):
+    for graph in tmp_path.rglob(f"prenet-{name}-*.onnx"):
         damage(graph, which)
     chosen = settings(name, tmp_path)
     with caplog.at_level(logging.INFO):
@@ -303,13 +305,90 @@ def damage(graph: Path, which: str) -> None:
         description.write_text(text)
 
 
+def private(cache: Path) -> Path:
+    (folder,) = cache.iterdir()
+    return folder
+
+
+def test_the_cache_is_this_users_alone(name: str, tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        engines.create(network("prenet"), settings(name, tmp_path))
+    finally:
+        os.umask(before)
+    assert private(tmp_path).stat().st_mode & 0o777 == 0o700
+
+
+def opened_to_others(cache: Path) -> None:
+    private(cache).chmod(0o777)
+
+
+def written_by_others(cache: Path) -> None:
+    for path in private(cache).iterdir():
+        path.chmod(0o666)
+
+
+def given_by_others(cache: Path) -> None:
+    for path in private(cache).iterdir():
+        os.chown(path, 12345, 12345)
+
+
+def linked(cache: Path) -> None:
+    for path in private(cache).iterdir():
+        path.rename(cache / path.name)
+        path.symlink_to(cache / path.name)
+
+
+def piped(cache: Path) -> None:
+    for path in private(cache).iterdir():
+        path.unlink()
+        os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    "spoil", [opened_to_others, written_by_others, given_by_others, linked, piped]
+)
+def test_what_another_user_could_have_written_is_not_loaded(
+    spoil: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    if spoil is given_by_others and os.geteuid():
+        pytest.skip("only root gives files away")
+    chosen = settings("onnxruntime", tmp_path)
+    described("prenet", chosen)
+    spoil(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        described("prenet", chosen)
+    assert "anew: " in caplog.text
+    if spoil is opened_to_others:
+        assert "the next start will build again" in caplog.text
+        return
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        described("prenet", chosen)
+    assert "building" not in caplog.text
+
+
+@pytest.mark.parametrize("inside", ["", "below", "below/../deeper"])
+def test_nothing_is_written_beside_the_models_that_ship(
+    inside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = tmp_path / "share" / "rain_removal_ros" / "models"
+    (models / "below").mkdir(parents=True)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+    (tmp_path / "link").symlink_to(models)
+    for folder in (models / inside, tmp_path / "link" / inside):
+        with pytest.raises(EngineError, match="the folder of models that ship; choose another"):
+            engines.create(network("prenet"), settings("onnxruntime", folder))
+    assert files(tmp_path) == {}
+
+
 def test_a_cache_that_cannot_be_written_costs_a_build_and_no_more(
     name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     in_the_way = tmp_path / "file"
     in_the_way.touch()
     engine = engines.create(network("prenet"), settings(name, in_the_way))
-    assert "cannot write" in caplog.text
+    assert "the next start will build again" in caplog.text
     engine.step(clip(32, 32)[:1], [None])
 
 
@@ -507,4 +586,5 @@ def test_the_cache_lies_in_the_users_cache_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert _cache.folder(EngineSettings()) == tmp_path / "rain_removal_ros" / "engines"
+    own = tmp_path / "rain_removal_ros" / "engines" / f"user-{os.geteuid()}"
+    assert _graph.graph_folder(EngineSettings()) == own

@@ -20,7 +20,7 @@ from torch import Tensor
 from rain_removal_ros import checkpoints, networks
 from rain_removal_ros.networks._base import Batch, Network, Objective, Output, State
 
-SMALL = {"channels": 8, "stages": 2, "discriminator_channels": 8}
+SMALL = {"channels": 8, "stages": 2, "discriminator_channels": 8, "bottleneck": 16}
 GREY_LEVEL = 1 / 255
 FACTS = {name: networks.module(name).Network.facts for name in networks.available()}
 

@@ -22,6 +22,7 @@ from sensor_msgs.msg import Image
 
 from rain_removal_ros import checkpoints, codec, networks
 from rain_removal_ros.ros.process import Spinner
+from rain_removal_ros.runtime import dds
 
 ROOT = Path(__file__).resolve().parents[2]
 NETWORKS = Path(__file__).parent / "networks"
@@ -40,9 +41,7 @@ JAZZY = _is_jazzy()
 
 # Read by the middleware when a context begins, here and in the processes that are started.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-os.environ["FASTRTPS_DEFAULT_PROFILES_FILE" if JAZZY else "FASTDDS_DEFAULT_PROFILES_FILE"] = str(
-    ROOT / "config" / "fastdds.xml"
-)
+os.environ[dds.profile_variable("jazzy" if JAZZY else "")] = str(ROOT / "config" / "fastdds.xml")
 
 
 def until(happened: Callable[[], Any], what: str, timeout_s: float = PATIENCE_S) -> Any:

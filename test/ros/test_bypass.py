@@ -1,4 +1,4 @@
-"""In clear weather frames go through as they are; in rain they are cleaned."""
+"""In clear weather frames go through as they are; in rain they are derained."""
 
 from __future__ import annotations
 

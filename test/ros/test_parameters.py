@@ -23,6 +23,7 @@ from rain_removal_ros import camera as camera_under_test
 from rain_removal_ros import checkpoints, networks, settings
 from rain_removal_ros.engines import export
 from rain_removal_ros.errors import SettingsError
+from rain_removal_ros.runtime.files import model_folders
 from rain_removal_ros.runtime.threads import usual_threads
 from rain_removal_ros.settings import Settings
 
@@ -174,8 +175,9 @@ def test_a_path_set_over_ros_must_lie_under_a_folder_named_at_the_start(
     for path in outside:
         (result,) = set_over_ros(desk, network__weights=path)
         assert (result.successful, "safety.model_paths" in result.reason) == (False, True), path
-    (result,) = set_over_ros(desk, engine__cache="/tmp/elsewhere")
-    assert not result.successful
+    for path in ("/tmp/elsewhere", str(model_folders()[0] / "engines")):
+        (result,) = set_over_ros(desk, engine__cache=path)
+        assert (result.successful, "safety.model_paths" in result.reason) == (False, True), path
     (result,) = set_over_ros(desk, network__weights=str(allowed / "missing.safetensors"))
     assert "there is no file" in result.reason
     (result,) = set_over_ros(desk, network__weights=str(inside))

@@ -19,7 +19,7 @@ from rain_removal_ros import codec
 from rain_removal_ros.detection import detectors, messages
 from rain_removal_ros.detection.detectors.live import as_detections
 from rain_removal_ros.errors import DataError
-from rain_removal_ros.ros.tools.request_response import Inquiry
+from rain_removal_ros.ros.tools.request_response import RequestResponse
 
 
 class Watcher:
@@ -60,22 +60,22 @@ def watcher(domain_id: int) -> Iterator[Watcher]:
 
 
 def test_each_picture_gets_the_answer_with_its_stamp(watcher: Watcher, domain_id: int) -> None:
-    inquiry = Inquiry("pictures", "found", PointStamped, patience_s=30, domain_id=domain_id)
+    asker = RequestResponse("pictures", "found", PointStamped, patience_s=30, domain_id=domain_id)
     try:
         for value in (10, 200):
             picture = np.full((12, 16, 3), value, np.uint8)
-            assert inquiry.ask(picture).point.x == value
+            assert asker.ask(picture).point.x == value
     finally:
-        inquiry.close()
+        asker.close()
 
 
 def test_nobody_listening_is_one_clear_error(domain_id: int) -> None:
-    inquiry = Inquiry("pictures", "found", PointStamped, patience_s=0.3, domain_id=domain_id)
+    asker = RequestResponse("pictures", "found", PointStamped, patience_s=0.3, domain_id=domain_id)
     try:
         with pytest.raises(DataError, match="nobody listens to /pictures"):
-            inquiry.ask(np.zeros((12, 16, 3), np.uint8))
+            asker.ask(np.zeros((12, 16, 3), np.uint8))
     finally:
-        inquiry.close()
+        asker.close()
 
 
 def box(name: str, *scores: tuple[str, float]) -> SimpleNamespace:

@@ -27,7 +27,7 @@ from rain_removal_ros.bags.frame_scores import Judge
 from rain_removal_ros.bags.messages import Channel, decoded
 from rain_removal_ros.bags.node_bench import attempts
 from rain_removal_ros.bags.replay_report import verdict
-from rain_removal_ros.bags.replaying import Replayed, Wishes, replay
+from rain_removal_ros.bags.replaying import Replayed, ReplayOptions, replay
 from rain_removal_ros.engines import Derained, Engine, EngineInfo
 from rain_removal_ros.errors import BagError, EngineError, SettingsError
 from rain_removal_ros.frames import Frame
@@ -85,8 +85,8 @@ def by_rosbags(path: Path) -> list[Entry]:
         return [Entry(c.topic, stamp_ns, bytes(data)) for c, stamp_ns, data in reader.messages()]
 
 
-def run(source: Path, out: Path, engine: Any, **wishes: Any) -> Replayed:
-    return replay(source, out, engine, Settings(), Wishes(**wishes))
+def run(source: Path, out: Path, engine: Any, **options: Any) -> Replayed:
+    return replay(source, out, engine, Settings(), ReplayOptions(**options))
 
 
 def images(path: Path, topic: str) -> list[np.ndarray]:

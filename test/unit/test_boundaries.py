@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -140,6 +143,29 @@ def test_only_the_ros_part_names_ros_even_inside_functions(path: Path) -> None:
     assert imported_packages(ast.parse(path.read_text(encoding="utf-8"))) & ROS == set()
 
 
+NOT_IN_LYRICAL = ("rclpy.qos_event", "rclpy.topic_endpoint_info")
+
+
+def test_nothing_is_imported_that_lyrical_has_no_more() -> None:
+    """There is nothing of Lyrical to run this with, so these are looked for by name."""
+    wrong = {
+        f"{path.relative_to(PACKAGE)}: {node.module}"
+        for path in (PACKAGE / "ros").rglob("*.py")
+        for node in imported_when_run(ast.parse(path.read_text(encoding="utf-8")))
+        if node.module in NOT_IN_LYRICAL
+    }
+    assert wrong == set()
+
+
+def imported_when_run(tree: ast.AST) -> Iterator[ast.ImportFrom]:
+    """Every ``from`` import but those for type checkers."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.ImportFrom):
+            yield node
+        elif not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield from imported_when_run(node)
+
+
 def imported_packages(tree: ast.Module) -> set[str]:
     """Top-level packages of every import statement, wherever it stands."""
     found = set()
@@ -149,3 +175,85 @@ def imported_packages(tree: ast.Module) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             found.add(node.module.partition(".")[0])
     return found
+
+
+def test_modules_import_in_one_direction() -> None:
+    """Imports inside functions and for types count: who reads a module reads those too.
+
+    Not counted is the package itself, of which modules take the version and nothing else.
+    """
+    in_order(imports_within(PACKAGE))
+
+
+def test_rooms_import_in_one_direction() -> None:
+    """A room is a folder of the package, or a loose module."""
+    rooms: dict[str, set[str]] = {}
+    for module, imported in imports_within(PACKAGE).items():
+        rooms.setdefault(area(module), set()).update(area(each) for each in imported)
+    in_order({room: imported - {room} for room, imported in rooms.items()})
+
+
+def test_a_circle_is_noticed_however_it_is_closed(tmp_path: Path) -> None:
+    package = tmp_path / "walk"
+    (package / "far").mkdir(parents=True)
+    for name in ("__init__.py", "far/__init__.py"):
+        (package / name).touch()
+    (package / "one.py").write_text("from walk.far import two\n")
+    (package / "far/two.py").write_text("def lazy():\n    import walk.three\n")
+    three = package / "three.py"
+    three.touch()
+    in_order(imports_within(package))
+    three.write_text("if TYPE_CHECKING:\n    from walk.one import Name\n")
+    with pytest.raises(CycleError):
+        in_order(imports_within(package))
+
+
+def test_sources_in_c_call_in_one_direction() -> None:
+    """A file calls what others export; ``planes.h`` declares it, and is no file of its own here."""
+    texts = {path.name: path.read_text() for path in (PACKAGE.parent / "native").glob("*.c")}
+    defined = {
+        name: file
+        for file, text in texts.items()
+        for name in re.findall(r"^(?:CLONES )?(?:void|int|float|double) (\w+)\(", text, re.M)
+    }
+    assert len(defined) > 5
+    in_order(
+        {
+            file: {
+                home
+                for name, home in defined.items()
+                if home != file and re.search(rf"\b{name}\(", text)
+            }
+            for file, text in texts.items()
+        }
+    )
+
+
+def in_order(graph: dict[str, set[str]]) -> list[str]:
+    """The nodes, each after those it needs; ``CycleError`` names the circle there is."""
+    return list(TopologicalSorter(graph).static_order())
+
+
+def imports_within(package: Path) -> dict[str, set[str]]:
+    """For each module of a package, the other modules of it that it imports anywhere."""
+    modules = {}
+    for path in package.rglob("*.py"):
+        name = ".".join(path.relative_to(package.parent).with_suffix("").parts)
+        modules[name.removesuffix(".__init__")] = path
+    return {
+        name: imported_modules(ast.parse(path.read_text(encoding="utf-8")), set(modules))
+        - {name, package.name}
+        for name, path in modules.items()
+    }
+
+
+def imported_modules(tree: ast.Module, modules: set[str]) -> set[str]:
+    """Those of ``modules`` that import statements name, wherever they stand."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in modules else node.module for name in names}
+    return found & modules

@@ -13,9 +13,12 @@ import cv2
 import numpy as np
 import pytest
 
+from rain_removal_ros import checkpoints, networks
 from rain_removal_ros.errors import SettingsError
 from rain_removal_ros.training import campaign as campaigns
+from rain_removal_ros.training import load_recipe
 from rain_removal_ros.training.campaign import at_work, last_line, load_campaign, progress
+from rain_removal_ros.training.recipe import parse_override
 
 RECIPE = """
 network: {name: prenet, channels: 4, blocks: 1, stages: 1}
@@ -63,6 +66,30 @@ def wait_for(condition: object, seconds: float = 60) -> None:
 
 def steps(folder: Path) -> int:
     return progress(folder / "runs/long").step
+
+
+def test_a_leg_trains_its_recipe_with_settings_of_its_own(folder: Path) -> None:
+    legs = "[[{recipe: short.yaml, run: end, hours: 2, set: [steps=5, optimiser.rate=0.1]}]]"
+    (folder / "campaign.yaml").write_text(f"lanes: {legs}\n")
+    (leg,) = load_campaign(folder / "campaign.yaml", folder / "runs").legs
+    command = leg.command("data")
+    overrides = [command[place + 1] for place, word in enumerate(command) if word == "--set"]
+    assert overrides == ["threads=1", "steps=5", "optimiser.rate=0.1"]
+    assert command[command.index("--run") + 1] == str(folder / "runs/end")
+    assert command[command.index("--max-minutes") + 1] == "120.000"
+
+
+def test_every_leg_of_the_campaign_that_ships_can_begin(repository: Path, tmp_path: Path) -> None:
+    campaign = load_campaign(repository / "config/train/campaign.yaml", tmp_path)
+    for leg in campaign.legs:
+        recipe = load_recipe(leg.recipe, dict(map(parse_override, leg.settings.set)))
+        name, *fields = recipe.network
+        file = networks.module(recipe.network[name])
+        file.Config(**{field: recipe.network[field] for field in fields})
+        for crop in ("crop", "crop_width", "clip_crop", "clip_crop_width"):
+            assert getattr(recipe.data, crop) % file.Network.facts.stride == 0, (leg.name, crop)
+        begun = [other.name for other in campaign.legs]
+        assert all(name in begun or checkpoints.find(name) for name in leg.settings.begin_with)
 
 
 def test_it_starts_shows_refuses_a_second_stops_and_goes_on(folder: Path) -> None:

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from rain_removal_ros import checkpoints, networks
 from rain_removal_ros.errors import CheckpointError, SettingsError
 from rain_removal_ros.networks._base import Network
+from rain_removal_ros.runtime.files import model_folders
 from rain_removal_ros.settings import NetworkSettings
 
 
@@ -205,7 +206,7 @@ def test_weights_are_found_where_they_ship(
     models = tmp_path / "share" / "rain_removal_ros" / "models"
     checkpoints.save(models / "prenet.safetensors", network, {})
     monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
-    assert models in checkpoints.model_folders()
+    assert models in model_folders()
     found = checkpoints.resolve("prenet")
     assert found.name == "prenet.safetensors"
     assert checkpoints.resolve(str(models / "prenet.safetensors")) == models / "prenet.safetensors"

@@ -18,9 +18,22 @@ from rain_removal_ros.networks.deform_resnet import (
     Config,
     DeformableConv,
     deformable_convolution,
+    mixed_rain,
     robust_loss,
-    swapped_rain,
 )
+from rain_removal_ros.runtime import native
+from rain_removal_ros.training.optimisation import create_optimiser
+from rain_removal_ros.training.recipe import OptimiserSettings
+
+
+@pytest.fixture(params=["in C", "in torch"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How samples are taken."""
+    if request.param == "in torch":
+        monkeypatch.setattr(native, "library", None)
+    elif native.library is None:
+        pytest.skip("the library was not built")
+    return str(request.param)
 
 
 def one_pixel(image: Tensor, y: Tensor, x: Tensor) -> Tensor:
@@ -72,6 +85,7 @@ def example(*, modulated: bool, size: tuple[int, int] = (6, 8)) -> list[Tensor |
 
 
 @pytest.mark.parametrize("modulated", [True, False])
+@pytest.mark.usefixtures("way")
 def test_deformable_convolution_and_its_gradients_are_those_of_a_loop(modulated: bool) -> None:
     inputs: list[Any] = example(modulated=modulated)
     fast, slow = deformable_convolution(*inputs), pixel_by_pixel(*inputs)
@@ -96,12 +110,14 @@ def test_deformable_convolution_is_that_of_torchvision(modulated: bool) -> None:
     torch.testing.assert_close(deformable_convolution(*inputs), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.usefixtures("way")
 def test_without_offsets_it_is_an_ordinary_convolution() -> None:
     image, weight = torch.randn(2, 3, 9, 12), torch.randn(4, 3, 3, 3)
     result = deformable_convolution(image, torch.zeros(2, 18, 7, 10), weight)
     torch.testing.assert_close(result, F.conv2d(image, weight), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.usefixtures("way")
 def test_sampling_in_bands_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs: list[Any] = example(modulated=True, size=(13, 8))
     whole = deformable_convolution(*inputs)
@@ -109,6 +125,7 @@ def test_sampling_in_bands_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     torch.testing.assert_close(deformable_convolution(*inputs), whole)
 
 
+@pytest.mark.usefixtures("way")
 def test_positions_stay_exact_under_bfloat16() -> None:
     # In bfloat16 there is no odd number beyond 256, and the stripes would be sampled beside.
     stripes = (torch.arange(600) % 2).float().expand(1, 1, 3, 600)
@@ -198,21 +215,45 @@ def clips(*, size: int = 32) -> Batch:
     return Batch(rainy=clean + streaks, reference=clean)
 
 
-def test_rain_is_swapped_as_a_whole_and_follows_the_seed() -> None:
+def test_mixed_rain_follows_the_seed_and_is_made_of_what_rained() -> None:
     batch = clips()
     torch.manual_seed(3)
-    mixed = swapped_rain(batch, share=1.0)
+    mixed = mixed_rain(batch, share=1.0)
     torch.manual_seed(3)
-    assert torch.equal(mixed, swapped_rain(batch, share=1.0))
+    assert torch.equal(mixed, mixed_rain(batch, share=1.0))
+    assert torch.equal(mixed_rain(batch, share=0.0), batch.rainy)
+    rain, own = mixed - batch.reference, batch.rainy - batch.reference
+    assert (rain - own).abs().mean() > 0.01
+    assert rain.min() >= -1e-6
+    assert rain.max() <= own.max() + 1e-6
+    assert 0.3 < rain.mean() / own.mean() < 3
 
-    torch.testing.assert_close(swapped_rain(batch, share=0.0), batch.rainy)
-    assert not torch.equal(mixed, batch.rainy)
-    # Moved or given away, rain is neither made nor lost: frame by frame there is as much of it.
-    amounts = [(rainy - batch.reference).sum((0, 2, 3, 4)) for rainy in (mixed, batch.rainy)]
-    torch.testing.assert_close(*amounts)
+
+def test_rain_is_mixed_as_a_whole_clip() -> None:
+    batch = clips()
+    rainy = batch.rainy[:, :1].expand_as(batch.rainy)  # the same rain in all frames
+    rain = mixed_rain(Batch(rainy, batch.reference), share=1.0) - batch.reference
+    torch.testing.assert_close(rain[:, 0], rain[:, 1])
 
 
-def test_rain_is_not_swapped_when_only_measuring() -> None:
+def test_layers_that_find_offsets_learn_at_a_tenth_of_the_rate() -> None:
+    network = create("deform_resnet", channels=8, bottleneck=16, blocks=1)
+    objective = deform_resnet.Objective(network)
+    settings = OptimiserSettings(rate=1e-3)
+    parameters = objective.players()["network"]
+    optimiser = create_optimiser("network", parameters, settings, objective.rates())
+    fields = {name for name, _ in network.named_parameters() if ".field." in name}
+    rate_of = {
+        id(parameter): group["initial_lr"]
+        for group in optimiser.param_groups
+        for parameter in group["params"]
+    }
+    assert len(rate_of) == len(parameters)
+    for name, parameter in network.named_parameters():
+        assert rate_of[id(parameter)] == pytest.approx(1e-4 if name in fields else 1e-3), name
+
+
+def test_rain_is_not_mixed_when_only_measuring() -> None:
     network = create("deform_resnet", channels=8, bottleneck=16, blocks=1)
     objective = deform_resnet.Objective(network).eval()
     losses = [objective(clips()) for _ in range(2)]

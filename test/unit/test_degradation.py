@@ -10,7 +10,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed")
 
 from rain_removal_ros.degradation import Backoff, Budget, Bypass, ladder
 from rain_removal_ros.ros.node.mailbox import Mailbox
-from rain_removal_ros.ros.node.watchdog import Abandoned, Watch
+from rain_removal_ros.ros.node.watchdog import Abandoned, Watchdog
 from rain_removal_ros.settings import BypassSettings
 
 LIMITS = BypassSettings(mode="auto", on_above=0.2, off_below=0.1, hold_s=2.0)
@@ -31,7 +31,7 @@ def test_waits_double_up_to_a_limit_and_begin_anew_after_success() -> None:
 
 
 def test_the_ladder_leads_over_fewer_stages_and_smaller_input_to_passthrough() -> None:
-    assert [level.name for level in ladder(6)] == [
+    assert [rung.name for rung in ladder(6)] == [
         "full",
         "3 stages",
         "2 stages",
@@ -40,7 +40,7 @@ def test_the_ladder_leads_over_fewer_stages_and_smaller_input_to_passthrough() -
         "quarter size",
         "passthrough",
     ]
-    assert [level.name for level in ladder(1)] == [
+    assert [rung.name for rung in ladder(1)] == [
         "full",
         "half size",
         "quarter size",
@@ -101,7 +101,7 @@ def test_the_newest_message_takes_the_place_of_one_nobody_took() -> None:
         True,
         False,
     ]
-    assert {camera: letter.message for camera, letter in mailbox.take().items()} == {
+    assert {camera: message.message for camera, message in mailbox.take().items()} == {
         0: "new",
         1: "other",
     }
@@ -117,7 +117,7 @@ def test_who_waits_for_mail_can_be_woken_without_any() -> None:
 
 
 def test_abandoned_work_is_told_so_when_it_comes_back() -> None:
-    watch = Watch()
+    watch = Watchdog()
     with watch:
         assert not watch.abandon_after(60)
     with pytest.raises(Abandoned), watch:
@@ -125,4 +125,4 @@ def test_abandoned_work_is_told_so_when_it_comes_back() -> None:
 
 
 def test_work_that_is_not_going_on_cannot_be_late() -> None:
-    assert not Watch().abandon_after(-1)
+    assert not Watchdog().abandon_after(-1)

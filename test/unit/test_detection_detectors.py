@@ -10,7 +10,8 @@ import pytest
 
 from rain_removal_ros.data import pictures
 from rain_removal_ros.detection.boxes import as_boxes, best_of_each_place, overlaps
-from rain_removal_ros.detection.detectors import COCO, create, yolo
+from rain_removal_ros.detection.detectors import create, yolo
+from rain_removal_ros.detection.detectors._coco import COCO
 from rain_removal_ros.errors import DataError, EngineError
 
 onnx = pytest.importorskip("onnx")

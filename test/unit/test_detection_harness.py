@@ -19,11 +19,11 @@ from rain_removal_ros.detection.analysis import Findings, conclude, gated, late
 from rain_removal_ros.detection.bootstrap import HELPS, HURTS
 from rain_removal_ros.detection.boxes import Detections, as_boxes
 from rain_removal_ros.detection.candidates import (
-    CLEAN,
     INPUT,
-    Clean,
+    REFERENCE,
     Input,
     Online,
+    Reference,
     SpatialMedian,
     TemporalMedian,
 )
@@ -69,7 +69,7 @@ class Darkening:
         return scene.rainy // 3
 
 
-class Oracle(Clean):
+class Oracle(Reference):
     """An arm that knows the answer, twice as large."""
 
     name = fingerprint = "oracle"
@@ -110,7 +110,7 @@ def photos(tmp_path: Path) -> Photos:
 
 
 def seen(source: sources.FrameSource, cache: Path, *arms: object) -> DetectionResults:
-    return run(source, [Input(), Clean(), *arms], [BrightSquares()], cache=cache)  # type: ignore[list-item]
+    return run(source, [Input(), Reference(), *arms], [BrightSquares()], cache=cache)  # type: ignore[list-item]
 
 
 def concluded(done: DetectionResults, models: Sequence[str]) -> Findings:
@@ -123,15 +123,15 @@ def test_an_arm_that_knows_the_answer_helps_and_one_that_hides_it_hurts(tmp_path
     assert rows["rain 1", "oracle"].verdict == HELPS
     assert rows["rain 1", "oracle"].recovered is not None
     assert rows["rain 1", "oracle"].recovered.value == pytest.approx(100)
-    assert rows["rain 1", "oracle"].scores["AP50"] == rows["rain 1", CLEAN].scores["AP50"]
+    assert rows["rain 1", "oracle"].scores["AP50"] == rows["rain 1", REFERENCE].scores["AP50"]
     assert rows["clear", "darkening"].verdict == HURTS
     assert rows["clear", "darkening"].differences["lost"].value == pytest.approx(1)
     assert rows["clear", "oracle"].differences["AP50"].value == 0
-    assert ("clear", CLEAN) not in rows
+    assert ("clear", REFERENCE) not in rows
 
 
 def test_the_gate_cleans_in_rain_and_leaves_clear_pictures(tmp_path: Path) -> None:
-    """Where cleaning helps in rain and hurts without, the gate takes the better of both."""
+    """Where deraining helps in rain and hurts without, the gate takes the better of both."""
     done = seen(photos(tmp_path), tmp_path / "cache", Oracle(), Darkening())
     for arm, other in (("oracle", "darkening"),):
         done.found["clear", arm, "squares"] = done.found["clear", other, "squares"]
@@ -146,21 +146,22 @@ def test_the_gate_cleans_in_rain_and_leaves_clear_pictures(tmp_path: Path) -> No
     assert gate.over_always.low > 0 < gate.over_never.low
 
 
-@pytest.mark.parametrize(("arm", "advice"), [("oracle", "clean every"), ("darkening", "clean no")])
+@pytest.mark.parametrize(
+    ("arm", "advice"), [("oracle", "derain every"), ("darkening", "derain no")]
+)
 def test_the_gate_may_say_always_or_never(arm: str, advice: str, tmp_path: Path) -> None:
     done = seen(photos(tmp_path), tmp_path / "cache", Oracle(), Darkening())
-    if arm == "oracle":
-        # Rain that is not noticed: no threshold finds the frames that need it.
-        done.levels = {"clear": [0.0] * PICTURES, "rain 1": [0.0] * PICTURES}
+    # Rain that is not noticed: no threshold finds the frames that need it.
+    done.levels = {"clear": [0.0] * PICTURES, "rain 1": [0.0] * PICTURES}
     assert advice in concluded(done, [arm]).gates[0].advice
 
 
 def test_what_was_seen_is_not_looked_at_again(tmp_path: Path) -> None:
     source, cache = photos(tmp_path), tmp_path / "cache"
     first, again, more = BrightSquares(), BrightSquares(), BrightSquares()
-    done = run(source, [Input(), Clean()], [first], cache=cache)
-    repeated = run(source, [Input(), Clean()], [again], cache=cache)
-    run(source, [Input(), Clean(), SpatialMedian()], [more], cache=cache)
+    done = run(source, [Input(), Reference()], [first], cache=cache)
+    repeated = run(source, [Input(), Reference()], [again], cache=cache)
+    run(source, [Input(), Reference(), SpatialMedian()], [more], cache=cache)
     # Input twice, clear and rainy; what is clean is the same in any weather.
     assert (first.asked, again.asked, more.asked) == (3 * PICTURES, 0, 2 * PICTURES)
     assert repeated.levels == done.levels
@@ -219,17 +220,17 @@ def test_recorded_rain_is_compared_with_its_clean_counterpart(tmp_path: Path) ->
     squares(tmp_path / "rainy")
     source = Recorded(tmp_path / "rainy", tmp_path / "clean", labels=labels)
     rows = concluded(seen(source, tmp_path / "cache"), []).rows
-    assert [row.arm for row in rows] == [INPUT, CLEAN]
+    assert [row.arm for row in rows] == [INPUT, REFERENCE]
     assert rows[1].differences["AP50"].value == 0
     (tmp_path / "clean" / "3.png").unlink()
-    with pytest.raises(DataError, match="no clean counterpart"):
+    with pytest.raises(DataError, match="have no reference"):
         Recorded(tmp_path / "rainy", tmp_path / "clean")
 
 
 def test_without_labels_and_clean_pictures_nothing_can_be_said(tmp_path: Path) -> None:
     squares(tmp_path / "rainy")
     done = run(Recorded(tmp_path / "rainy"), [Input()], [BrightSquares()], cache=tmp_path / "c")
-    with pytest.raises(DataError, match="neither labels nor clean"):
+    with pytest.raises(DataError, match="neither labels nor reference"):
         concluded(done, [])
 
 
@@ -307,7 +308,7 @@ def test_folders_that_cannot_be_used_are_named(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six frames of a rainy street, with clean images, boxes, and images cleaned online."""
+    """Six frames of a rainy street, with reference images, boxes, and images derained online."""
     home = tmp_path_factory.mktemp("recording")
     made, out = home / "made", home / "drive"
     scene = SceneSettings(width=320, height=192)
@@ -338,11 +339,11 @@ def test_a_recording_brings_its_own_truth_clean_images_and_online_results(
     assert truth is not None
     assert set(truth.labels) <= {"car", "person"}
     assert len(truth.tracks) == len(truth.labels) > 0
-    arms = [Input(), Clean(), Online("/camera/image_derained")]
+    arms = [Input(), Reference(), Online("/camera/image_derained")]
     detector = BrightSquares()
     detector.labels = ("car", "person")
     rows = conclude(run(source, arms, [detector], cache=tmp_path), detector, [], rounds=100).rows
-    assert [row.arm for row in rows] == [INPUT, CLEAN, "recorded /camera/image_derained"]
+    assert [row.arm for row in rows] == [INPUT, REFERENCE, "recorded /camera/image_derained"]
     (scene, *_) = source.scenes(source.conditions[0])
     assert scene.reference is not None
     assert (scene.online["/camera/image_derained"] == scene.reference).all()

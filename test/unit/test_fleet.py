@@ -15,7 +15,7 @@ import recordings
 
 from rain_removal_ros import checkpoints, networks, settings
 from rain_removal_ros.bags import fleet
-from rain_removal_ros.bags.replaying import Wishes
+from rain_removal_ros.bags.replaying import ReplayOptions
 from rain_removal_ros.errors import BagError
 from rain_removal_ros.settings import Settings
 
@@ -36,13 +36,13 @@ def sources(tmp_path: Path) -> list[Path]:
     return [good[0], tmp_path / "bad.mcap", good[1]]
 
 
-def order(weights: Path, **wishes: Any) -> fleet.Order:
+def order(weights: Path, **options: Any) -> fleet.FleetOptions:
     changes = {
         "network.weights": str(weights),
         "engine.device": "cpu",
         "engine.precision": "float32",
     }
-    return fleet.Order(settings.build(Settings, changes), Wishes(**wishes))
+    return fleet.FleetOptions(settings.build(Settings, changes), ReplayOptions(**options))
 
 
 def test_a_bad_recording_is_named_and_the_others_are_done(
@@ -62,7 +62,7 @@ def test_a_bad_recording_is_named_and_the_others_are_done(
     assert list(done.failures) == ["bad"]
     assert "bad.mcap is no MCAP file" in done.failures["bad"]
     assert told == [(1, 3), (2, 3), (3, 3)]
-    assert done.summary() == "2 recordings cleaned, 6 frames, 1 failed"
+    assert done.summary() == "2 recordings derained, 6 frames, 1 failed"
 
 
 def test_the_same_call_continues_and_another_starts_over(
@@ -127,7 +127,7 @@ def test_recordings_of_one_name_are_told_apart(weights: Path, tmp_path: Path) ->
 
 def test_the_summary_names_everything(sources: list[Path], weights: Path, tmp_path: Path) -> None:
     wanted = order(weights)
-    judged = fleet.Order(wanted.settings, wanted.wishes, judged=True)
+    judged = fleet.FleetOptions(wanted.settings, wanted.options, judged=True)
     done = fleet.run(sources, tmp_path / "out", judged)
     fleet.write(done, report=tmp_path / "fleet.html", json=tmp_path / "fleet.json")
     page = (tmp_path / "fleet.html").read_text()

@@ -101,6 +101,28 @@ def test_a_picture_may_be_half_of_a_pair_and_stand_alone(data: DataSettings) -> 
         assert torch.all(batch.rainy.int() - batch.reference.int() == 10)
 
 
+def test_scenes_of_a_batch_are_distinct_where_that_is_wanted(tmp_path: Path) -> None:
+    for folder in ("rain", "norain"):
+        (tmp_path / folder).mkdir()
+    for number, versions in enumerate((6, 1, 1)):  # many rainy pictures of the first scene
+        grey = np.full((40, 40, 3), 60 * number, np.uint8)
+        cv2.imwrite(str(tmp_path / "norain" / f"{number}.png"), grey)
+        for version in range(versions):
+            cv2.imwrite(str(tmp_path / "rain" / f"{number}_{version}.png"), grey + 10)
+    settings = DataSettings(
+        (SourceSettings("."),), str(tmp_path), crop=32, batch=3, workers=0, augment="none"
+    )
+
+    def scenes_of(data: DataSettings) -> list[int]:
+        mix = Mix(data, seed=0)
+        return [len(mix[number].reference[:, 0, 0, 0, 0].unique()) for number in range(20)]
+
+    assert set(scenes_of(replace(settings, distinct_scenes=True))) == {3}
+    assert min(scenes_of(settings)) == 1
+    # There are three: the fourth has to be one of them again.
+    assert set(scenes_of(replace(settings, batch=4, distinct_scenes=True))) == {3}
+
+
 def test_rain_is_drawn_over_clean_scenes(data: DataSettings) -> None:
     mix = Mix(only(data, "clean"), seed=0)
     batches = [mix[number] for number in range(4)]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
 import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,6 +36,10 @@ SOURCE = (
 )
 
 
+OFFLINE = ("--no-deps", "--no-build-isolation", "--ignore-installed", "--no-index")
+PIP = (sys.executable, "-m", "pip", "install", *OFFLINE)
+
+
 @dataclass
 class Installation:
     source: Path
@@ -49,18 +55,11 @@ def installation(
     """This package installed by pip from a copy of the source, into a prefix of its own."""
     if not all(map(find_spec, ("pip", "setuptools"))):
         pytest.skip("pip and setuptools are not both in this environment")
-    source, prefix = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("prefix")
-    for name in SOURCE:
-        if (repository / name).is_dir():
-            shutil.copytree(
-                repository / name, source / name, ignore=shutil.ignore_patterns("__pycache__")
-            )
-        elif (repository / name).exists():
-            shutil.copy(repository / name, source)
-    offline = ["--no-deps", "--no-build-isolation", "--ignore-installed", "--no-index"]
+    source = copied(repository, tmp_path_factory.mktemp("source"), SOURCE)
+    prefix = tmp_path_factory.mktemp("prefix")
     what = ["-e", str(source)] if request.param == "editable" else [str(source)]
     process = subprocess.run(
-        [sys.executable, "-m", "pip", "install", *offline, "--prefix", str(prefix), *what],
+        [*PIP, "--prefix", str(prefix), *what],
         capture_output=True,
         text=True,
         check=False,
@@ -68,6 +67,18 @@ def installation(
     assert process.returncode == 0, process.stderr
     (packages,) = prefix.glob("lib/python*/site-packages")
     return Installation(source, prefix, source if request.param == "editable" else packages)
+
+
+def copied(repository: Path, folder: Path, names: Iterable[str]) -> Path:
+    """These parts of the source, in a folder of their own."""
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        if (repository / name).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__", "*.so")
+            shutil.copytree(repository / name, folder / name, ignore=ignored)
+        elif (repository / name).exists():
+            shutil.copy(repository / name, folder)
+    return folder
 
 
 def test_ament_index_finds_the_package(installation: Installation) -> None:
@@ -133,6 +144,33 @@ def test_files_beside_the_python_package_are_shared(
 
     shared = installation.prefix / "share" / NAME / folder
     assert files(shared) == files(installation.source / folder)
+
+
+def test_a_build_without_c_is_said_on_the_terminal_that_pip_keeps_clean(
+    repository: Path, tmp_path: Path
+) -> None:
+    if not all(map(find_spec, ("pip", "setuptools"))) or shutil.which("setsid") is None:
+        pytest.skip("pip, setuptools or setsid is not here")
+    source = copied(repository, tmp_path / "source", (*SOURCE, "native"))
+    prefix = tmp_path / "prefix"
+    ours, theirs = pty.openpty()
+    # With nothing but the terminal to write to; the compiler refuses everything.
+    process = subprocess.run(
+        ["setsid", "--ctty", "--wait", *PIP, "--prefix", str(prefix), str(source)],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "CC": "false"},
+        check=False,
+    )
+    os.close(theirs)
+    said = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert process.returncode == 0, said
+    assert "BUILT WITHOUT C" in said
+    assert "sudo apt install g++" in said
+    (package,) = prefix.glob(f"lib/python*/site-packages/{NAME}")
+    assert not list(package.glob("_in_c*"))
 
 
 def test_type_information_is_installed(installation: Installation) -> None:

@@ -1,7 +1,6 @@
-"""Those who look at the pictures. A detector is one small class in a file of its own.
+"""Object detectors, each a small class in a file of its own.
 
-It says which classes it knows and finds them on one picture at a time; nothing is known of rain
-here.
+A detector names its classes and finds them on one picture at a time. It knows nothing about rain.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from rain_removal_ros.detection.boxes import Detections
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
 
-__all__ = ["COCO", "Detector", "create"]
+__all__ = ["Detector", "create"]
 
 
 class Detector(Protocol):
@@ -22,9 +21,9 @@ class Detector(Protocol):
     name: str
     labels: tuple[str, ...]
     sure: float
-    """The score from which a detection is usually taken for one."""
+    """The score above which detections are usually accepted."""
     fingerprint: str
-    """Changes whenever the same picture might be answered differently."""
+    """Changes whenever the result for the same picture could change."""
 
     def detect(self, image: Image) -> Detections: ...
 
@@ -57,18 +56,3 @@ def create(wanted: str, *, provider: str = "cpu") -> Detector:
         f"no detector is called {wanted!r}; there are hog, an .onnx file, "
         "torchvision:NAME=WEIGHTS, hf:FOLDER and ros:IMAGES=DETECTIONS"
     )
-
-
-COCO = (
-    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat",
-    "traffic light", "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog",
-    "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella",
-    "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard", "sports ball", "kite",
-    "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle",
-    "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange",
-    "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant",
-    "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard", "cell phone",
-    "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors",
-    "teddy bear", "hair drier", "toothbrush",
-)  # fmt: skip
-"""The classes most detectors are trained on, in their order."""

@@ -1,4 +1,4 @@
-"""OpenCV's pedestrian detector of 2005: weak, but there is nothing to download."""
+"""OpenCV's pedestrian detector of 2005: weak, but needs no download."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Hog:
         smallest = (128, 64)
         if any(side < least for side, least in zip(image.shape[:2], smallest, strict=True)):
             return Detections((), np.zeros(0), as_boxes([]))
-        # Ungrouped: grouping throws away what only few windows agree on, and with it recall.
+        # Ungrouped: grouping discards detections that few windows agree on, and loses recall.
         found, margins = self._windows.detectMultiScale(
             image[..., ::-1].copy(), winStride=(8, 8), padding=(8, 8), scale=1.05, groupThreshold=0
         )

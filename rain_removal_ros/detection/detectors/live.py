@@ -10,7 +10,7 @@ import numpy as np
 
 from rain_removal_ros.detection import messages
 from rain_removal_ros.detection.boxes import Detections, as_boxes
-from rain_removal_ros.detection.detectors import COCO
+from rain_removal_ros.detection.detectors._coco import COCO
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
 
@@ -27,15 +27,15 @@ class Live:
             raise DataError(f"a running detector is ros:IMAGES=DETECTIONS, not ros:{topics}")
         try:
             kind = importlib.import_module("vision_msgs.msg").Detection2DArray
-            from rain_removal_ros.ros.tools.request_response import Inquiry
+            from rain_removal_ros.ros.tools.request_response import RequestResponse
         except ImportError as error:
             raise DataError(
                 f"a running detector needs ROS 2 and vision_msgs: {error.name} is not installed"
             ) from error
         self.name = answers
-        # It may have been started anew with anything: what it said before counts for nothing.
+        # It may have been restarted with another model, so results are never cached.
         self.fingerprint = f"live {time.time_ns()}"
-        self._inquiry = Inquiry(images, answers, kind)
+        self._inquiry = RequestResponse(images, answers, kind)
         atexit.register(self._inquiry.close)
 
     def detect(self, image: Image) -> Detections:
@@ -43,7 +43,7 @@ class Live:
 
 
 def as_detections(found: list[messages.Found]) -> Detections:
-    """Classes that are numbers are COCO's."""
+    """Numeric classes are COCO's."""
     labels = tuple(_label(each.label) for each in found)
     scores = np.array([each.score for each in found], np.float64).clip(0, 1)
     return Detections(labels, scores, as_boxes([each.box for each in found]))

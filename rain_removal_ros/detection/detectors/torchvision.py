@@ -1,4 +1,4 @@
-"""Detectors of torchvision, where it is installed and their weights are on disk."""
+"""Detectors of torchvision, if it is installed and their weights are on disk."""
 
 from __future__ import annotations
 

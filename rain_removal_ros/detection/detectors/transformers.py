@@ -55,7 +55,7 @@ class Transformer:
         height, width = image.shape[:2]
         output = self._network(pixel_values=self._pixels(image))
         logits, boxes = output.logits[0].float(), output.pred_boxes[0].float().numpy()
-        # DETR's last class is nothing at all; RT-DETR asks about each class by itself.
+        # DETR's last class is "no object"; RT-DETR scores each class independently.
         shares = logits.sigmoid() if self._sigmoid else logits.softmax(-1)[:, :-1]
         scores, classes = shares.max(-1)
         kept = np.flatnonzero(scores.numpy() >= _LEAST)

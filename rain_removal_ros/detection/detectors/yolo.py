@@ -1,4 +1,4 @@
-"""YOLO networks as ONNX files, told apart by the shape of what comes out of them.
+"""YOLO networks as ONNX files, distinguished by the shape of their output.
 
 Known heads: YOLOX (to be decoded on its grid), YOLOv5 and v7 (three anchors a cell, decoded
 inside), YOLOv8 and later (one row a property, decoded inside), and those that end in N x 6: box,
@@ -20,7 +20,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from rain_removal_ros.detection.boxes import Detections, as_boxes, best_of_each_place
-from rain_removal_ros.detection.detectors import COCO
+from rain_removal_ros.detection.detectors._coco import COCO
 from rain_removal_ros.errors import DataError, EngineError
 from rain_removal_ros.frames import Image
 from rain_removal_ros.runtime.patience import PATIENCE_S, ending_after
@@ -34,7 +34,7 @@ _MOST_NAMES = 1 << 18
 """Letters."""
 _GREY = 114
 _LEAST = 0.01
-"""Detections less sure than this change average precision by nothing that can be seen."""
+"""Detections with a lower score do not change average precision visibly."""
 _OVERLAP = 0.65
 """The bound that COCO figures of these networks are published with."""
 _PROVIDERS = {
@@ -81,7 +81,7 @@ class Yolo:
         ratio = min(self._height / image.shape[0], self._width / image.shape[1])
         size = (max(1, round(image.shape[1] * ratio)), max(1, round(image.shape[0] * ratio)))
         canvas = np.full((self._height, self._width, 3), _GREY, np.uint8)
-        # YOLOX puts the picture into the corner, the others into the middle.
+        # YOLOX places the picture in the corner, the others in the middle.
         left, top = (0, 0)
         if self._head != "yolox":
             left, top = (self._width - size[0]) // 2, (self._height - size[1]) // 2
@@ -190,7 +190,7 @@ def _session(path: Path, provider: str) -> Any:
         raise EngineError(f"this ONNX Runtime has no {name}; use --provider cpu")
     options = ort.SessionOptions()
     options.log_severity_level = 4  # errors are raised; printed as well, they are read twice
-    # Idle threads that wait by spinning take the processor from the network being judged.
+    # Idle threads that spin would take CPU time from the network being measured.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return ort.InferenceSession(str(path), options, providers=[name])

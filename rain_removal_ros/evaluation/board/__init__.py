@@ -1,8 +1,7 @@
-"""The board: what a model is worth in figures, measured the same way for a candidate and for what
-ships, and whether the one may take the other's place.
+"""The board: compares a candidate with the shipped model and decides whether to ship it.
 
-``measure`` gives a model's marks, part by part; what was measured before with the same weights,
-code and data is taken from a cache. ``rules`` says how marks are read, ``tables`` shows them.
+``measure`` gives a model's marks, part by part. Results with the same weights, code and data come
+from a cache. ``rules`` interprets the marks, ``tables`` shows them.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "detection": ("detection",),
     SPEED: ("peers/prenet_rain100l.pth",),
 }
-"""What each part takes from the folder of data sets."""
+"""What each part needs from the folder of data sets."""
 
 _CODE = (
     "metrics.py",
@@ -84,17 +83,17 @@ _CODE = (
     "simulation",
 )
 _SHOWING = ("__init__.py", "rules.py", "tables.py", "publishing.py", "sheet.py", "report.py")
-"""Below the package, what figures depend on beside weights and data; but for what only shows."""
+"""The code, below the package, on which figures depend; without code that only displays."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """All marks of one model, and what they took."""
+    """All marks of one model, and the time they took."""
 
     model: Runner
     marks: dict[str, Mark] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-    """By part; 0 for what was known."""
+    """By part; 0 for cached parts."""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -130,7 +129,7 @@ def compare(
 def as_json(
     candidate: Measured, shipped: Measured, extent: Extent, verdict: Verdict
 ) -> dict[str, Any]:
-    """Everything, item by item and in full precision."""
+    """All items in full precision."""
     return {
         "manifest": manifest(),
         "extent": extent.name,
@@ -143,7 +142,7 @@ def as_json(
 
 
 def choose(only: str, extent: Extent) -> tuple[str, ...]:
-    """The parts that a list with commas names; without one, those that belong to the extent."""
+    """The parts in a list with commas; without a list, those that belong to the extent."""
     wanted = tuple(filter(None, only.split(",")))
     known = (*PARTS, SPEED)
     if unknown := [part for part in wanted if part not in known]:
@@ -171,7 +170,7 @@ def _measured(
 
 
 def counterpart(candidate: str) -> str:
-    """What ships of the same network and size as a candidate, or else the default."""
+    """The shipped model of the same network and size as a candidate, or else the default."""
     if ":" in candidate:
         return "auto"
     wanted = checkpoints.load(checkpoints.resolve(candidate))
@@ -189,7 +188,7 @@ def _size(checkpoint: Checkpoint) -> Any:
 def _part(
     part: str, model: Runner, setup: Setup, rest: tuple[str, ...]
 ) -> tuple[Sequence[Mark], bool]:
-    """The marks of one part, and whether they were known."""
+    """The marks of one part, and whether they were cached."""
     path = setup.cache and setup.cache / f"{part}-{_key(part, model, setup, *rest)}.json"
     if path and (kept := _read(path)) is not None:
         return kept, True
@@ -200,7 +199,7 @@ def _part(
 
 
 def _key(part: str, model: Runner, setup: Setup, *rest: str) -> str:
-    """Changes with all that the figures depend on."""
+    """Changes with everything that the figures depend on."""
     engine = model.engine.info
     how = (engine.engine, engine.device, engine.precision, str(model.stages), model.network)
     parts = (part, setup.extent.name, model.checksum, *how, *rest)
@@ -229,7 +228,7 @@ def _refuse_what_lacks(folder: Path, parts: Sequence[str]) -> None:
 
 
 def _read(path: Path) -> list[Mark] | None:
-    """What was kept, or None if there is nothing that can be used."""
+    """The cache entry, or None if there is none that can be used."""
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         return [Mark.from_json(name, mark) for name, mark in kept.items()]

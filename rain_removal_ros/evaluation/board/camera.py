@@ -1,7 +1,7 @@
-"""A camera that looks at one dry street for ten seconds: nothing should become of the picture.
+"""A still camera in front of a dry street for ten seconds: the picture should not change.
 
-What a network carries from frame to frame feeds on itself, and a small error that is handed on
-grows. One picture is shown again and again, with the state carried.
+Carried state feeds back into itself, so a small error can grow from frame to frame. The same
+picture is shown repeatedly, with carried state.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ SCENES = (
     "detection/pennfudan/images/PennPed00035.jpg",
 )
 _COUNTED = (20, 60, 300)
-"""Numbers of frames after which the picture is held against the dry one."""
+"""Numbers of frames after which the output is compared with the dry picture."""
 _EVERY = 10
-"""The worst frame is looked for among every tenth."""
+"""The worst frame is searched for among every tenth."""
 _MOST_DB = 60.0
-"""Nearer than a quarter of a grey level, nearer is no better."""
+"""Differences below a quarter of a grey level do not count."""
 
 
 def still_part(model: Runner, setup: Setup) -> Iterator[Mark]:

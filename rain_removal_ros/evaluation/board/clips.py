@@ -1,7 +1,7 @@
-"""Clips of five seconds in drawn rain: what carried state is worth, and whether it lasts.
+"""Clips of five seconds in synthetic rain: what carried state is worth, and whether that lasts.
 
-Every frame is derained with the state carried; those early and late in the clip are also derained
-afresh, and the difference is what the state is worth there.
+Every frame is derained with carried state. Those early and late in the clip are also derained
+without state; the difference is what the state is worth there.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from rain_removal_ros.simulation.scenes import sight
 _FRAMES = 150
 _EARLY, _LATE = range(10, 30), range(100, 150)
 _BLOCK = 10
-"""Frames that are drawn together when chance is estimated."""
+"""Frames that are drawn together when resampling."""
 _HIGHWAY = "video/highway.mp4"
-"""Of the videos the one that no recipe for clips trains on; its frames are 960 x 540."""
+"""The one video that no recipe for clips trains on; its frames are 960 x 540."""
 _STARTS = (0, 35, 71)
 """Where in it the clips begin; the last one ends with it."""
 _DRIVE_START = 60

@@ -1,7 +1,7 @@
-"""Whether a detector sees again what rain hid from it, and still sees what it saw in the clear.
+"""Whether a detector recovers what rain hid, and still finds what it found in clear weather.
 
-Won back is the share of the AP50 that rain costs. Every model meets the same pictures, rain and
-draws of pictures, so that differences between models are paired.
+Won back is the share recovered of the AP50 that rain costs. Every model sees the same pictures,
+rain and draws of pictures, so differences between models are paired.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SEVERITIES = (0.3, 0.6, 1.0)
 CLASSES: dict[str, tuple[str, ...]] = {"pennfudan": ("person",), "carla": ("car", "traffic light")}
 """Sets of labelled pictures, and their classes that the detector knows."""
 _SAME = {"vehicle": "car", "truck": "car", "bus": "car"}
-"""CARLA's labels tell no car from a truck."""
+"""CARLA's labels do not distinguish cars from trucks."""
 _DETECTOR = "detection/yolox_nano.onnx"
 
 See = Callable[[Image], Image]
@@ -94,7 +94,7 @@ def _without(shown: Labelled, detector: Detector, setup: Setup) -> dict[str, Val
 
 
 def _ap50(shown: Labelled, detector: Detector, images: Iterable[Image], see: See) -> Values:
-    """Of what the detector finds, over the pictures as they are and over draws of them."""
+    """AP50 of the detections, over the original pictures and over draws of them."""
     labels = CLASSES[shown.name]
     found = []
     for image in images:
@@ -138,7 +138,7 @@ def _rainy(shown: Labelled, severity: float, setup: Setup) -> Iterator[Image]:
 
 
 def _read(path: Path) -> dict[str, Values] | None:
-    """What was kept, or None if there is nothing that can be used."""
+    """The cache entry, or None if there is none that can be used."""
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         return {condition: np.asarray(values, np.float64) for condition, values in kept.items()}

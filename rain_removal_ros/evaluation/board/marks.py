@@ -1,6 +1,6 @@
-"""A mark is one figure of the board, kept item by item so that chance can be told from skill.
+"""A mark is one figure of the board, kept item by item so that its interval can be estimated.
 
-Two models are compared on the items that both were measured on, drawn again and again together.
+Two models are compared on the items on which both were measured, resampled together.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Mark:
         }
 
     def kept(self) -> dict[str, Any]:
-        """All there is, for the cache."""
+        """Everything, for the cache."""
         return {**self.as_json(), "drawn": list(self.drawn)}
 
     @staticmethod
@@ -86,7 +86,7 @@ def mean(name: str, by_item: Mapping[str, float]) -> Mark:
 
 
 def least(name: str, by_item: Mapping[str, float]) -> Mark:
-    """The worst item, for figures of which more is better."""
+    """The worst item, for figures where more is better."""
     return Mark(name, tuple(by_item), tuple(by_item.values()), (1.0,) * len(by_item), least=True)
 
 
@@ -102,7 +102,7 @@ def of_draws(name: str, items: Sequence[str], values: Values) -> Mark:
 
 
 def difference(candidate: Mark, rival: Mark) -> Estimate:
-    """How much more the candidate has, on the items that both were measured on."""
+    """The candidate minus the shipped model, on the items on which both were measured."""
     common = candidate.shares_items(rival)
     if not common:
         return Estimate(float("nan"), float("nan"), float("nan"))

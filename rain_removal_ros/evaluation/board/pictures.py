@@ -29,7 +29,7 @@ DRY = {
     # Streets that nothing here was trained on.
     "clean_streets": ("detection/pennfudan/images", 2),
 }
-"""Folders of dry pictures, and every how many of them is used."""
+"""Folders of dry pictures, and the step at which pictures are taken from them."""
 
 
 def pairs_part(model: Runner, setup: Setup) -> Iterator[Mark]:
@@ -72,7 +72,7 @@ def _compared(model: Runner, rainy: Image, reference: Image) -> dict[str, float]
 
 
 def _correlation(attention: Image, change: NDArray[np.float64]) -> float:
-    """Of attention with how much the rain changed each pixel; 0 for a map that is constant."""
+    """Correlation of the attention with the change by rain; 0 for a constant map."""
     size = (change.shape[1], change.shape[0])
     shown = cv2.resize(attention, size, interpolation=cv2.INTER_AREA).astype(np.float64)
     if not shown.std() or not change.std():

@@ -42,7 +42,7 @@ GROUPS = {
 
 @dataclass(frozen=True)
 class Sheet:
-    """One model's marks as they are kept in the repository."""
+    """One model's marks as stored in the repository."""
 
     name: str
     extent: str
@@ -76,7 +76,7 @@ def publish(measured: Measured, extent: Extent, root: Path) -> list[Path]:
 
 
 def read(path: Path) -> Sheet:
-    """What ``publish`` kept."""
+    """The file that ``publish`` wrote."""
     kept = json.loads(path.read_text(encoding="utf-8"))
     return Sheet(
         kept["model"],
@@ -97,7 +97,7 @@ def _compact(measured: Measured, extent: Extent, before: dict[str, Any]) -> dict
         marks[name] = {key: whole[key] for key in ("value", "low", "high")}
         marks[name]["items"] = len(mark.items)
     about = {key: value for key, value in manifest().items() if key != "command"}
-    # Where the file lies on one machine is nobody else's affair.
+    # The path on this machine does not belong in the repository.
     model = {key: value for key, value in measured.model.as_manifest().items() if key != "weights"}
     facts = _facts(Path(measured.model.weights))
     return {"manifest": about, **model, "extent": extent.name, "facts": facts, "marks": marks}
@@ -177,7 +177,7 @@ def _goal(rule: Rule) -> str:
 
 
 def _replaced(page: Path, made: str) -> str:
-    """A page with what stands between the two marks made anew."""
+    """A page with the part between the two marks replaced."""
     text = page.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)

@@ -1,4 +1,4 @@
-"""The rain of the board, which must not change when the generator learns something new.
+"""The rain of the board, which must not change when the generator does.
 
 ``rains.json`` holds descriptions of rain that were drawn once, at severity 1 for photos; the
 styles and the sampler they came from may go on. Only what renders a description is shared.
@@ -26,7 +26,7 @@ def rain(name: str, severity: float = 1.0) -> Rain:
 
 
 def names(beginning: str) -> list[str]:
-    """All rains whose names begin so, in order."""
+    """All rains with this prefix, in order."""
     return [name for name in _kept() if name.startswith(beginning)]
 
 

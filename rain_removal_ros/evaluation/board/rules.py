@@ -18,7 +18,7 @@ WORSE, BETTER, SAME = "worse", "better", ""
 
 @dataclass(frozen=True)
 class Rule:
-    """How one mark is read."""
+    """How one mark is interpreted."""
 
     mark: str
     title: str
@@ -26,13 +26,13 @@ class Rule:
     less: bool = False
     """Whether less is better."""
     slack: float | None = 0.1
-    """What may be lost, in the mark's unit, before it counts; None where it never counts."""
+    """The loss, in the mark's unit, that does not count yet; None if the mark never counts."""
     goal: float | None = None
-    """What is aimed at for the default model."""
+    """The goal for the default model."""
     enough: bool = False
-    """Whether a loss is none as long as the goal is met."""
+    """Whether losses do not count while the goal is met."""
     floor: float | None = None
-    """What a model must not surely miss, whatever the one before it did."""
+    """A model must not surely miss this, whatever the shipped one does."""
 
 
 def _pairs(name: str, goal: float) -> tuple[Rule, ...]:
@@ -149,7 +149,7 @@ RULES: tuple[Rule, ...] = tuple(rule for rules in SECTIONS.values() for rule in 
 
 @dataclass(frozen=True)
 class Reading:
-    """One mark of the candidate, held against the shipped model's."""
+    """One mark of the candidate, compared with the shipped model's."""
 
     rule: Rule
     candidate: Estimate
@@ -161,7 +161,7 @@ class Reading:
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is reached; None where there is none."""
+        """Whether the goal is reached; None if there is none."""
         return None if self.rule.goal is None else _reached(self.rule, self.candidate.value)
 
 
@@ -185,7 +185,7 @@ def read(candidate: Mapping[str, Mark], shipped: Mapping[str, Mark]) -> list[Rea
 
 
 def judge(readings: Sequence[Reading], *, complete: bool = True) -> Verdict:
-    """Ship or not; what was not measured whole is never shipped."""
+    """The verdict; a model that was not measured completely does not ship."""
     worse = [reading.rule.title for reading in readings if reading.verdict == WORSE]
     better = [reading.rule.title for reading in readings if reading.verdict == BETTER]
     below = [reading.rule.title for reading in readings if reading.below_floor]
@@ -218,7 +218,7 @@ def _verdict(rule: Rule, own: Estimate, change: Estimate) -> str:
 
 
 def _far(own: Estimate, sign: int) -> float:
-    """The end of the interval that speaks for the model."""
+    """The end of the interval that favours the model."""
     return own.high if sign > 0 else own.low
 
 

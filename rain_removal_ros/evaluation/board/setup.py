@@ -1,4 +1,4 @@
-"""How the board is measured: where the data is, how much of it is used, and what is kept."""
+"""The setup of the board: where the data is, how much of it is used, and the cache."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ BRIEF = Extent(
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What every part of the board is told."""
+    """What every part of the board needs."""
 
     data: Path
     extent: Extent = FULL
     cache: Path | None = None
-    """Where what was drawn and measured is kept; None for nowhere."""
+    """Cache folder of drawn pictures and results; None for no cache."""
 
 
 Part: TypeAlias = Callable[[Runner, Setup], Iterator[Mark]]

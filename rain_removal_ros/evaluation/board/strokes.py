@@ -1,7 +1,7 @@
 """The stroke board: bright strokes drawn on dry pictures, few or many, of every shape.
 
-Published sets hold pictures full of rain; a robot mostly meets a few drops. How much of the light
-of what was drawn is left standing says whether a network sees a streak by itself.
+Published sets have pictures full of rain; a robot mostly meets a few drops. The share of the
+strokes' light that remains shows whether a network recognises single streaks.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from rain_removal_ros.frames import Image
 from rain_removal_ros.metrics import luma
 
 _LIT = 0.02
-"""Share of the way to white from which a pixel counts as under a stroke."""
+"""From this share of the way to white on, a pixel counts as under a stroke."""
 _INVENTED = 5.0
-"""Grey levels by which a dry pixel must have been changed to be counted as invented rain."""
+"""A dry pixel changed by more grey levels than this counts as invented rain."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def backgrounds(data: Path) -> list[Path]:
 def drawn(dry: Image, strokes: Strokes, name: str) -> tuple[Image, NDArray[np.bool_]]:
     """A picture with strokes, always the same for its name, and where they are."""
     seed = zlib.crc32(name.encode())
-    # Leaning to either side, as rain does.
+    # Slanted to either side, as rain is.
     angle = strokes.angle if seed % 2 else -strokes.angle
     rainy, mask = draw_strokes(
         dry, strokes.count, width=strokes.width, length=strokes.length, angle=angle,
@@ -101,6 +101,6 @@ def _left(model: Runner, dry: Image, strokes: Strokes, name: str) -> tuple[float
 
 
 def _invented(model: Runner, dry: Image) -> float:
-    """Share of a dry picture's pixels that were changed to be seen."""
+    """The share of a dry picture's pixels that were visibly changed."""
     change = np.abs(luma(model.derain(dry).image) - luma(dry))
     return float((change > _INVENTED).mean())

@@ -13,7 +13,7 @@ _INTERVAL = ("value", "low", "high")
 
 
 def table(readings: Sequence[Reading], candidate: str, shipped: str) -> str:
-    """One row a mark, section by section."""
+    """One row per mark, section by section."""
     head = [*_HEAD[:2], candidate, shipped, *_HEAD[4:]]
     rows = []
     for title, rules in SECTIONS.items():

@@ -1,6 +1,6 @@
-"""What a frame costs: the candidate, the shipped model and published PReNet, by turns.
+"""Time per frame of the candidate, the shipped model and the published PReNet, in turns.
 
-Whatever else the machine does hits all three alike, so that ratios hold where times do not.
+Other load on the machine affects all three alike, so ratios are reliable even if times are not.
 """
 
 from __future__ import annotations

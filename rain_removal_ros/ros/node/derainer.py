@@ -26,14 +26,15 @@ from rain_removal_ros.degradation import FULL, Backoff, Rung
 from rain_removal_ros.engines import builds_stages
 from rain_removal_ros.errors import CheckpointError, SettingsError
 from rain_removal_ros.ros.node import diagnostics
-from rain_removal_ros.ros.node.loader import Job, Loader
+from rain_removal_ros.ros.node.loader import Loader, LoadRequest
 from rain_removal_ros.ros.node.mailbox import Mailbox
 from rain_removal_ros.ros.node.pipeline import Pipeline
 from rain_removal_ros.ros.node.statistics import Statistics
 from rain_removal_ros.ros.node.topics import Topics
-from rain_removal_ros.ros.node.watchdog import Watch
+from rain_removal_ros.ros.node.watchdog import Watchdog
 from rain_removal_ros.ros.node.worker import Worker
 from rain_removal_ros.ros.parameters import Parameters
+from rain_removal_ros.runtime import native
 from rain_removal_ros.runtime.allocator import give_back_freed_memory
 from rain_removal_ros.runtime.devices import check_device
 from rain_removal_ros.settings import Settings
@@ -72,7 +73,7 @@ def _told(transition: _Transition) -> _Transition:
 
 
 class Derainer(LifecycleNode):
-    """Cleans the images of one or more cameras while it is active."""
+    """Derains the images of one or more cameras while it is active."""
 
     def __init__(self, name: str = "derain", **options: Any) -> None:
         super().__init__(name, automatically_declare_parameters_from_overrides=True, **options)
@@ -104,6 +105,8 @@ class Derainer(LifecycleNode):
         self.create_timer(_UPKEEP_S, self._watch_over, clock=steady)
         self.create_timer(_LOOK_AROUND_S, self._look_around, clock=steady)
         self._answer_invalid_transitions()
+        if advice := native.advice():
+            self.get_logger().warning(f"This package was {advice}.")
 
     @property
     def settings(self) -> Settings:
@@ -226,7 +229,7 @@ class Derainer(LifecycleNode):
 
     def _work(self, why_not: str = "loading") -> None:
         """Start a worker, with the network if there is one."""
-        watch = Watch()
+        watch = Watchdog()
         pipeline = Pipeline(
             list(zip(self._cameras, self.statistics, strict=True)), self.settings, self, watch
         )
@@ -304,15 +307,15 @@ class Derainer(LifecycleNode):
         """For the loader, in its thread."""
         return sorted({size for statistics in self.statistics if (size := statistics.size)})
 
-    def loaded(self, job: Job, engine: LoadedEngine) -> None:
+    def loaded(self, job: LoadRequest, engine: LoadedEngine) -> None:
         """For the loader, in its thread."""
         self._later(self._take_over, job, engine)
 
-    def failed(self, job: Job, error: Exception, retry_in_s: float) -> None:
+    def failed(self, job: LoadRequest, error: Exception, retry_in_s: float) -> None:
         """For the loader, in its thread."""
         self._later(self._note_failure, job, error, retry_in_s)
 
-    def _take_over(self, job: Job, engine: LoadedEngine) -> None:
+    def _take_over(self, job: LoadRequest, engine: LoadedEngine) -> None:
         if job is not self._loader.job:
             return
         self._loader.finished()
@@ -330,7 +333,7 @@ class Derainer(LifecycleNode):
         for line in info.cautions.lines(info.network):
             self.get_logger().warning(line)
 
-    def _note_failure(self, job: Job, error: Exception, retry_in_s: float) -> None:
+    def _note_failure(self, job: LoadRequest, error: Exception, retry_in_s: float) -> None:
         if job is not self._loader.job:
             return
         self._faults["not loaded"] += 1

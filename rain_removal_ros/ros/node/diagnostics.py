@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
-from rain_removal_ros.ros.node.statistics import Summary
+from rain_removal_ros.ros.node.statistics import StatisticsSummary
 
 if TYPE_CHECKING:
     from rain_removal_ros.engines import LoadedEngine
@@ -47,7 +47,7 @@ class CameraState:
     """The types of messages published on the topic, and by how many."""
     mismatch: str
     state_age_s: float | None
-    summary: Summary
+    summary: StatisticsSummary
 
 
 def network_status(node: str, state: NetworkState) -> DiagnosticStatus:
@@ -106,11 +106,11 @@ def _judge_network(state: NetworkState) -> tuple[bytes, str]:
     if not state.active:
         return DiagnosticStatus.OK, "not active"
     if state.trouble and state.engine is None:
-        return DiagnosticStatus.ERROR, f"{state.trouble}; frames go on uncleaned"
+        return DiagnosticStatus.ERROR, f"{state.trouble}; frames pass through"
     if state.trouble:
         return DiagnosticStatus.WARN, f"{state.trouble}; the old one stays"
     if state.engine is None:
-        return DiagnosticStatus.WARN, "loading; frames go on uncleaned"
+        return DiagnosticStatus.WARN, "loading; frames pass through"
     if not state.enabled:
         return DiagnosticStatus.OK, "disabled: frames go through untouched"
     if state.rung != "full":

@@ -27,9 +27,9 @@ USUAL_SIZE = (480, 640)
 class Listener(Protocol):
     """Who is told how loading goes; called in the loader's thread."""
 
-    def loaded(self, job: Job, engine: LoadedEngine) -> None: ...
+    def loaded(self, job: LoadRequest, engine: LoadedEngine) -> None: ...
 
-    def failed(self, job: Job, error: Exception, retry_in_s: float) -> None: ...
+    def failed(self, job: LoadRequest, error: Exception, retry_in_s: float) -> None: ...
 
     def sizes(self) -> Sequence[tuple[int, int]]:
         """Heights and widths of the cameras' frames, as far as they are known."""
@@ -37,7 +37,7 @@ class Listener(Protocol):
 
 
 @dataclass(eq=False)
-class Job:
+class LoadRequest:
     """One network to be loaded."""
 
     settings: Settings
@@ -49,14 +49,14 @@ class Loader:
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
-        self.job: Job | None = None
+        self.job: LoadRequest | None = None
         self._telling = threading.Lock()
         self._threads: list[threading.Thread] = []
 
     def request(self, settings: Settings, *, delay_s: float = 0.0) -> None:
         """Load what these settings ask for; whatever else was being loaded is forgotten."""
         self.cancel()
-        self.job = Job(settings)
+        self.job = LoadRequest(settings)
         thread = threading.Thread(
             target=self._run, args=(self.job, delay_s), name="load", daemon=True
         )
@@ -80,7 +80,7 @@ class Loader:
                 self.job.cancelled.set()
             self.job = None
 
-    def _run(self, job: Job, delay_s: float) -> None:
+    def _run(self, job: LoadRequest, delay_s: float) -> None:
         backoff = Backoff()
         while not job.cancelled.wait(delay_s):
             try:
@@ -92,7 +92,7 @@ class Loader:
                 self._tell(job, self._listener.loaded, job, engine)
                 return
 
-    def _tell(self, job: Job, listener: Callable[..., None], *what: Any) -> None:
+    def _tell(self, job: LoadRequest, listener: Callable[..., None], *what: Any) -> None:
         with self._telling:
             if not job.cancelled.is_set():
                 listener(*what)

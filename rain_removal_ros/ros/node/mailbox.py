@@ -13,7 +13,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class ReceivedMessage:
     """A message, and when it came in."""
 
     message: Any
@@ -25,25 +25,25 @@ class Mailbox:
     """One slot for each camera, by its index."""
 
     def __init__(self) -> None:
-        self._letters: dict[int, Letter] = {}
+        self._waiting: dict[int, ReceivedMessage] = {}
         self._changed = threading.Condition()
         self._woken = False
 
     def put(self, camera: int, message: Any) -> bool:
         """Leave a message; returns whether one that nobody had taken made way for it."""
         with self._changed:
-            displaced = camera in self._letters
-            self._letters[camera] = Letter(message, time.monotonic())
+            displaced = camera in self._waiting
+            self._waiting[camera] = ReceivedMessage(message, time.monotonic())
             self._changed.notify()
             return displaced
 
-    def take(self) -> dict[int, Letter]:
+    def take(self) -> dict[int, ReceivedMessage]:
         """The newest message of every camera that has one; waits for one, or to be woken."""
         with self._changed:
-            self._changed.wait_for(lambda: self._letters or self._woken)
+            self._changed.wait_for(lambda: self._waiting or self._woken)
             self._woken = False
-            letters, self._letters = self._letters, {}
-            return letters
+            messages, self._waiting = self._waiting, {}
+            return messages
 
     def wake(self) -> None:
         """Let ``take`` return, be there messages or not."""
@@ -54,6 +54,6 @@ class Mailbox:
     def clear(self) -> list[int]:
         """Throw away what nobody took; returns whose messages those were."""
         with self._changed:
-            cameras = list(self._letters)
-            self._letters.clear()
+            cameras = list(self._waiting)
+            self._waiting.clear()
             return cameras

@@ -9,17 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Float32
 
 from rain_removal_ros import codec
-from rain_removal_ros.camera import Arrival, Camera, Cameras, MessageTypes, Result
-from rain_removal_ros.ros.node.mailbox import Letter
+from rain_removal_ros.camera import Camera, Cameras, Demand, MessageTypes, Result
+from rain_removal_ros.ros.node.mailbox import ReceivedMessage
 from rain_removal_ros.ros.node.statistics import Statistics
 from rain_removal_ros.ros.node.topics import Topics
-from rain_removal_ros.ros.node.watchdog import Watch
+from rain_removal_ros.ros.node.watchdog import Watchdog
 from rain_removal_ros.runtime.threads import compute_with
 from rain_removal_ros.settings import Settings
 
@@ -54,7 +54,7 @@ class Pipeline:
         cameras: Sequence[tuple[Topics, Statistics]],
         settings: Settings,
         around: Surroundings,
-        watch: Watch,
+        watch: Watchdog,
     ) -> None:
         self._topics = [topics for topics, _ in cameras]
         self._statistics = [statistics for _, statistics in cameras]
@@ -84,32 +84,34 @@ class Pipeline:
         compute_with(self._settings.engine.threads)
         self.cameras.use(engine)
 
-    def drop(self, letters: Mapping[int, Letter], reason: str) -> None:
+    def drop(self, messages: Mapping[int, ReceivedMessage], reason: str) -> None:
         """Give account of frames that nothing is done with."""
-        for index in letters:
+        for index in messages:
             self._statistics[index].dropped(reason)
 
-    def process(self, letters: Mapping[int, Letter]) -> None:
+    def process(self, messages: Mapping[int, ReceivedMessage]) -> None:
         """Deal with the newest frame of each camera that has one."""
-        self._in_work = set(letters)
+        self._in_work = set(messages)
         fault = ""
-        for result in self.cameras.process(self._arrivals(letters)):
+        for result in self.cameras.process(self._arrivals(messages)):
             self._in_work.discard(result.camera)
-            self._publish(result, letters[result.camera])
+            self._publish(result, messages[result.camera])
             fault = result.fault.text if result.fault is not None else fault
         if self.cameras.failures >= _FAULTS_BEFORE_RELOAD:
             retry_in_s = self.cameras.retry_in_s
             self.cameras.do_without("fault")
             self._around.broken(fault, retry_in_s)
 
-    def _arrivals(self, letters: Mapping[int, Letter]) -> Iterator[Arrival]:
-        for index, letter in letters.items():
+    def _arrivals(
+        self, messages: Mapping[int, ReceivedMessage]
+    ) -> Iterator[tuple[int, Any, Demand]]:
+        for index, received in messages.items():
             arrival = None
             with self._accounting(index):
-                if self._too_old(letter):
+                if self._too_old(received):
                     self._statistics[index].dropped("too old")
                 else:
-                    arrival = Arrival(index, letter.message, self._topics[index].demand())
+                    arrival = index, received.message, self._topics[index].demand()
             if arrival is not None:
                 yield arrival
             else:
@@ -124,19 +126,19 @@ class Pipeline:
             self._statistics[index].dropped("error")
             self._around.say(f"a frame was lost to {type(error).__name__}: {error}")
 
-    def _too_old(self, letter: Letter) -> bool:
+    def _too_old(self, received: ReceivedMessage) -> bool:
         limit, now = self._settings.input.max_age_ms, self._around.now_ns()
-        stamp = codec.stamp_ns(letter.message.header)
+        stamp = codec.stamp_ns(received.message.header)
         return limit > 0 and now > 0 and now - stamp > limit * 1e6
 
-    def _publish(self, result: Result, letter: Letter) -> None:
+    def _publish(self, result: Result, received: ReceivedMessage) -> None:
         """Publish what was made of a frame, and count it."""
         with self._accounting(result.camera):
-            for output, message in result.messages():
+            for output, message in result.messages:
                 self._topics[result.camera].publish(output, message)
-            now_ns, stamp_ns = self._around.now_ns(), codec.stamp_ns(letter.message.header)
+            now_ns, stamp_ns = self._around.now_ns(), codec.stamp_ns(received.message.header)
             self._statistics[result.camera].count(
                 result,
                 latency_s=(now_ns - stamp_ns) / 1e9 if now_ns else None,
-                processing_s=time.monotonic() - letter.arrived,
+                processing_s=time.monotonic() - received.arrived,
             )

@@ -13,7 +13,7 @@ from rain_removal_ros.camera import Outcome, Result
 
 
 @dataclass
-class Summary:
+class StatisticsSummary:
     """A moment's view of a camera's statistics."""
 
     received: int
@@ -104,14 +104,14 @@ class Statistics:
             self._faults[kind] += 1
             self._last_fault = reason
 
-    def summary(self) -> Summary:
+    def summary(self) -> StatisticsSummary:
         """The counts so far, and the rates since the last call."""
         with self._lock:
             now = time.monotonic()
             then, received, published, lost = self._reported
             passed_s = max(now - then, 1e-3)
             self._reported = (now, self._received, self._published, self._lost)
-            return Summary(
+            return StatisticsSummary(
                 received=self._received,
                 lost=self._lost,
                 losing=self._lost - lost,

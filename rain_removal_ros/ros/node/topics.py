@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rclpy.event_handler import (
     PublisherEventCallbacks,
@@ -24,7 +24,6 @@ from rclpy.qos import (
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
-from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32
 
@@ -32,6 +31,9 @@ from rain_removal_ros.camera import Demand, OutputKind
 from rain_removal_ros.camera_info import Calibrations
 from rain_removal_ros.errors import SettingsError
 from rain_removal_ros.settings import Settings
+
+if TYPE_CHECKING:
+    from rclpy.topic_endpoint_info import TopicEndpointInfo  # Lyrical has it in endpoint_info
 
 _OVERRIDABLE = (
     QoSPolicyKind.HISTORY,

@@ -14,7 +14,7 @@ class Abandoned(BaseException):  # no error, and not to be caught as one
     """This thread's work has been given to another."""
 
 
-class Watch:
+class Watchdog:
     """A stretch of work that is being watched, as a context manager."""
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class Watch:
         self._since: float | None = None
         self._abandoned = False
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Watchdog:
         with self._lock:
             self._since = time.monotonic()
         return self

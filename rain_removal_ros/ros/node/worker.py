@@ -8,13 +8,13 @@ from queue import Empty, SimpleQueue
 
 from rain_removal_ros.ros.node.mailbox import Mailbox
 from rain_removal_ros.ros.node.pipeline import Pipeline
-from rain_removal_ros.ros.node.watchdog import Abandoned, Watch
+from rain_removal_ros.ros.node.watchdog import Abandoned, Watchdog
 
 
 class Worker:
     """Takes the newest frames as long as it is wanted, and orders between two of them."""
 
-    def __init__(self, mailbox: Mailbox, pipeline: Pipeline, watch: Watch) -> None:
+    def __init__(self, mailbox: Mailbox, pipeline: Pipeline, watch: Watchdog) -> None:
         self.pipeline = pipeline
         self.watch = watch
         self._mailbox = mailbox
@@ -44,13 +44,13 @@ class Worker:
     def _run(self) -> None:
         try:
             while True:
-                letters = self._mailbox.take()
+                messages = self._mailbox.take()
                 self._obey()
                 if self._stopping:
-                    self.pipeline.drop(letters, "deactivated")
+                    self.pipeline.drop(messages, "deactivated")
                     return
-                if letters:
-                    self.pipeline.process(letters)
+                if messages:
+                    self.pipeline.process(messages)
         except Abandoned:
             pass  # the next worker has long been running
 

@@ -16,13 +16,12 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import numpy as np
-from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.context import Context
 from rclpy.node import Node
@@ -33,6 +32,7 @@ from rain_removal_ros import checkpoints, codec
 from rain_removal_ros.demo import DemoFrame, DemoPlan, Tell
 from rain_removal_ros.errors import RainRemovalError
 from rain_removal_ros.ros.process import Spinner
+from rain_removal_ros.runtime.dds import profile_environment
 
 _START_S = 120.0
 """How long to wait for the first derained frame; a busy machine takes a while to start Python."""
@@ -121,7 +121,7 @@ class Recorder:
             line = f"in {self._rate('image'):4.1f} Hz, out {self._rate('image_derained'):4.1f} Hz"
             if self._latency_ms:
                 line += f", latency {np.median(self._latency_ms):4.0f} ms"
-            line += f", dropped {self._dropped.total()}, clean {len(self._kept['attention'])}"
+            line += f", dropped {self._dropped.total()}, derained {len(self._kept['attention'])}"
             return f"{line}  {self._trouble}".rstrip()
 
     def summary(self) -> str:
@@ -129,7 +129,7 @@ class Recorder:
         with self._lock:
             middle = np.median(self._latency_ms) if self._latency_ms else np.nan
             return (
-                f"{self._rate('image'):.1f} Hz in, {self._rate('attention'):.1f} Hz clean out, "
+                f"{self._rate('image'):.1f} Hz in, {self._rate('attention'):.1f} Hz derained out, "
                 f"latency {middle:.0f} ms, {self._dropped.total()} dropped"
             )
 
@@ -211,26 +211,13 @@ def _commands(plan: DemoPlan, weights: Path) -> list[list[str]]:
 
 def _surroundings() -> dict[str, str]:
     """A domain for this process alone, on this machine alone, with large images let through."""
-    chosen = {
+    return {
         "ROS_DOMAIN_ID": str(1 + os.getpid() % _DOMAINS),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         # The network's threads share the processor with the camera's and the recorder's.
         "OMP_WAIT_POLICY": "PASSIVE",
+        **profile_environment(),
     }
-    older = os.environ.get("ROS_DISTRO", "") in ("humble", "iron", "jazzy")
-    name = "FASTRTPS_DEFAULT_PROFILES_FILE" if older else "FASTDDS_DEFAULT_PROFILES_FILE"
-    if name not in os.environ and (profile := _profile()):
-        chosen[name] = str(profile)
-    return chosen
-
-
-def _profile() -> Path | None:
-    """The Fast DDS profile, in a checkout or installed."""
-    folders = [Path(__file__).resolve().parents[3], Path(sys.prefix) / "share/rain_removal_ros"]
-    with suppress(PackageNotFoundError, OSError):  # the latter where no workspace is active
-        folders.append(Path(get_package_share_directory("rain_removal_ros")))
-    files = (folder / "config" / "fastdds.xml" for folder in folders)
-    return next((file for file in files if file.is_file()), None)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
 
 
-class Inquiry:
+class RequestResponse:
     """Publishes a picture and waits for the message that bears its stamp."""
 
     def __init__(

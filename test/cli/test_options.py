@@ -1,0 +1,65 @@
+"""Flags mean one thing in every command, and old spellings go on with a line that says so."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from rain_removal_ros import cli
+from rain_removal_ros.cli import _options
+from rain_removal_ros.settings import Settings, entries
+
+OLD = [
+    ("eval", "--models", "--model"),
+    ("eval", "--html", "--report"),
+    ("detect", "--html", "--report"),
+    ("demo", "--weights", "--model"),
+    ("synthesize", "--out", "--output"),
+    *(
+        ("bench", old, new)
+        for old, new in {
+            "--networks": "--model",
+            "--engines": "--engine",
+            "--devices": "--device",
+            "--precisions": "--precision",
+            "--sizes": "--size",
+        }.items()
+    ),
+]
+
+
+def parser_of(name: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"rain-removal {name}", allow_abbrev=False)
+    cli.commands()[name].add_arguments(parser)
+    return parser
+
+
+@pytest.mark.parametrize(("name", "old", "new"), OLD)
+def test_an_old_flag_does_what_the_new_one_does(
+    name: str, old: str, new: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = parser_of(name)
+    rest = ["street.png"] if name == "synthesize" else []
+    value = "64x48" if old == "--sizes" else "torch"
+    assert parser.parse_args([*rest, old, value]) == parser.parse_args([*rest, new, value])
+    said = capsys.readouterr().err
+    assert said == f"rain-removal {name}: {old} is deprecated, use {new}\n"
+    assert f"{old} " not in parser.format_help()
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands()))
+def test_a_shared_flag_has_the_settings_help(name: str) -> None:
+    helps = {entry.name: entry.described.help for entry in entries(Settings)}
+    shown = " ".join(parser_of(name).format_help().split())
+    for flag in ("--stages", "--device", "--precision"):
+        if f"{flag} " in shown and name != "train":  # which trains with settings of its own
+            assert helps[_options._FLAGS[flag[2:]][0]] in shown
+
+
+def test_several_values_may_have_blanks_or_commas_between_them_and_come_again() -> None:
+    parser = argparse.ArgumentParser()
+    _options.add_several(parser, "--stages", int, "N", "help", default=0)
+    assert list(parser.parse_args([]).stages) == [0]
+    found = parser.parse_args(["--stages", "1,2", "3", "--stages", "4"])
+    assert found.stages == [1, 2, 3, 4]
