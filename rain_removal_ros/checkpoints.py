@@ -2,7 +2,7 @@
 
 The header names the network, its config, facts about the training, and a checksum over the
 weights, so that a file explains itself and a damaged one is noticed. Nothing is ever unpickled
-that could run code.
+that could run code. Finding and reading files needs no torch; making networks of them does.
 """
 
 from __future__ import annotations
@@ -13,20 +13,23 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialize
-from torch import Tensor
 
 from rain_removal_ros import networks
 from rain_removal_ros.errors import CheckpointError, SettingsError
-from rain_removal_ros.networks._base import Network
 from rain_removal_ros.networks._cautions import Cautions
 from rain_removal_ros.parsing import from_json
 from rain_removal_ros.runtime.files import model_folders, write_whole
 from rain_removal_ros.settings import NetworkSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rain_removal_ros.networks._base import Network
 
 _FORMAT = "rain_removal_ros/1"
 _BEST = "rainstream"  # what runs when nobody says otherwise
@@ -42,8 +45,21 @@ class Checkpoint:
     checksum: str
 
 
+@dataclass(frozen=True)
+class StoredWeights:
+    """What a weight file holds, as arrays."""
+
+    name: str
+    config: dict[str, Any]
+    arrays: dict[str, NDArray[Any]]
+    cautions: Cautions
+    checksum: str
+
+
 def save(path: Path, network: Network, facts: Mapping[str, Any]) -> str:
     """Write a network to ``path`` and return its checksum; all of the file appears, or none."""
+    from safetensors.torch import save as serialize
+
     weights = _weights(network)
     checksum = _checksum(weights)
     header = {
@@ -61,14 +77,8 @@ def save(path: Path, network: Network, facts: Mapping[str, Any]) -> str:
 def load(path: Path | str) -> Checkpoint:
     """Read a weight file; anything wrong with it is one clear ``CheckpointError``."""
     path = Path(path)
-    header, weights = _read(path)
-    if header.get("format") != _FORMAT:
-        raise CheckpointError(
-            f"{path} is not a weight file of this package; published weights come in with "
-            "'rain-removal import'"
-        )
-    if _checksum(weights) != header.get("sha256"):
-        raise CheckpointError(f"{path} is damaged: its weights do not match their checksum")
+    header, weights = _read(path, "pt")
+    _check(path, header, weights)
     name = _noted(path, header, "network")
     config, facts = (_table(path, header, key) for key in ("config", "facts"))
     try:
@@ -79,6 +89,28 @@ def load(path: Path | str) -> Checkpoint:
         raise CheckpointError(f"{path} does not fit this version's {name}: {reason}") from error
     network.cautions = Cautions.from_facts(facts)
     return Checkpoint(name, network.eval(), facts, header["sha256"])
+
+
+def read(path: Path | str) -> StoredWeights:
+    """As ``load``, without making a network of it."""
+    path = Path(path)
+    header, arrays = _read(path, "np")
+    _check(path, header, arrays)
+    config, facts = (_table(path, header, key) for key in ("config", "facts"))
+    cautions = Cautions.from_facts(facts)
+    return StoredWeights(
+        _noted(path, header, "network"), config, arrays, cautions, header["sha256"]
+    )
+
+
+def _check(path: Path, header: Mapping[str, str], weights: Mapping[str, Any]) -> None:
+    if header.get("format") != _FORMAT:
+        raise CheckpointError(
+            f"{path} is not a weight file of this package; published weights come in with "
+            "'rain-removal import'"
+        )
+    if _checksum(weights) != header.get("sha256"):
+        raise CheckpointError(f"{path} is damaged: its weights do not match their checksum")
 
 
 def add_cautions(path: Path, cautions: Cautions) -> None:
@@ -106,6 +138,8 @@ def cautions_of(path: Path | str) -> Cautions:
 
 def import_published(path: Path, name: str) -> Network:
     """Load weights published elsewhere (a torch state dict) into our network of this name."""
+    import torch
+
     file = networks.module(name)
     if not hasattr(file, "from_published"):
         raise CheckpointError(f"no published weights are known for {name}")
@@ -121,7 +155,7 @@ def import_published(path: Path, name: str) -> Network:
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
             loaded = loaded[wrapper]
     if not isinstance(loaded, dict) or not all(
-        isinstance(value, Tensor) for value in loaded.values()
+        isinstance(value, torch.Tensor) for value in loaded.values()
     ):
         raise CheckpointError(f"{path} holds no table of weights")
     try:
@@ -179,19 +213,25 @@ def resolve(name_or_file: str) -> Path:
     return found
 
 
+def chosen_file(settings: NetworkSettings) -> Path:
+    """The file of the weights that settings ask for, which must be of the network they name."""
+    path = resolve(settings.weights or settings.name)
+    if settings.weights and settings.name != "auto" and (name := name_of(path)) != settings.name:
+        raise CheckpointError(f"{path} holds weights of {name}, not of {settings.name}")
+    return path
+
+
 def choose(settings: NetworkSettings) -> tuple[Path, Checkpoint]:
     """The weights that settings ask for, which must be of the network they name, and their file."""
-    path = resolve(settings.weights or settings.name)
+    path = chosen_file(settings)
     checkpoint = load(path)
-    if settings.weights and settings.name not in ("auto", checkpoint.name):
-        raise CheckpointError(f"{path} holds weights of {checkpoint.name}, not of {settings.name}")
     if settings.stages:
         checkpoint.network.stages = settings.stages
     return path, checkpoint
 
 
 def _header(path: Path) -> dict[str, str]:
-    header, _ = _read(path, weights=())
+    header, _ = _read(path, "np", weights=())
     if header.get("format") != _FORMAT:
         raise CheckpointError(f"{path} is not a weight file of this package")
     return header
@@ -205,11 +245,11 @@ def _is_file(path: Path) -> bool:
 
 
 def _read(
-    path: Path, weights: tuple[str, ...] | None = None
-) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Header and the named tensors (all by default) of a safetensors file."""
+    path: Path, framework: str, weights: tuple[str, ...] | None = None
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """Header and the named weights (all by default), as torch ("pt") or NumPy ("np") has them."""
     try:
-        with safe_open(str(path), framework="pt") as file:
+        with safe_open(str(path), framework=framework) as file:
             header = dict(file.metadata() or {})
             names = file.keys() if weights is None else weights
             return header, {key: file.get_tensor(key) for key in names}
@@ -217,6 +257,8 @@ def _read(
         raise CheckpointError(f"there is no weight file {path}") from error
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+    except TypeError as error:  # NumPy has no bfloat16
+        raise CheckpointError(f"{path} cannot be read without torch: {error}") from error
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
 
@@ -241,10 +283,20 @@ def _weights(network: Network) -> dict[str, Tensor]:
     return {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
 
 
-def _checksum(weights: Mapping[str, Tensor]) -> str:
+def _checksum(weights: Mapping[str, Any]) -> str:
+    """Of tensors or arrays; both give the same."""
     digest = hashlib.sha256()
     for key in sorted(weights):
-        tensor = weights[key]
-        digest.update(f"{key} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        kind, shape = str(weights[key].dtype), list(weights[key].shape)
+        digest.update(f"{key} torch.{kind.removeprefix('torch.')} {shape}\n".encode())
+        digest.update(_bytes(weights[key]))
     return digest.hexdigest()
+
+
+def _bytes(values: Any) -> memoryview:
+    if isinstance(values, np.ndarray):
+        return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+    import torch
+
+    content: memoryview = values.reshape(-1).view(torch.uint8).numpy().data
+    return content

@@ -5,6 +5,9 @@ command line prints that line and ends with ``exit_code``; anything else is a de
 keeps its traceback.
 """
 
+WITH_TORCH = "pip install 'rain_removal_ros[torch]'"
+"""What brings torch, for errors of those who do without."""
+
 
 class RainRemovalError(Exception):
     """Something the user can put right."""

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from rain_removal_ros import __version__
-from rain_removal_ros.errors import RainRemovalError
+from rain_removal_ros.errors import WITH_TORCH, RainRemovalError
 from rain_removal_ros.runtime.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ __all__ = ["commands", "main"]
 
 _INTERRUPTED = 130
 _READER_GONE = 141
+_OF_TORCH = ("torch", "onnx")
+"""What the extra of this name brings."""
 
 
 def commands() -> dict[str, ModuleType]:
@@ -67,6 +69,12 @@ def _run(args: argparse.Namespace) -> int:
         line = " ".join(str(error).split())
         print(f"rain-removal {args.command}: {line}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        if error.name not in _OF_TORCH:
+            raise
+        what = f"this needs {error.name}: {WITH_TORCH}"
+        print(f"rain-removal {args.command}: {what}", file=sys.stderr)
+        return 2
     except BrokenPipeError:
         raise
     except OSError as error:

@@ -15,7 +15,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -165,11 +164,11 @@ def _rains(name: str, options: SynthesisOptions, textures: int, reference: Image
 def _rendered(
     reference: Image, rain: Rain, depth: NDArray[np.float32] | None, textures: Sequence[Texture]
 ) -> tuple[Image, float]:
-    clip = torch.from_numpy(reference).permute(2, 0, 1)[None].float() / 255
-    distance = None if depth is None else torch.from_numpy(depth)
-    rendered = render(clip, rain, depth=distance, textures=textures)
-    rainy: Image = (rendered.rainy[0] * 255).round().byte().permute(1, 2, 0).numpy()
-    return rainy, rendered.level
+    clip = np.ascontiguousarray(reference.transpose(2, 0, 1)[None]).astype(np.float32)
+    clip /= np.float32(255)
+    rendered = render(clip, rain, depth=depth, textures=textures)
+    rainy = np.rint(rendered.rainy[0] * np.float32(255)).astype(np.uint8).transpose(1, 2, 0)
+    return np.ascontiguousarray(rainy), rendered.level
 
 
 def _png(image: Image) -> bytes:

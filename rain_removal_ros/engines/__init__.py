@@ -8,13 +8,16 @@ that only the engine that made it can read, so that it can stay on the device.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
+import importlib.util
 import logging
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from rain_removal_ros.engines._base import Derained, Engine, EngineInfo, LoadedEngine
 from rain_removal_ros.errors import EngineError, RainRemovalError, first_line
+from rain_removal_ros.runtime.threads import compute_with
 
 if TYPE_CHECKING:
     from rain_removal_ros.networks._base import Network
@@ -37,9 +40,15 @@ NAMES = ("torch", "onnxruntime", "openvino")
 _log = logging.getLogger(__name__)
 
 
+@functools.cache
+def has_torch() -> bool:
+    """Whether torch is installed, without importing it."""
+    return importlib.util.find_spec("torch") is not None
+
+
 def builds_stages(engine: str) -> bool:
     """Whether the engine of this name builds a graph for each number of stages."""
-    return engine not in ("auto", "torch")
+    return not (engine == "torch" or (engine == "auto" and has_torch()))
 
 
 def create(network: Network, settings: EngineSettings) -> LoadedEngine:
@@ -49,8 +58,6 @@ def create(network: Network, settings: EngineSettings) -> LoadedEngine:
     "auto" is torch: on a CPU no other was faster by more than 7 % in the same precision, bfloat16
     is faster still where the CPU multiplies it, and nothing has to be built.
     """
-    from rain_removal_ros.runtime.threads import compute_with
-
     compute_with(settings.threads)  # for pixels, whoever runs the network
     if settings.name in ("auto", "torch"):
         from rain_removal_ros.engines.torch import TorchEngine
@@ -94,6 +101,8 @@ def _ways(asked: EngineSettings) -> Iterator[EngineSettings]:
     """How to run a network: as asked, and what else there is, the nearest first."""
     yield asked
     plain = dataclasses.replace(asked, name="torch", compile=False)
+    if not has_torch():
+        return  # "auto" tries a GPU and the CPU by itself
     if asked.name not in ("auto", "torch") or asked.compile:
         yield plain
     if asked.device == "auto" and _sees_cuda():
@@ -109,7 +118,15 @@ def _sees_cuda() -> bool:
 
 
 def load(network: NetworkSettings, engine: EngineSettings) -> LoadedEngine:
-    """The network and weights that one group of settings asks for, run as the other asks."""
+    """The network and weights that one group of settings asks for, run as the other asks.
+
+    Without torch, ONNX Runtime runs the graphs that ship; other networks are an ``EngineError``.
+    """
+    if not has_torch():
+        from rain_removal_ros.engines import bare
+
+        compute_with(engine.threads)
+        return bare.load(network, engine)
     from rain_removal_ros import checkpoints
 
     _, checkpoint = checkpoints.choose(network)

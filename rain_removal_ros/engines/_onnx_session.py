@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from numpy.typing import NDArray
 
 from rain_removal_ros.engines._graph import (
     METADATA_KEY,
@@ -34,8 +36,15 @@ class Session:
     """See ``Runner``."""
 
     def __init__(
-        self, graph: bytes, facts: GraphDescription | None, settings: EngineSettings, device: str
+        self,
+        graph: bytes,
+        facts: GraphDescription | None,
+        settings: EngineSettings,
+        device: str,
+        *,
+        weights: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
+        """``weights`` are those that the graph was written without."""
         runtime = load_runtime()
         self.device = device
         self._kind, _, index = device.partition(":")
@@ -46,6 +55,11 @@ class Session:
         # Threads that spin while they wait take the cores from whatever else runs on a robot.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4  # errors are raised; printed as well, they are read twice
+        if weights:
+            as_value = runtime.OrtValue.ortvalue_from_numpy
+            # Kept, as they may be used where they lie.
+            self._weights = [as_value(each) for each in weights.values()]
+            options.add_external_initializers(list(weights), self._weights)
         self._faults = _faults()
         self._is_ours = facts is not None  # made here just now, or taken from the cache
         try:

@@ -30,7 +30,7 @@ def create(network: Network, settings: EngineSettings) -> GraphEngine:
         start = partial(Session, settings=settings, device=device)
         return started(start, network, settings, stages=stages, engine=version, device=runs_on)
 
-    return _on_the_first_of(_devices(settings.device), load)
+    return on_the_first_of(devices(settings.device), load)
 
 
 def open_file(path: Path | str, settings: EngineSettings | None = None) -> GraphEngine:
@@ -48,13 +48,13 @@ def open_file(path: Path | str, settings: EngineSettings | None = None) -> Graph
             raise EngineError(f"{path} was exported for {fixed} stages and has no other number")
         return session
 
-    return _on_the_first_of(_devices(settings.device), load)
+    return on_the_first_of(devices(settings.device), load)
 
 
-def _on_the_first_of(devices: list[str], load: Callable[[str, int], Session]) -> GraphEngine:
+def on_the_first_of(names: list[str], load: Callable[[str, int], Session]) -> GraphEngine:
     """An engine on the first device that works; ``load`` takes a device and a number of stages."""
     reasons: list[str] = []
-    for device in devices:
+    for device in names:
         try:
             engine = GraphEngine(NAME, partial(load, device))
         except EngineError as error:
@@ -66,7 +66,7 @@ def _on_the_first_of(devices: list[str], load: Callable[[str, int], Session]) ->
     raise EngineError("; ".join(dict.fromkeys(reasons)))
 
 
-def _devices(name: str) -> list[str]:
+def devices(name: str) -> list[str]:
     """Those to be tried. A provider for CUDA is there with or without a GPU that works."""
     has_cuda = "CUDAExecutionProvider" in load_runtime().get_available_providers()
     if name == "auto":

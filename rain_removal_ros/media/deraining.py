@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from rain_removal_ros import checkpoints, engines
 from rain_removal_ros.data.pictures import MOST_PIXELS, natural_order
+from rain_removal_ros.engines import LoadedEngine, bare
 from rain_removal_ros.errors import DataError, RainRemovalError
 from rain_removal_ros.frames import Frame, Image
 from rain_removal_ros.media import pictures, videos
@@ -123,17 +124,29 @@ def plan(
     return jobs, failures
 
 
+def _loaded(network: NetworkSettings, engine: EngineSettings) -> tuple[LoadedEngine, Needs]:
+    """The network, and the memory it takes for each pixel."""
+    if not engines.has_torch():
+        path = checkpoints.chosen_file(network)
+        found = bare.find(path)
+        needs = Needs(found[0].working_bytes, found[0].state_bytes)
+        return bare.start(path, found, network, engine), needs
+    _, checkpoint = checkpoints.choose(network)
+    # Computed now, because the engine may not keep a network that can be analysed.
+    needs = Needs.of(checkpoint.network)
+    return engines.create(checkpoint.network, engine), needs
+
+
 class FileDerainer:
     """A loaded network that derains files."""
 
     def __init__(
         self, network: NetworkSettings, engine: EngineSettings, options: FileOptions | None = None
     ) -> None:
-        self.weights, checkpoint = checkpoints.choose(network)
+        self.weights = checkpoints.chosen_file(network)
         self.options = options or FileOptions()
-        # Computed now, because the engine may not keep a network that can be analysed.
-        self._needs = None if self.options.tile else Needs.of(checkpoint.network)
-        self.engine = engines.create(checkpoint.network, engine)
+        self.engine, needs = _loaded(network, engine)
+        self._needs = None if self.options.tile else needs
         # Asked once, because the process keeps memory that a pass has freed.
         limit = self.options.memory_gb * _GIB if self.options.memory_gb else None
         self._memory = memory_left(self.engine.info.device, limit)

@@ -13,17 +13,17 @@ import resource
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from rain_removal_ros.engines import Derained, Engine
+from rain_removal_ros.engines import Derained, Engine, has_torch
 from rain_removal_ros.errors import EngineError
 from rain_removal_ros.frames import Image
-from rain_removal_ros.networks._base import Network
-from rain_removal_ros.networks._cost import peak_bytes
+
+if TYPE_CHECKING:
+    from rain_removal_ros.networks._base import Network
 
 OVERLAP = 128
 """Pixels shared by two neighbours. docs/performance.md has what remains of the seams."""
@@ -58,6 +58,8 @@ class Needs:
     @classmethod
     def of(cls, network: Network) -> Needs:
         """Computed, not tried: a pass that does not fit would end the process."""
+        from rain_removal_ros.networks._cost import peak_bytes
+
         peak, state = peak_bytes(network, width=_PROBE_SIDE, height=_PROBE_SIDE)
         pixels = _PROBE_SIDE**2
         return cls(_WORKSPACE * peak / pixels, state / pixels)
@@ -79,7 +81,9 @@ class Needs:
 def memory_left(device: str, limit_bytes: float | None = None) -> float:
     """Bytes that may still be taken: of ``limit_bytes`` for this process as a whole, or, where
     nobody says, of what the machine has free."""
-    if device.startswith("cuda"):
+    if device.startswith("cuda") and has_torch():
+        import torch
+
         free, total = torch.cuda.mem_get_info(device)
         return _SHARE * free if limit_bytes is None else limit_bytes - (total - free)
     if limit_bytes is None:

@@ -9,7 +9,6 @@ rest.
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rain_removal_ros.frames import Image
+from rain_removal_ros.runtime.threads import without_torch
 
 _REVISION = 5  # as in planes.h
 
@@ -98,7 +98,7 @@ def _threads() -> int:
     """As many as torch was told to take; without torch, as many as there are cores."""
     if (torch := sys.modules.get("torch")) is not None:
         return int(torch.get_num_threads())
-    return os.cpu_count() or 1
+    return without_torch()
 
 
 def _load() -> ctypes.CDLL | None:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.lifecycle import TransitionCallbackReturn
 from ros.desk import PATIENCE_S, Desk, Faulty, message, picture, pixels, until
 from std_srvs.srv import SetBool, Trigger
+from without_torch import without_torch
 
 from rain_removal_ros.runtime.devices import cuda_devices
 
@@ -235,3 +237,23 @@ def test_a_new_process_takes_over_from_one_that_was_killed(desk: Desk) -> None:
     clean.clear()
     desk.process("-p", "bypass.mode:=always")
     until(lambda: camera.publish(message(picture())) or clean.messages, "frames again")
+
+
+def test_the_node_derains_without_torch(desk: Desk, tmp_path: Path) -> None:
+    desk.process("-p", "network.name:=rainstream_s", **without_torch(tmp_path))
+    status, camera, derained = (
+        desk.inbox("/diagnostics", DiagnosticArray),
+        desk.publisher(),
+        desk.inbox(),
+    )
+
+    def runs_in_onnxruntime(message: DiagnosticArray) -> bool:
+        pairs = [(pair.key, pair.value) for status in message.status for pair in status.values]
+        return ("engine", "onnxruntime") in pairs
+
+    status.wait(runs_in_onnxruntime)
+    desk.listened(camera)
+    given = picture()
+    derained.clear()
+    camera.publish(message(given))
+    assert pixels(derained.wait()).shape == given.shape

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
+from torch_rain import render
 
 from rain_removal_ros.cli import main
 from rain_removal_ros.data.pairs import find_pairs
@@ -29,7 +30,6 @@ from rain_removal_ros.data.rain import (
     Veil,
     Wind,
     load_textures,
-    render,
     render_frames,
     sample,
 )
@@ -267,7 +267,7 @@ def test_textures_are_read_with_the_direction_of_their_streaks(tmp_path: Path) -
 
 
 def test_textures_are_turned_into_the_direction_of_the_rain_and_slide_along_it() -> None:
-    texture = Texture(torch.from_numpy(_striped(0.2)), 0.2)
+    texture = Texture(_striped(0.2), 0.2)
     layer = TextureLayer(
         choice=0.5, direction=-0.5, zoom=1.0, opacity=1.0, speed=4, start=(0.4, 0.4)
     )
@@ -296,15 +296,6 @@ def test_frames_of_8_bit_give_what_the_clip_gives() -> None:
 def test_impossible_wishes_are_refused(wrong: dict[str, float | str]) -> None:
     with pytest.raises(DataError):
         _drawn(0, **wrong)
-
-
-@pytest.mark.gpu
-def test_the_gpu_renders_the_same_rain() -> None:
-    clip, rain = _scene(frames=2), _drawn(5, style="heavy", severity=0.8)
-    rain = replace(rain, camera=replace(rain.camera, jpeg=None))
-    assert torch.allclose(
-        render(clip.cuda(), rain).rainy.cpu(), render(clip, rain).rainy, atol=1e-3
-    )
 
 
 class TestSynthesize:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch_rain import render
 
 from rain_removal_ros.data.rain import (
     STYLES,
@@ -21,7 +22,6 @@ from rain_removal_ros.data.rain import (
     Rain,
     Region,
     Veil,
-    render,
     sample,
 )
 

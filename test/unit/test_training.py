@@ -26,6 +26,7 @@ from rain_removal_ros.data.mix import DataSettings, SourceSettings
 from rain_removal_ros.errors import CheckpointError, SettingsError, TrainingError
 from rain_removal_ros.networks._base import Batch
 from rain_removal_ros.training import Recipe, load_recipe, train
+from rain_removal_ros.training.campaign import load_campaign
 from rain_removal_ros.training.optimisation import create_optimiser, schedule_factor
 from rain_removal_ros.training.recipe import (
     OptimiserSettings,
@@ -39,14 +40,14 @@ import os, signal, sys
 from pathlib import Path
 from rain_removal_ros.training import load_recipe, run
 
-whole = run.Run._one_step
+whole = run.TrainingRun._one_step
 
 def deadly(self, samples):
     if self.step == 11:
         os.kill(os.getpid(), signal.SIGKILL)
     return whole(self, samples)
 
-run.Run._one_step = deadly
+run.TrainingRun._one_step = deadly
 run.train(load_recipe(Path(sys.argv[1])))
 """
 
@@ -500,7 +501,8 @@ def test_a_wrong_setting_of_the_network_names_the_near_ones(recipe: Recipe) -> N
         train(replace(recipe, network={"name": "rainstorm"}))
 
 
-RECIPES = sorted((REPOSITORY / "config" / "train").glob("*.yaml"))
+CAMPAIGN = REPOSITORY / "config" / "train" / "campaign.yaml"
+RECIPES = sorted(set(CAMPAIGN.parent.glob("*.yaml")) - {CAMPAIGN})
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -514,6 +516,12 @@ def test_the_recipes_that_come_along_can_be_trained(path: Path) -> None:
     kinds = {source.kind for source in shipped.data.sources}
     objective = networks.module(shipped.network["name"]).Objective
     assert ("unlabelled" in kinds) == objective.wants_unlabelled
+
+
+def test_the_campaign_that_comes_along_has_its_recipes(tmp_path: Path) -> None:
+    legs = list(load_campaign(CAMPAIGN, tmp_path).legs)
+    assert {leg.recipe for leg in legs} <= set(RECIPES)
+    assert all(leg.settings.hours > 0 for leg in legs)
 
 
 def test_every_paper_has_its_recipe_and_a_short_one() -> None:

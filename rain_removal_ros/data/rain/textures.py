@@ -8,9 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from rain_removal_ros.data.pictures import as_decoded, encoded
 from rain_removal_ros.data.rain.description import TextureLayer
@@ -23,7 +21,7 @@ _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 class Texture:
     """Streaks on black."""
 
-    image: Tensor
+    image: NDArray[np.float32]
     """H x W in [0, 1]."""
     direction: float
     """Which way they fall, in radians from the vertical."""
@@ -40,7 +38,7 @@ def load_textures(folder: Path) -> list[Texture]:
         if image is None:
             raise DataError(f"{path} is not a picture OpenCV can read; remove or replace it")
         grey: NDArray[np.float32] = image.astype(np.float32) / np.float32(255)
-        textures.append(Texture(torch.from_numpy(grey), streak_direction(grey)))
+        textures.append(Texture(grey, streak_direction(grey)))
     if not textures:
         raise DataError(f"no streak textures in {folder}; expected {', '.join(sorted(_SUFFIXES))}")
     return textures
@@ -62,7 +60,7 @@ def draw_texture(
 ) -> NDArray[np.float32]:
     """T x H x W: a piece of a texture, sliding along its streaks."""
     _, height, width = shape
-    image = texture.image.cpu().numpy()
+    image = texture.image
     tall, broad = image.shape
     turn = layer.direction - texture.direction
     cos, sin = math.cos(turn) / layer.zoom, math.sin(turn) / layer.zoom

@@ -464,7 +464,8 @@ def _wanted(settings: Settings) -> str:
 
 def _free_memory() -> None:
     gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+    # Another thread may just be importing torch, of which not all is there then.
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    if cuda is not None and getattr(cuda, "is_initialized", bool)():
+        cuda.empty_cache()
     give_back_freed_memory()

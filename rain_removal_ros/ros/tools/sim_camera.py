@@ -15,12 +15,8 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _create() -> process.Runnable:
-    import torch
-
     from rain_removal_ros.ros.tools.simulator import SimCamera
 
-    # A camera leaves the processor to whatever works on its images.
-    torch.set_num_threads(1)
     return SimCamera()
 
 

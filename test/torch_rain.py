@@ -1,0 +1,27 @@
+"""Rain for tests that compute in torch."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rain_removal_ros.data import rain
+from rain_removal_ros.data.rain import Rain
+
+
+class Rendered(NamedTuple):
+    """As the package's, of tensors."""
+
+    rainy: Tensor
+    streaks: Tensor
+    transmission: Tensor
+    level: float
+
+
+def render(clean: Tensor, drawn: Rain, *, depth: Tensor | None = None, **more: Any) -> Rendered:
+    given = None if depth is None else depth.numpy()
+    *planes, level = rain.render(clean.numpy(), drawn, depth=given, **more)
+    rainy, streaks, transmission = map(torch.from_numpy, planes)
+    return Rendered(rainy, streaks, transmission, level)
