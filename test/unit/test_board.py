@@ -13,6 +13,7 @@ import pytest
 from rain_removal_ros.data.rain import render_frames
 from rain_removal_ros.detection.boxes import Detections, Truths, as_boxes
 from rain_removal_ros.engines import Derained
+from rain_removal_ros.evaluation import board
 from rain_removal_ros.evaluation._models import Runner
 from rain_removal_ros.evaluation.board import (
     QUICK,
@@ -284,6 +285,19 @@ def test_models_are_compared_on_what_both_were_measured_on() -> None:
     whole = marks.mean("a", {"1": 1.0, "2": 2.0, "3": 30.0, "4": 2.0})
     part = marks.mean("a", {"2": 5.0, "4": 6.0})
     assert marks.difference(part, whole).value == pytest.approx(3.5)
+
+
+def test_only_what_computes_makes_figures_be_taken_anew(tmp_path: Path) -> None:
+    def written(text: str) -> str:
+        (tmp_path / "code.py").write_text(text)
+        return board._meaning(tmp_path / "code.py")
+
+    plain = written('"""One."""\nSIZE = 3\n\n\ndef area() -> int:\n    return SIZE\n')
+    told = written('"""Two."""\nSIZE = 3  # wide\n"""In pixels."""\n\n\n'
+                   'def area() -> int:\n    """Of it."""\n    return SIZE\n')  # fmt: skip
+    changed = written('"""One."""\nSIZE = 4\n\n\ndef area() -> int:\n    return SIZE\n')
+    assert plain == told
+    assert plain != changed
 
 
 def test_every_mark_has_one_rule() -> None:

@@ -6,6 +6,7 @@ from a cache. ``rules`` interprets the marks, ``tables`` shows them.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import time
@@ -210,9 +211,28 @@ def _code(network: str) -> str:
     root = Path(rain_removal_ros.__path__[0])
     paths = [path for name in _CODE for path in (root / name, *(root / name).rglob("*"))]
     paths += [root / "networks" / f"{network}.py", *(root / "networks").glob("_*.py")]
-    known = digest(p for p in paths if p.suffix in (".py", ".json") and p.name not in _SHOWING)
+    known = hashlib.sha256()
+    for path in sorted(paths):
+        if path.suffix in (".py", ".json") and path.name not in _SHOWING:
+            known.update(f"{path.name} {_meaning(path)}".encode())
     # Compiled or not; two builds of one source differ in bytes that say nothing.
-    return f"{known} {native.library is not None}"
+    return f"{known.hexdigest()} {native.library is not None}"
+
+
+def _meaning(path: Path) -> str:
+    """A file without its comments and docstrings, which change no figure."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        return text
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(body := getattr(node, "body", None), list):
+            body[:] = [
+                each
+                for each in body
+                if not (isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant))
+            ]
+    return ast.dump(tree)
 
 
 def _data(folder: Path, part: str) -> str:

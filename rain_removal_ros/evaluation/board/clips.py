@@ -6,8 +6,9 @@ without state; the difference is what the state is worth there.
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,8 +43,8 @@ class Clip:
     """Frames with and without rain."""
 
     name: str
-    rainy: list[Image]
-    reference: list[Image]
+    rainy: Iterable[Image]
+    reference: Iterable[Image]
 
 
 def clips_part(model: Runner, setup: Setup) -> Iterator[Mark]:
@@ -72,7 +73,7 @@ def _trace(model: Runner, clip: Clip, frames: int = _FRAMES) -> dict[str, dict[s
     values = defaultdict(lambda: defaultdict(list))
     state = None
     before: tuple[Plane, Plane] | None = None
-    pairs = list(zip(clip.rainy, clip.reference, strict=True))[:frames]
+    pairs = itertools.islice(zip(clip.rainy, clip.reference, strict=True), frames)
     for number, (rainy, reference) in enumerate(pairs):
         if number not in _EARLY and number not in _LATE:
             if model.recurrent:
@@ -107,11 +108,14 @@ def _lost(worth: dict[str, float], clip: str) -> float:
 
 def _highway(setup: Setup, number: int) -> Clip:
     path, name = setup.data / _HIGHWAY, f"highway {number}"
-    reference = list(_frames(path, _STARTS[number]))
-    if len(reference) < _FRAMES:
-        raise DataError(f"{path} has no {_FRAMES} frames from frame {_STARTS[number]} on")
-    rainy = drawn(setup, f"{digest([path])} {_key(name)}", _FRAMES, _rain(name, reference))
-    return Clip(name, rainy, reference)
+
+    def wet() -> Iterator[Image]:
+        fallen = rains.rain(name)
+        for index, image in enumerate(_frames(path, _STARTS[number])):
+            yield render_frames(image[None], fallen, first=index)[0]
+
+    rainy = drawn(setup, f"{digest([path])} {_key(name)}", _FRAMES, wet)
+    return Clip(name, rainy, _frames(path, _STARTS[number]))
 
 
 def _drive(setup: Setup, number: int) -> Clip:
@@ -137,16 +141,6 @@ def _drive(setup: Setup, number: int) -> Clip:
     )
 
 
-def _rain(name: str, reference: list[Image]) -> Callable[[], Iterator[Image]]:
-    fallen = rains.rain(name)
-
-    def fall() -> Iterator[Image]:
-        for index, image in enumerate(reference):
-            yield render_frames(image[None], fallen, first=index)[0]
-
-    return fall
-
-
 def _key(name: str) -> str:
     return f"{name} {rains.fingerprint()}"
 
@@ -154,9 +148,9 @@ def _key(name: str) -> str:
 def _frames(path: Path, first: int) -> Iterator[Image]:
     capture = cv2.VideoCapture(str(path))
     capture.set(cv2.CAP_PROP_POS_FRAMES, first)
-    for _ in range(_FRAMES):
+    for index in range(first, first + _FRAMES):
         there, decoded = capture.read()
         if not there:
-            break
+            raise DataError(f"{path} has no frame {index}")
         yield np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)
     capture.release()

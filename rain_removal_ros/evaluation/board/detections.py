@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -93,7 +93,7 @@ def _without(shown: Labelled, detector: Detector, setup: Setup) -> dict[str, Val
     return found
 
 
-def _ap50(shown: Labelled, detector: Detector, images: Sequence[Image], see: See) -> Values:
+def _ap50(shown: Labelled, detector: Detector, images: Iterable[Image], see: See) -> Values:
     """AP50 of the detections, over the original pictures and over draws of them."""
     labels = CLASSES[shown.name]
     found = []
@@ -127,7 +127,7 @@ def labelled(data: Path, name: str) -> Labelled:
     return Labelled(name, stems, references, truths, digest(paths[stem] for stem in stems)[:16])
 
 
-def _rainy(shown: Labelled, severity: float, setup: Setup) -> list[Image]:
+def _rainy(shown: Labelled, severity: float, setup: Setup) -> Iterator[Image]:
     def fall() -> Iterator[Image]:
         for stem, reference in zip(shown.stems, shown.references, strict=True):
             fallen = rains.rain(f"{shown.name} {stem}", severity)

@@ -82,10 +82,16 @@ class Setup:
 Part: TypeAlias = Callable[[Runner, Setup], Iterator[Mark]]
 
 
-def drawn(setup: Setup, key: str, count: int, make: Callable[[], Iterator[Image]]) -> list[Image]:
-    """Pictures that take longer to draw than to read: kept under ``key``, whole sets at a time."""
+def drawn(
+    setup: Setup, key: str, count: int, make: Callable[[], Iterator[Image]]
+) -> Iterator[Image]:
+    """Pictures that take longer to draw than to read: kept under ``key``, whole sets at a time.
+
+    One is held in memory at a time: a clip of five seconds would take half a gigabyte.
+    """
     if setup.cache is None:
-        return list(make())
+        yield from make()
+        return
     name = hashlib.sha256(key.encode()).hexdigest()[:24]
     folder = setup.cache / "drawn" / name
     paths = [folder / f"{index:04d}.png" for index in range(count)]
@@ -97,7 +103,7 @@ def drawn(setup: Setup, key: str, count: int, make: Callable[[], Iterator[Image]
         except OSError as error:
             reason = error.strerror or error
             raise DataError(f"cannot write to {folder}: {reason}; see --cache") from error
-    return [pictures.read(path) for path in paths]
+    yield from map(pictures.read, paths)
 
 
 def digest(paths: Iterable[Path]) -> str:
