@@ -46,6 +46,7 @@ _UNUSABLE = {
     "input.transport": "which topics are cameras is said by --topics",
     "input.max_age_ms": "in a recording no frame is late",
     "safety.watchdog_s": "a replay waits for its network",
+    "safety.memory_mb": "what is derained would depend on what else the process does",
 }
 """Settings that a replay cannot honour, and why."""
 

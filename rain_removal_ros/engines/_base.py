@@ -36,6 +36,8 @@ class EngineInfo:
     device: str
     precision: str
     scale: int = 1
+    stride: int = 1
+    """Frames are padded to multiples of it."""
     recurrent: bool = False
     stages: int = 1
     """Passes over a frame unless a step asks for others."""
@@ -74,3 +76,5 @@ class LoadedEngine(Engine, Protocol):
 
     note: str
     """What is not as it was asked for, and why, in a line; empty where all is."""
+    pixel_bytes: float
+    """Memory that each pixel of a frame takes, as measured; 0 where that was not measured."""

@@ -154,12 +154,14 @@ class GraphEngine:
             device=runner.device,
             precision=runner.precision,
             scale=facts.scale,
+            stride=facts.stride,
             recurrent=facts.recurrent,
             stages=facts.stages,
             any_stages=False,
             cautions=facts.cautions,
         )
         self.note = ""
+        self.pixel_bytes = 0.0
 
     def step(
         self,

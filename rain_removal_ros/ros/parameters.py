@@ -139,7 +139,6 @@ def _unknown_network(settings: Settings) -> str:
     """Why the network's name cannot be taken. It must be a name: elsewhere it may be a path."""
     if settings.network.name in ("auto", *networks.available()):
         return ""
-    # Only now: it brings torch along, for which a node's start need not wait.
     from rain_removal_ros.checkpoints import names
 
     known = ["auto", *names()]
