@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rain_removal_ros.data.picture_headers import announced_size
+from rain_removal_ros.media.picture_headers import announced_size
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
 

@@ -110,7 +110,7 @@ class Desk:
         self, parameters: Mapping[str, Any] | None = None, *, remap: Mapping[str, str] | None = None
     ) -> Any:
         """A node in this process, spinning, started as by ``derain_node``."""
-        from rain_removal_ros.ros.node.derainer import Derainer
+        from rain_removal_ros.ros.node.derain_node import Derainer
 
         rules = [word for pair in (remap or {}).items() for word in ("-r", ":=".join(pair))]
         node = Derainer(

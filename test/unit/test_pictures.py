@@ -14,7 +14,7 @@ import pytest
 from PIL import Image as Pillow
 
 from rain_removal_ros.data import pictures, videos
-from rain_removal_ros.data.picture_headers import announced_size
+from rain_removal_ros.media.picture_headers import announced_size
 from rain_removal_ros.errors import DataError
 
 SIZE = (53, 37)

@@ -15,7 +15,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _create() -> process.Runnable:
-    from rain_removal_ros.ros.node.derainer import Derainer
+    from rain_removal_ros.ros.node.derain_node import Derainer
 
     return Derainer()
 
