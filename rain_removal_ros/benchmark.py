@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rain_removal_ros.media.tiling import Needs
     from rain_removal_ros.networks._base import Network
 
-__all__ = ["Case", "Effort", "Measured", "cases", "measure"]
+__all__ = ["Case", "Effort", "Measurement", "cases", "measure"]
 
 _log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Effort:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """What a configuration costs; times are of one step, which derains a frame of each camera."""
 
     model: str
@@ -160,12 +160,12 @@ def measure(
     effort: Effort,
     *,
     said: Callable[[str], None] = lambda line: None,
-) -> tuple[list[Measured], list[tuple[Case, str]]]:
+) -> tuple[list[Measurement], list[tuple[Case, str]]]:
     """Measure all of them; those that fail, whenever they do, come back with the reason.
 
     ``said`` is told what is being done.
     """
-    measured: list[Measured] = []
+    measured: list[Measurement] = []
     failures: dict[Case, str] = {}
     peaks: dict[Case, int | None] = {}
     for number, case in enumerate(wanted, 1):
@@ -241,10 +241,10 @@ class _Timing:
         self.times.append(time.perf_counter() - began)
         self._states = [result.state for result in results]
 
-    def result(self, peak: int | None) -> Measured:
+    def result(self, peak: int | None) -> Measurement:
         times = sorted(1000 * seconds for seconds in self.times)
         case, engine = self.case, self.engine
-        return Measured(
+        return Measurement(
             model=case.model,
             network=case.network,
             engine=engine.info.engine,

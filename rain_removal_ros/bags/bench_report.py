@@ -26,13 +26,13 @@ def offline(
     jobs: int = 1,
     ray: str | None = None,
 ) -> dict[str, Any]:
-    """Derain and judge every frame of some recordings; the frames themselves are not kept."""
+    """Derain and score every frame of some recordings; the frames themselves are not kept."""
     from rain_removal_ros.bags import fleet
     from rain_removal_ros.bags.frame_scores import combined
     from rain_removal_ros.bags.replaying import ReplayOptions
 
     options = ReplayOptions(topics=(topic,) if topic else (), reference=reference, ending="bench")
-    order = fleet.FleetOptions(attempt.settings, options, judged=True)
+    order = fleet.FleetOptions(attempt.settings, options, scored=True)
     with tempfile.TemporaryDirectory(prefix="rain-removal-bench-") as folder:
         done = fleet.run(sources, Path(folder), order, jobs=jobs, ray=ray)
     if not done.results:

@@ -38,7 +38,7 @@ class FleetOptions:
 
     settings: Settings
     options: ReplayOptions
-    judged: bool = False
+    scored: bool = False
     """Whether each gets a report, which takes longer."""
 
 
@@ -51,7 +51,7 @@ class FleetTask:
     target: str
     settings: dict[str, Any]
     options: dict[str, Any]
-    judged: bool
+    scored: bool
 
     @property
     def note(self) -> Path:
@@ -69,7 +69,7 @@ class FleetTask:
         files = [Path(self.source), *sorted(Path(self.source).glob("*"))]
         facts = [(path.name, (s := path.stat()).st_size, s.st_mtime_ns) for path in files]
         options = {key: value for key, value in self.options.items() if key != "force"}
-        said = json.dumps([facts[1:] or facts, self.settings, options, self.judged], default=str)
+        said = json.dumps([facts[1:] or facts, self.settings, options, self.scored], default=str)
         return hashlib.sha256(said.encode()).hexdigest()
 
 
@@ -158,7 +158,7 @@ def _works(sources: Sequence[Path], out: Path, order: FleetOptions, jobs: int) -
     return [
         FleetTask(
             name, str(source.absolute()), str((out / name).absolute()),
-            settings, options, order.judged,
+            settings, options, order.scored,
         )
         for name, source in named.items()
     ]  # fmt: skip
@@ -188,7 +188,7 @@ def _do(work: FleetTask) -> dict[str, Any]:
 
     keep_freed_memory()
     from rain_removal_ros.bags import replay_report
-    from rain_removal_ros.bags.frame_scores import Judge
+    from rain_removal_ros.bags.frame_scores import FrameScorer
     from rain_removal_ros.bags.replaying import ReplayOptions, replay
     from rain_removal_ros.engines import load
 
@@ -199,14 +199,14 @@ def _do(work: FleetTask) -> dict[str, Any]:
         settings = build(Settings, work.settings)
         options = {**work.options, "force": work.options["force"] or own or work.note.exists()}
         engine = load(settings.network, settings.engine)
-        judge = Judge() if work.judged else None
+        scorer = FrameScorer() if work.scored else None
         target = Path(work.target)
         done = replay(
-            Path(work.source), target, engine, settings, ReplayOptions(**options), observer=judge
+            Path(work.source), target, engine, settings, ReplayOptions(**options), observer=scorer
         )
-        payload = replay_report.payload(done, engine, settings, judge)
-        if judge is not None:
-            replay_report.write_report(Path(f"{work.target}.html"), payload, judge)
+        payload = replay_report.payload(done, engine, settings, scorer)
+        if scorer is not None:
+            replay_report.write_report(Path(f"{work.target}.html"), payload, scorer)
         replay_report.write(work.note, {"fingerprint": work.fingerprint, **payload})
         work.begun.unlink(missing_ok=True)
     except RainRemovalError as error:

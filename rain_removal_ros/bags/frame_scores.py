@@ -1,7 +1,7 @@
 """How good, how steady and how fast the deraining of a recording was, frame by frame.
 
 Where the same scene was recorded without rain, frames are compared with it. Where not, they are
-judged by what can be seen in them: how much it still rains, how sharp they are, how much of them
+scored by what can be seen in them: how much it still rains, how sharp they are, how much of them
 was changed, and how much they change from one to the next.
 """
 
@@ -91,7 +91,7 @@ class _CameraScores:
     spread: list[ScoredFrame] = field(default_factory=list)
 
 
-class Judge:
+class FrameScorer:
     """Watches a replay; a ``replaying.Observer``."""
 
     def __init__(self) -> None:
@@ -125,7 +125,7 @@ class Judge:
         reset: str | None = None,
         compared: bool = False,
     ) -> None:
-        """Judge one frame; ``compared`` says that a truth will come, or has."""
+        """Score one frame; ``compared``: its reference has come, or will."""
         kept = self._cameras[topic]
         small = _fitted(after, before.image)
         moves = self._moves(kept, before.image, small)

@@ -18,7 +18,7 @@ from typing import BinaryIO, NamedTuple
 
 from rain_removal_ros.bags.merging import in_order
 from rain_removal_ros.bags.messages import Channel, Message, canonical, qos_of
-from rain_removal_ros.bags.unpacking import Budget, unpacked
+from rain_removal_ros.bags.unpacking import UnpackLimit, unpacked
 from rain_removal_ros.errors import BagError
 
 __all__ = ["McapPart"]
@@ -62,13 +62,13 @@ class _Statistics(NamedTuple):
 class McapPart:
     """An MCAP file, open for reading."""
 
-    def __init__(self, path: Path, budget: Budget) -> None:
+    def __init__(self, path: Path, limit: UnpackLimit) -> None:
         self.path = path
         self.channels: list[Channel] = []
         self.counts: Counter[Channel] = Counter()
         self.losses: list[str] = []
         self.start_ns, self.end_ns = 2**63 - 1, 0
-        self._budget = budget
+        self._limit = limit
         self.packed_bytes = path.stat().st_size
         self._forget()
         try:
@@ -103,7 +103,7 @@ class McapPart:
                 self._lose(f"{self.path.name} is damaged at byte {block.offset}")
                 return
             open_bytes[0] += len(content)
-            if open_bytes[0] > _MOST_CHUNKS_OPEN * self._budget.chunk_bytes:
+            if open_bytes[0] > _MOST_CHUNKS_OPEN * self._limit.chunk_bytes:
                 raise BagError(
                     f"{self.path} has chunks that overlap in time, too many to be in memory at "
                     "once; limits.chunk_mb allows more"
@@ -173,8 +173,8 @@ class McapPart:
         if statistics is None or not self._is_all(statistics, [block for block, _ in chunks]):
             return False
         for _, size in chunks:
-            self._budget.check_chunk(size)
-            self._budget.take(size)
+            self._limit.check_chunk(size)
+            self._limit.take(size)
         self._blocks = [block for block, _ in chunks]
         for number, count in statistics.counts.items():
             if number in self._by_id:
@@ -226,7 +226,7 @@ class McapPart:
         elif kind == _MESSAGE:
             self._take_message(begin, length)
         elif kind in (_SCHEMA, _CHANNEL):
-            self._budget.check_chunk(length)
+            self._limit.check_chunk(length)
             self._file.seek(begin)
             self._note(kind, memoryview(self._file.read(length)))
         elif kind == _MESSAGE_INDEX and self._in_bad_chunk and length >= 6:
@@ -244,7 +244,7 @@ class McapPart:
 
     def _take_message(self, begin: int, length: int) -> None:
         """Messages that follow each other directly share a block."""
-        self._budget.check_chunk(length)
+        self._limit.check_chunk(length)
         last = self._blocks[-1] if self._blocks else None
         start, size = begin - _HEAD.size, length + _HEAD.size
         joins = last is not None and not last.chunked and last.size < _RUN_BYTES
@@ -267,7 +267,7 @@ class McapPart:
                 self._index(block, content)
 
     def _index(self, block: McapChunk, content: memoryview) -> None:
-        self._budget.take(len(content))
+        self._limit.take(len(content))
         self._blocks.append(block)
         for kind, body in _records(content):
             if kind == _MESSAGE and len(body) >= _MESSAGE_HEAD.size:
@@ -323,7 +323,7 @@ class McapPart:
 
     def _content(self, block: McapChunk) -> memoryview | None:
         """The records in a block; None where it is damaged."""
-        self._budget.check_chunk(block.size)
+        self._limit.check_chunk(block.size)
         self._file.seek(block.offset)
         raw = memoryview(self._file.read(block.size))
         if not block.chunked:
@@ -334,7 +334,7 @@ class McapPart:
             (packed_size,) = struct.unpack_from("<Q", raw, 32 + length)
         except (struct.error, UnicodeDecodeError):
             return None
-        self._budget.check_chunk(size)
+        self._limit.check_chunk(size)
         packed = raw[40 + length :]
         cut = len(packed) < packed_size
         content = unpacked(packed[:packed_size], compression, size)

@@ -1,7 +1,7 @@
 """Measures the live node on a recording, and several settings of it against each other.
 
 Player, node and recorder are processes of their own and talk over DDS, at the recording's own rate:
-what is measured is what a robot would get. The frames that came through are then judged like those
+what is measured is what a robot would get. The frames that came through are then scored like those
 of a replay, so that a fast poor setting and a slow good one stand in one table.
 """
 
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from rain_removal_ros import codec
-from rain_removal_ros.bags.frame_scores import Judge
+from rain_removal_ros.bags.frame_scores import FrameScorer
 from rain_removal_ros.bags.messages import Channel, Message, decoded
 from rain_removal_ros.bags.reading import Recording, open_recording
 from rain_removal_ros.bags.topics import CameraTopics, camera_topics
@@ -220,10 +220,10 @@ def measure(
     """The figures of a run: latency, drops by reason, rate, load, and quality."""
     latencies: list[float] = []
     arrivals: list[int] = []
-    judge = Judge()
+    scorer = FrameScorer()
     with open_recording(seen.recorded) as recorded:
         frames = _frames(recorded, seen.stamps, latencies, arrivals)
-        _judge(recording, camera, frames, judge)
+        _score(recording, camera, frames, scorer)
         counts = _counts(recorded, min(seen.stamps, default=0))
     if not latencies:
         raise BagError(
@@ -250,7 +250,7 @@ def measure(
     }
     for name, share in (("median", 50), ("p95", 95), ("p99", 99), ("max", 100)):
         row[f"latency_ms_{name}"] = float(np.percentile(latencies, share))
-    (figures,) = judge.summary().values()
+    (figures,) = scorer.summary().values()
     row["quality"] = {k: v for k, v in figures.items() if not k.startswith("network_ms")}
     return row
 
@@ -269,8 +269,8 @@ def _frames(
         yield Frame(frame.image, original, frame.frame_id)
 
 
-def _judge(
-    recording: Recording, camera: CameraTopics, derained: Iterator[Frame], judge: Judge
+def _score(
+    recording: Recording, camera: CameraTopics, derained: Iterator[Frame], scorer: FrameScorer
 ) -> None:
     """Bring together what came in, what came out, and what was true."""
     wanted = [camera.image, *([camera.reference] if camera.reference else [])]
@@ -280,9 +280,9 @@ def _judge(
         if frame is None:
             continue
         if message.channel == camera.reference:
-            judge.note_truth(camera.image.topic, frame)
+            scorer.note_truth(camera.image.topic, frame)
         elif waiting is not None and frame.stamp_ns == waiting.stamp_ns:
-            judge.note(
+            scorer.note(
                 camera.image.topic, frame, waiting.image, compared=camera.reference is not None
             )
             waiting = next(derained, None)

@@ -20,7 +20,7 @@ from rain_removal_ros.bags.merging import in_order
 from rain_removal_ros.bags.messages import Channel, Message
 from rain_removal_ros.bags.ros1 import Ros1Part
 from rain_removal_ros.bags.sqlite import SqlitePart
-from rain_removal_ros.bags.unpacking import Budget, unpacked, unpacked_file
+from rain_removal_ros.bags.unpacking import UnpackLimit, unpacked, unpacked_file
 from rain_removal_ros.errors import BagError
 from rain_removal_ros.settings import LimitSettings
 
@@ -96,13 +96,13 @@ class Recording:
     ) -> Iterator[Message]:
         """The messages of all channels or some, from ``start_ns`` on and before ``stop_ns``."""
         wanted = set(self.channels if channels is None else channels)
-        budget = Budget(self.path, sum(part.packed_bytes for part in self._parts), self._limits)
+        limit = UnpackLimit(self.path, sum(part.packed_bytes for part in self._parts), self._limits)
 
         def of(part: Part) -> Iterator[Message]:
             own = {own for own in part.channels if self._merged[own] in wanted}
             for message in part.messages(own, start_ns, stop_ns) if own else ():
                 channel = self._merged[message.channel]
-                yield Message(channel, message.stamp_ns, _plain(message.data, budget))
+                yield Message(channel, message.stamp_ns, _plain(message.data, limit))
 
         return in_order((part.start_ns, part, of) for part in self._parts)
 
@@ -206,18 +206,18 @@ def _listed(metadata: Path) -> list[str] | None:
         return None
 
 
-def _plain(data: bytes | memoryview, budget: Budget) -> bytes | memoryview:
+def _plain(data: bytes | memoryview, limit: UnpackLimit) -> bytes | memoryview:
     """A message that was compressed by itself, unpacked. CDR never begins like that."""
     if bytes(data[:4]) != _ZSTD_MAGIC:
         return data
-    content = unpacked(data, "zstd", budget.chunk_bytes)
+    content = unpacked(data, "zstd", limit.chunk_bytes)
     if content is None:  # damaged: passed on as it is, and found unreadable there
         return data
-    budget.take(len(content))
+    limit.take(len(content))
     return content
 
 
-_KINDS: dict[str, Callable[[Path, Budget], Part]] = {
+_KINDS: dict[str, Callable[[Path, UnpackLimit], Part]] = {
     ".mcap": McapPart,
     ".db3": SqlitePart,
     ".bag": Ros1Part,
@@ -225,9 +225,9 @@ _KINDS: dict[str, Callable[[Path, Budget], Part]] = {
 
 
 def _open_part(path: Path, limits: LimitSettings, stack: ExitStack) -> Part:
-    budget = Budget(path, path.stat().st_size, limits)
+    limit = UnpackLimit(path, path.stat().st_size, limits)
     if path.name.endswith(".zstd"):
-        path = unpacked_file(path, budget, stack)
+        path = unpacked_file(path, limit, stack)
     if path.suffix not in _KINDS:
         raise BagError(f"{path} is no recording: .mcap, .db3 and .bag are, and folders of them")
-    return _KINDS[path.suffix](path, budget)
+    return _KINDS[path.suffix](path, limit)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rain_removal_ros.bags.frame_scores import FrameScore, Judge, as_rows
+from rain_removal_ros.bags.frame_scores import FrameScore, FrameScorer, as_rows
 from rain_removal_ros.bags.replaying import Replayed
 from rain_removal_ros.manifest import manifest
 from rain_removal_ros.runtime.files import write_json
@@ -21,7 +21,7 @@ _PICTURES = 12
 
 
 def payload(
-    done: Replayed, engine: Engine, settings: Settings, judge: Judge | None
+    done: Replayed, engine: Engine, settings: Settings, scorer: FrameScorer | None
 ) -> dict[str, Any]:
     """All figures of a replay."""
     from rain_removal_ros.settings import flatten
@@ -35,9 +35,9 @@ def payload(
         "frames": done.frames,
         "overhead_ms": done.overhead_ms,
     }
-    if judge is not None:
-        result["scores"] = judge.summary()
-        result["each_frame"] = {topic: as_rows(rows) for topic, rows in judge.scores().items()}
+    if scorer is not None:
+        result["scores"] = scorer.summary()
+        result["each_frame"] = {topic: as_rows(rows) for topic, rows in scorer.scores().items()}
     return result
 
 
@@ -46,7 +46,7 @@ def write(path: Path, result: dict[str, Any]) -> None:
     write_json(path, result)
 
 
-def write_report(path: Path, result: dict[str, Any], judge: Judge) -> None:
+def write_report(path: Path, result: dict[str, Any], scorer: FrameScorer) -> None:
     """The page."""
     from rain_removal_ros.report import Page, facts, fold
 
@@ -55,8 +55,8 @@ def write_report(path: Path, result: dict[str, Any], judge: Judge) -> None:
         f"{result['frames']} frames derained by {result['engine']['network']} "
         f"on {result['engine']['device']}.",
     )
-    for topic, scores in judge.scores().items():
-        _add_camera(page, topic, scores, result["scores"][topic], judge)
+    for topic, scores in scorer.scores().items():
+        _add_camera(page, topic, scores, result["scores"][topic], scorer)
     page.section("What was read", *_reading(result))
     page.section(
         "How it was made",
@@ -68,7 +68,7 @@ def write_report(path: Path, result: dict[str, Any], judge: Judge) -> None:
 
 
 def _add_camera(
-    page: Any, topic: str, scores: list[FrameScore], figures: dict[str, Any], judge: Judge
+    page: Any, topic: str, scores: list[FrameScore], figures: dict[str, Any], scorer: FrameScorer
 ) -> None:
     from rain_removal_ros.report import gallery, histogram, line_plot, side_by_side, slider, tiles
 
@@ -115,7 +115,7 @@ def _add_camera(
             truth=moment.truth,
             caption=_caption(moment.score, first),
         )
-        for moment in judge.moments(topic)[:_PICTURES]
+        for moment in scorer.moments(topic)[:_PICTURES]
     ]
     page.section(f"{topic}: worst moments first", gallery(*sliders))
 

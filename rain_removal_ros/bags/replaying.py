@@ -128,7 +128,7 @@ class Replayed:
     losses: list[str] = field(default_factory=list)
     seconds: float = 0.0
     network_seconds: float = 0.0
-    judging_seconds: float = 0.0
+    scoring_seconds: float = 0.0
 
     @property
     def frames(self) -> int:
@@ -137,7 +137,7 @@ class Replayed:
     @property
     def overhead_ms(self) -> float:
         """What reading, decoding, encoding and writing took, a frame."""
-        rest = self.seconds - self.network_seconds - self.judging_seconds
+        rest = self.seconds - self.network_seconds - self.scoring_seconds
         return 1e3 * rest / max(1, self.frames)
 
 
@@ -235,7 +235,7 @@ class _Replay:
                 self._output.write(message.channel, message.stamp_ns, message.data)
                 done.copied += 1
             if self._observer and (camera := self._references.get(message.channel)) is not None:
-                done.judging_seconds += _timed(self._see_reference, camera, message)
+                done.scoring_seconds += _timed(self._see_reference, camera, message)
             if (replayed := self._replayed.get(message.channel)) is not None:
                 frames += self._frame(replayed, message, done)
                 self._progress(frames, total)
@@ -287,7 +287,7 @@ class _Replay:
         if result.step is not None:
             done.network_seconds += result.step.seconds
         if self._observer and result.outcome is not Outcome.DROPPED:
-            done.judging_seconds += _timed(self._see, replayed.topics, original, result)
+            done.scoring_seconds += _timed(self._see, replayed.topics, original, result)
         return 1
 
     def _keep_broken(self, replayed: _Replayed, message: Message, reason: str) -> None:
@@ -299,7 +299,7 @@ class _Replay:
 
     def _see(self, camera: CameraTopics, original: Any, result: Result) -> None:
         assert self._observer is not None
-        with suppress(FrameError):  # what cannot be read cannot be judged
+        with suppress(FrameError):  # what cannot be read cannot be scored
             self._observer.frame(camera, result.frame or codec.decode(original), result)
 
     def _see_reference(self, camera: CameraTopics, message: Message) -> None:

@@ -18,7 +18,7 @@ from rain_removal_ros.bags.messages import (
     definition_of,
     store,
 )
-from rain_removal_ros.bags.unpacking import Budget, unpacked
+from rain_removal_ros.bags.unpacking import UnpackLimit, unpacked
 from rain_removal_ros.errors import BagError
 
 __all__ = ["Ros1Part"]
@@ -31,9 +31,9 @@ _STARTS = {b"BZh": "bz2", b"\x04\x22\x4d\x18": "lz4"}
 class _Reader(Reader):
     """rosbags' reader, which unpacks chunks of any size, and believes any index."""
 
-    def __init__(self, path: Path, budget: Budget) -> None:
+    def __init__(self, path: Path, limit: UnpackLimit) -> None:
         super().__init__(path)
-        self._budget = budget
+        self._limit = limit
         self._places: set[int] = set()
         self._known: set[int] = set()
 
@@ -46,30 +46,30 @@ class _Reader(Reader):
 
     def read_chunk(self) -> Any:
         chunk = super().read_chunk()
-        self._budget.check_chunk(chunk.datasize)
+        self._limit.check_chunk(chunk.datasize)
         return chunk._replace(decompressor=partial(self._unpacked, chunk.datapos))
 
     def _unpacked(self, place: int, packed: bytes) -> bytes:
         kinds = (name for start, name in _STARTS.items() if packed.startswith(start))
-        content = unpacked(packed, next(kinds, ""), self._budget.chunk_bytes)
+        content = unpacked(packed, next(kinds, ""), self._limit.chunk_bytes)
         if content is None:
             raise ReaderError("a chunk is damaged, or larger than limits.chunk_mb")
         if place not in self._known:
             self._known.add(place)
-            self._budget.take(len(content))
+            self._limit.take(len(content))
         return bytes(content)
 
 
 class Ros1Part:
     """A ROS 1 bag, open for reading."""
 
-    def __init__(self, path: Path, budget: Budget) -> None:
+    def __init__(self, path: Path, limit: UnpackLimit) -> None:
         self.losses: list[str] = []
         self.counts: Counter[Channel] = Counter()
         self._path = path
         self.packed_bytes = path.stat().st_size
         try:
-            self._reader = _Reader(path, budget)
+            self._reader = _Reader(path, limit)
             self._reader.open()
         except BagError:
             raise

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 from rain_removal_ros.bags.messages import Channel, Message, canonical, qos_of
-from rain_removal_ros.bags.unpacking import Budget
+from rain_removal_ros.bags.unpacking import UnpackLimit
 from rain_removal_ros.errors import BagError
 
 __all__ = ["SqlitePart"]
@@ -34,12 +34,12 @@ _MOST_TOPICS = 10_000
 class SqlitePart:
     """An SQLite recording, open for reading."""
 
-    def __init__(self, path: Path, budget: Budget) -> None:
+    def __init__(self, path: Path, limit: UnpackLimit) -> None:
         self.path = path
         self.losses: list[str] = []
         self.start_ns, self.end_ns = 2**63 - 1, 0
         self.counts: Counter[Channel] = Counter()
-        self._budget = budget
+        self._limit = limit
         self.packed_bytes = path.stat().st_size
         self._looks = 0
         self._size = path.stat().st_size
@@ -115,7 +115,7 @@ class SqlitePart:
         # Without this, a file that is shorter than it says is not looked into at all.
         base.execute("PRAGMA writable_schema = ON")
         if hasattr(base, "setlimit"):  # Python 3.11
-            limit = min(self._budget.chunk_bytes, 2**31 - 1)
+            limit = min(self._limit.chunk_bytes, 2**31 - 1)
             base.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limit)
         base.set_progress_handler(self._is_too_long, _STEPS)
 

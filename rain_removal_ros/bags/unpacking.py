@@ -17,7 +17,7 @@ from typing import Any
 from rain_removal_ros.errors import BagError
 from rain_removal_ros.settings import LimitSettings
 
-__all__ = ["Budget", "unpacked", "unpacked_file", "zstd"]
+__all__ = ["UnpackLimit", "unpacked", "unpacked_file", "zstd"]
 
 _MB = 10**6
 _ALWAYS_BYTES = 100 * _MB
@@ -27,7 +27,7 @@ _KEPT_FREE_BYTES = 1 << 30
 """Of the disk that files are unpacked to; of a small one a twentieth."""
 
 
-class Budget:
+class UnpackLimit:
     """What one recording may still unpack to."""
 
     def __init__(self, path: Path, packed_bytes: int, limits: LimitSettings) -> None:
@@ -96,7 +96,7 @@ def _unpacked(packed: Bytes, compression: str, most_bytes: int) -> Bytes:
     raise ValueError(f"no compression is called {compression!r}")
 
 
-def unpacked_file(path: Path, budget: Budget, stack: ExitStack) -> Path:
+def unpacked_file(path: Path, limit: UnpackLimit, stack: ExitStack) -> Path:
     """A file that was compressed as a whole, unpacked for as long as the stack is not closed."""
     with ExitStack() as mine:
         folder = mine.enter_context(tempfile.TemporaryDirectory(prefix="rain-removal-"))
@@ -105,7 +105,7 @@ def unpacked_file(path: Path, budget: Budget, stack: ExitStack) -> Path:
             try:
                 content = mine.enter_context(zstd().open(packed, "rb"))
                 while piece := content.read(_PIECE_BYTES):
-                    budget.take(len(piece))
+                    limit.take(len(piece))
                     _check_disk(path, Path(folder))
                     file.write(piece)
             except OSError as error:

@@ -25,7 +25,7 @@ from rain_removal_ros.cli._options import (
 )
 
 if TYPE_CHECKING:
-    from rain_removal_ros.benchmark import Case, Measured
+    from rain_removal_ros.benchmark import Case, Measurement
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -157,7 +157,7 @@ def _failure(case: Case, reason: str) -> dict[str, Any]:
     return {**dataclasses.asdict(case), "error": reason}
 
 
-def _plot(measured: list[Measured]) -> str:
+def _plot(measured: list[Measurement]) -> str:
     """Times against the pixels of all cameras: what grows linearly with them rises like the
     diagonal."""
     from rain_removal_ros.report import line_drawing
@@ -196,7 +196,7 @@ _TITLES = (
 _TEXTS = frozenset({"network", "engine", "device", "precision"})
 
 
-def _print_table(measured: list[Measured]) -> None:
+def _print_table(measured: list[Measurement]) -> None:
     rows = [_TITLES, *map(_cells, measured)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -207,7 +207,7 @@ def _print_table(measured: list[Measured]) -> None:
         print("  ".join(cells).rstrip())
 
 
-def _cells(row: Measured) -> tuple[str, ...]:
+def _cells(row: Measurement) -> tuple[str, ...]:
     return (
         row.model,
         f"{row.engine}, compiled" if row.compile else row.engine,

@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the chunks of the new recording",
     )
     parser.add_argument(
-        "--report", type=Path, metavar="FILE", help="judge every frame and write an HTML report"
+        "--report", type=Path, metavar="FILE", help="score every frame and write an HTML report"
     )
     parser.add_argument(
         "--reference", default="", metavar="TOPIC", help="the same images without rain"
@@ -98,7 +98,7 @@ def _run_one(args: argparse.Namespace, source: Path) -> None:
     settings = settings_from(args)
     engine = load(settings.network, settings.engine)
     say_cautions("replay", engine)
-    judge = frame_scores.Judge() if args.report else None
+    scorer = frame_scores.FrameScorer() if args.report else None
     with tqdm(disable=None, unit="frame") as bar:
 
         def progress(done: int, total: int) -> None:
@@ -106,12 +106,18 @@ def _run_one(args: argparse.Namespace, source: Path) -> None:
             bar.update(done - bar.n)
 
         done = replay(
-            source, args.output, engine, settings, _options(args), observer=judge, progress=progress
+            source,
+            args.output,
+            engine,
+            settings,
+            _options(args),
+            observer=scorer,
+            progress=progress,
         )
     _print(done)
-    payload = replay_report.payload(done, engine, settings, judge)
-    if judge is not None:
-        replay_report.write_report(args.report, payload, judge)
+    payload = replay_report.payload(done, engine, settings, scorer)
+    if scorer is not None:
+        replay_report.write_report(args.report, payload, scorer)
         print(f"report: {args.report}")
     if args.json:
         replay_report.write(args.json, payload)
@@ -123,7 +129,7 @@ def _run_many(args: argparse.Namespace, sources: list[Path]) -> int:
     from rain_removal_ros.bags import fleet
 
     order = fleet.FleetOptions(
-        settings=settings_from(args), options=_options(args), judged=args.report is not None
+        settings=settings_from(args), options=_options(args), scored=args.report is not None
     )
     with tqdm(disable=None, unit="recording") as bar:
 

@@ -16,11 +16,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rain_removal_ros.data import pictures, still_camera
+from rain_removal_ros.data import still_camera
 from rain_removal_ros.data.pairs import Pair
-from rain_removal_ros.data.videos import opened
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
+from rain_removal_ros.media import pictures
+from rain_removal_ros.media.videos import opened
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
 

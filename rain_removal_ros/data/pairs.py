@@ -14,9 +14,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from rain_removal_ros.data import pictures
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
+from rain_removal_ros.media import pictures
 
 __all__ = ["LAYOUTS", "Pair", "find_pairs", "split_layout"]
 

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from rain_removal_ros.data import pictures
 from rain_removal_ros.data.rain import Rain, Texture, load_textures, render, sample
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
 from rain_removal_ros.manifest import manifest
+from rain_removal_ros.media import pictures
 from rain_removal_ros.runtime.files import write_json, write_whole
 
 _STEEPEST = 0.75
@@ -104,7 +104,7 @@ def read_depth(
             raw = np.load(path, mmap_mode="r")  # which makes room for no more than there is
         else:
             data = pictures.encoded(path)
-            raw = pictures.as_decoded(path, data, cv2.IMREAD_UNCHANGED)
+            raw = pictures.decode(path, data, cv2.IMREAD_UNCHANGED)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"the depth map {path} cannot be read: {error}") from error
     if not isinstance(raw, np.ndarray) or raw.ndim != 2 or raw.shape != shape[:2]:

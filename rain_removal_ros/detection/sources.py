@@ -16,12 +16,13 @@ from typing import Protocol
 import numpy as np
 
 from rain_removal_ros import simulation
-from rain_removal_ros.data import pictures, rain
+from rain_removal_ros.data import rain
 from rain_removal_ros.detection import truth
 from rain_removal_ros.detection.boxes import Truths
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
 from rain_removal_ros.manifest import code_checksum
+from rain_removal_ros.media import pictures
 from rain_removal_ros.simulation.drive import Drive
 
 __all__ = [

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 
-class Traffic:
+class Transfers:
     """Between this machine's memory and one GPU's."""
 
     def __init__(self, device: torch.device) -> None:

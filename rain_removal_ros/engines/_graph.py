@@ -121,7 +121,7 @@ class GraphDescription:
         return found
 
 
-class Runner(Protocol):
+class LoadedGraph(Protocol):
     """A graph, loaded by what can run it."""
 
     description: GraphDescription
@@ -139,20 +139,20 @@ class Runner(Protocol):
 class GraphEngine:
     """See ``Engine``. Cameras are run one after the other, so that states can stay where they are.
 
-    ``load`` gives the runner for a number of stages; 0 is the network's own.
+    ``load`` gives the graph for a number of stages; 0 is the network's own.
     """
 
-    def __init__(self, name: str, load: Callable[[int], Runner]) -> None:
+    def __init__(self, name: str, load: Callable[[int], LoadedGraph]) -> None:
         self._load = load
-        runner = load(0)
-        facts = runner.description
+        graph = load(0)
+        facts = graph.description
         # Stages are unrolled in the graph: another number of them is another graph.
-        self._runners = {facts.stages: runner}
+        self._loaded = {facts.stages: graph}
         self.info = EngineInfo(
             network=facts.network,
             engine=name,
-            device=runner.device,
-            precision=runner.precision,
+            device=graph.device,
+            precision=graph.precision,
             scale=facts.scale,
             stride=facts.stride,
             recurrent=facts.recurrent,
@@ -172,31 +172,31 @@ class GraphEngine:
         attention: bool = True,
         into: Sequence[Image | None] | None = None,
     ) -> list[Derained]:
-        runner = self._runner(stages or self.info.stages)
+        graph = self._graph_with(stages or self.info.stages)
         targets = into or [None] * len(images)
         return [
-            _derained(runner, image, state, target, with_attention=attention)
+            _derained(graph, image, state, target, with_attention=attention)
             for image, state, target in zip(images, states, targets, strict=True)
         ]
 
-    def _runner(self, stages: int) -> Runner:
-        if stages not in self._runners:
-            self._runners[stages] = self._load(stages)
-        return self._runners[stages]
+    def _graph_with(self, stages: int) -> LoadedGraph:
+        if stages not in self._loaded:
+            self._loaded[stages] = self._load(stages)
+        return self._loaded[stages]
 
 
 def _derained(
-    runner: Runner, image: Image, state: Any, target: Image | None, *, with_attention: bool
+    graph: LoadedGraph, image: Image, state: Any, target: Image | None, *, with_attention: bool
 ) -> Derained:
     height, width = image.shape[:2]
-    facts = runner.description
+    facts = graph.description
     frame = as_planes(image, stride=facts.stride)
     if state is None:
         state = facts.fresh_state(frame)
     # Once it has met another size OpenVINO may fail at healthy frames too.
     elif [_shape(part) for part in state] != facts.state_shapes(frame):
         raise EngineError(f"{facts.network} failed: the state is of another size or network")
-    values, carried = runner.run(frame, state)
+    values, carried = graph.run(frame, state)
     derained, attention, *level = values
     if not np.isfinite(derained.sum()):
         raise EngineError(f"{facts.network} gave values that are not finite")

@@ -33,7 +33,7 @@ NAME = "onnxruntime"
 
 
 class Session:
-    """See ``Runner``."""
+    """See ``LoadedGraph``."""
 
     def __init__(
         self,

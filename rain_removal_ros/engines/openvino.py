@@ -37,7 +37,7 @@ def create(network: Network, settings: EngineSettings) -> GraphEngine:
 
 
 class _Model:
-    """See ``Runner``."""
+    """See ``LoadedGraph``."""
 
     device = "cpu"
 

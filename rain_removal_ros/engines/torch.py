@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rain_removal_ros.engines._base import Derained, EngineInfo
 from rain_removal_ros.engines._compiled import CompiledNetwork
-from rain_removal_ros.engines._gpu_transfers import Traffic
+from rain_removal_ros.engines._gpu_transfers import Transfers
 from rain_removal_ros.engines._pixels import as_map, as_picture, extend_edges, fill, padded
 from rain_removal_ros.engines._schedule import Schedule, is_out_of_memory
 from rain_removal_ros.errors import EngineError, first_line
@@ -57,7 +57,7 @@ class TorchEngine:
         try:
             network = network.eval().to(self._device)
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            self._traffic = None if self._device.type == "cpu" else Traffic(self._device)
+            self._transfers = None if self._device.type == "cpu" else Transfers(self._device)
         except RuntimeError as error:
             raise EngineError(f"cannot use {self._device}: {first_line(error)}") from error
         if self._dtype != torch.float32:
@@ -84,7 +84,7 @@ class TorchEngine:
         # On a CPU nothing runs beside: a batch is finished before the next one is begun.
         self._schedule: Schedule[_Begun, Derained] = (
             Schedule(_CPU_BATCH, under_way=1, said=self._say)
-            if self._traffic is None
+            if self._transfers is None
             else Schedule(_GPU_BATCH, under_way=2, said=self._say)
         )
 
@@ -138,7 +138,7 @@ class TorchEngine:
             output.attention[:, 0, :height, :width] if attention else None,
             output.rain_level,
         )
-        return begun if self._traffic is None else self._sent_down(begun, self._traffic)
+        return begun if self._transfers is None else self._sent_down(begun, self._transfers)
 
     def _finish(self, begun: _Begun, into: Sequence[Image | None]) -> list[Derained]:
         begun.wait()
@@ -146,7 +146,7 @@ class TorchEngine:
             raise EngineError(f"{self.info.network} gave values that are not finite")
         cameras = range(len(into))
         levels = [None for _ in cameras] if begun.levels is None else begun.levels.tolist()
-        if self._traffic is None:
+        if self._transfers is None:
             images = [as_picture(*pair) for pair in zip(_arrays(begun.derained), into, strict=True)]
             maps = [as_map(each) for each in _arrays(begun.maps)]
         else:
@@ -178,17 +178,17 @@ class TorchEngine:
         height, width = images[0].shape[:2]
         facts = self._network.facts
         sides = padded(height, facts.stride), padded(width, facts.stride)
-        if self._traffic is None:
+        if self._transfers is None:
             order = torch.contiguous_format if facts.planar else torch.channels_last
             frames = self._stage((len(images), 3, *sides), order)
             for planes, image in zip(frames.numpy(), images, strict=True):
                 fill(planes, image)
             return frames
-        pixels = self._traffic.memory((len(images), *sides, 3))
+        pixels = self._transfers.memory((len(images), *sides, 3))
         for canvas, image in zip(pixels.numpy(), images, strict=True):
             canvas[:height, :width] = image
             extend_edges(canvas, height, width)
-        return self._traffic.up(pixels).permute(0, 3, 1, 2).to(torch.float32) / 255
+        return self._transfers.up(pixels).permute(0, 3, 1, 2).to(torch.float32) / 255
 
     def _stage(self, shape: tuple[int, ...], order: torch.memory_format) -> Tensor:
         """The buffer that a CPU's frames are written to, made anew only for another shape."""
@@ -203,7 +203,7 @@ class TorchEngine:
             if any(part.untyped_storage().data_ptr() == ours for part in state):
                 self._staging = None
 
-    def _sent_down(self, begun: _Begun, traffic: Traffic) -> _Begun:
+    def _sent_down(self, begun: _Begun, transfers: Transfers) -> _Begun:
         """What was computed on a GPU as bytes in host memory, on its way there."""
         wanted = {
             "finite": begun.finite,
@@ -213,7 +213,7 @@ class TorchEngine:
             wanted["maps"] = _bytes(begun.maps)
         if begun.levels is not None:
             wanted["levels"] = begun.levels
-        here, wait = traffic.down(list(wanted.values()))
+        here, wait = transfers.down(list(wanted.values()))
         arriving: dict[str, Any] = dict(zip(wanted, here, strict=True))
         return replace(begun, wait=wait, **arriving)
 

@@ -12,10 +12,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from rain_removal_ros.data import pairs, pictures
+from rain_removal_ros.data import pairs
 from rain_removal_ros.errors import DataError, EngineError
 from rain_removal_ros.evaluation._models import Runner
 from rain_removal_ros.frames import Image
+from rain_removal_ros.media import pictures
 from rain_removal_ros.metrics import Scores, score
 
 Advance = Callable[[str | None], None]

@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rain_removal_ros import checkpoints, engines
-from rain_removal_ros.data.pictures import MOST_PIXELS, natural_order
 from rain_removal_ros.engines import LoadedEngine, bare
 from rain_removal_ros.errors import DataError, RainRemovalError
 from rain_removal_ros.frames import Frame, Image
 from rain_removal_ros.media import pictures, videos
-from rain_removal_ros.media.pictures import Picture
+from rain_removal_ros.media.pictures import MOST_PIXELS, Picture, natural_order
 from rain_removal_ros.media.tiling import Needs, TiledEngine, memory_left
 from rain_removal_ros.settings import EngineSettings, NetworkSettings, StreamSettings
 from rain_removal_ros.stream import Stream

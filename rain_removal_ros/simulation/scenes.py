@@ -14,12 +14,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rain_removal_ros.data import pictures
 from rain_removal_ros.data.clips import VIDEO_SUFFIXES
 from rain_removal_ros.data.rain import STYLES, Rain, render_frames, sample
-from rain_removal_ros.data.videos import opened
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
+from rain_removal_ros.media import pictures
+from rain_removal_ros.media.videos import opened
 from rain_removal_ros.settings import setting
 from rain_removal_ros.simulation.drive import Box, Drive
 

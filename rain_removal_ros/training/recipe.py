@@ -106,6 +106,12 @@ class Recipe:
         unit="min",
         low=0.0,
     )
+    core_hours: float = setting(
+        0.0,
+        "processor time that the training process gets, all calls together; 0 for any",
+        unit="h",
+        low=0.0,
+    )
 
 
 def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:

@@ -10,7 +10,7 @@ way. So the description covers them all: ``sample`` draws a ``Rain``, ``render``
 from __future__ import annotations
 
 from rain_removal_ros.data.rain.description import (
-    Camera,
+    CameraEffects,
     Layer,
     Profile,
     Rain,
@@ -27,7 +27,7 @@ from rain_removal_ros.data.rain.textures import Texture, load_textures
 __all__ = [
     "STYLES",
     "TRAINING_STYLES",
-    "Camera",
+    "CameraEffects",
     "Layer",
     "Profile",
     "Rain",

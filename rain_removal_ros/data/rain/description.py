@@ -100,7 +100,7 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
-class Camera:
+class CameraEffects:
     """What the camera makes of the rainy scene."""
 
     exposure: float = 1.0
@@ -129,7 +129,7 @@ class Rain:
     """``None`` where streaks fall everywhere. The veil always is everywhere."""
     wind: Wind = Wind()
     veil: Veil = Veil()
-    camera: Camera = Camera()
+    camera: CameraEffects = CameraEffects()
 
     @property
     def clear(self) -> bool:

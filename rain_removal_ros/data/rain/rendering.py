@@ -1,4 +1,4 @@
-"""From a description of rain and a clean clip to the rainy clip.
+"""From a description of rain and a reference clip to the rainy clip.
 
 The model is the heavy-rain model, ``I = T * (J + sum S) + (1 - T) * A``, and then the camera.
 All of it is NumPy and OpenCV, so that a seed means the same rain everywhere, also without torch.
@@ -28,7 +28,7 @@ class Rendered(NamedTuple):
     rainy: Planes
     """T x 3 x H x W in [0, 1]."""
     streaks: Planes
-    """T x 3 x H x W: what the streaks add to the clean clip."""
+    """T x 3 x H x W: what the streaks add to the reference clip."""
     transmission: Planes
     """T x 1 x H x W or 1 x 1 x H x W: the share of the scene that comes through the veil."""
     level: float
@@ -36,7 +36,7 @@ class Rendered(NamedTuple):
 
 
 def render(
-    clean: Planes,
+    reference: Planes,
     rain: Rain,
     *,
     depth: Planes | None = None,
@@ -48,20 +48,20 @@ def render(
     ``depth``, H x W or T x H x W, runs from 0 at the lens to 1; without it a guess is used for the
     veil, and streaks are hidden by nothing.
     """
-    if clean.ndim != 4 or clean.shape[1] != 3:
-        raise DataError(f"a clip is frames x 3 x height x width, got {tuple(clean.shape)}")
-    given = None if depth is None else _checked_depth(depth, clean)
+    if reference.ndim != 4 or reference.shape[1] != 3:
+        raise DataError(f"a clip is frames x 3 x height x width, got {tuple(reference.shape)}")
+    given = None if depth is None else _checked_depth(depth, reference)
     if rain.clear:
-        return Rendered(clean, np.zeros_like(clean), np.ones_like(clean[:1, :1]), 0.0)
-    opacity = _opacity(clean, rain, given, textures, first)
-    transmission = _transmission(clean, rain.veil, given, rain.seed)
-    streaks = opacity * (_as_pixel(rain.colour) - np.float32(rain.absorption) * clean)
-    rainy = _photograph(_scene(clean, opacity, transmission, rain), rain, first)
+        return Rendered(reference, np.zeros_like(reference), np.ones_like(reference[:1, :1]), 0.0)
+    opacity = _opacity(reference, rain, given, textures, first)
+    transmission = _transmission(reference, rain.veil, given, rain.seed)
+    streaks = opacity * (_as_pixel(rain.colour) - np.float32(rain.absorption) * reference)
+    rainy = _photograph(_scene(reference, opacity, transmission, rain), rain, first)
     return Rendered(rainy, streaks, transmission, _level(opacity, transmission))
 
 
 def render_frames(
-    clean: NDArray[np.uint8],
+    reference: NDArray[np.uint8],
     rain: Rain,
     *,
     depth: NDArray[np.float32] | None = None,
@@ -70,9 +70,9 @@ def render_frames(
 ) -> NDArray[np.uint8]:
     """``render`` for 8-bit frames, T x H x W x 3."""
     if rain.clear:
-        return clean.copy()
+        return reference.copy()
     # Plane by plane in memory: what is the same for three colours is then laid on in long runs.
-    clip = np.ascontiguousarray(clean.transpose(0, 3, 1, 2)).astype(np.float32)
+    clip = np.ascontiguousarray(reference.transpose(0, 3, 1, 2)).astype(np.float32)
     clip /= np.float32(255)
     given = None if depth is None else _checked_depth(depth, clip)
     opacity = _opacity(clip, rain, given, textures, first)
@@ -81,10 +81,10 @@ def render_frames(
     return _as_frames(rainy)
 
 
-def _scene(clean: Planes, opacity: Planes, transmission: Planes, rain: Rain) -> Planes:
+def _scene(reference: Planes, opacity: Planes, transmission: Planes, rain: Rain) -> Planes:
     """``T * (J + sum S) + (1 - T) * A``, in as few passes over the pixels as that takes."""
     through = transmission * opacity
-    scene: Planes = clean * (transmission - np.float32(rain.absorption) * through)
+    scene: Planes = reference * (transmission - np.float32(rain.absorption) * through)
     scene += through * _as_pixel(rain.colour)
     if rain.veil.thickness:
         scene += (1 - transmission) * _as_pixel(rain.veil.light)
@@ -95,19 +95,19 @@ def _as_pixel(colour: Colour) -> Planes:
     return np.array(colour, np.float32).reshape(1, 3, 1, 1)
 
 
-def _checked_depth(depth: Planes, clean: Planes) -> Planes:
+def _checked_depth(depth: Planes, reference: Planes) -> Planes:
     """T x 1 x H x W or 1 x 1 x H x W."""
     frames = depth if depth.ndim == 3 else depth[None]
-    if frames.shape[-2:] != clean.shape[-2:] or frames.shape[0] not in (1, clean.shape[0]):
-        raise DataError(f"depth {tuple(depth.shape)} does not fit a clip {tuple(clean.shape)}")
+    if frames.shape[-2:] != reference.shape[-2:] or frames.shape[0] not in (1, reference.shape[0]):
+        raise DataError(f"depth {tuple(depth.shape)} does not fit a clip {tuple(reference.shape)}")
     return np.asarray(frames[:, None], np.float32)
 
 
 def _opacity(
-    clean: Planes, rain: Rain, depth: Planes | None, textures: Sequence[Texture], first: int
+    reference: Planes, rain: Rain, depth: Planes | None, textures: Sequence[Texture], first: int
 ) -> Planes:
     """T x 1 x H x W of all streaks together, in [-1, 1]; negative where drops darken."""
-    frames, _, height, width = clean.shape
+    frames, _, height, width = reference.shape
     wet = None if rain.region is None else _wetness(rain.region, (height, width), rain.seed)
     shape = frames, height, width
     total = np.zeros((frames, 1, height, width), np.float32)
@@ -150,30 +150,30 @@ def _enlarged(coarse: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32
     return np.asarray(larger, np.float32)
 
 
-def _transmission(clean: Planes, veil: Veil, depth: Planes | None, seed: int) -> Planes:
+def _transmission(reference: Planes, veil: Veil, depth: Planes | None, seed: int) -> Planes:
     """1 x 1 x H x W, or T x 1 x H x W where depth was given for each frame."""
     if veil.thickness == 0:
-        return np.ones_like(clean[:1, :1])
-    distance = _guessed_depth(clean, veil) if depth is None else depth
-    height, width = clean.shape[-2:]
+        return np.ones_like(reference[:1, :1])
+    distance = _guessed_depth(reference, veil) if depth is None else depth
+    height, width = reference.shape[-2:]
     coarse = np.random.default_rng((seed, 1_000)).normal(size=(4, 4)).clip(-2, 2)
     uneven = _enlarged(coarse, (height, width))
     thickness = veil.thickness * np.maximum(1 + 0.5 * veil.clouds * uneven, 0)
     return np.asarray(np.exp(-thickness * distance), np.float32)
 
 
-def _guessed_depth(clean: Planes, veil: Veil) -> Planes:
+def _guessed_depth(reference: Planes, veil: Veil) -> Planes:
     """1 x 1 x H x W from simple cues: far is up, and far is bright and colourless.
 
     One guess for a whole clip, as a veil must not flicker.
     """
-    height, width = clean.shape[-2:]
+    height, width = reference.shape[-2:]
     down = np.linspace(0, 1, height, dtype=np.float32)
     plane = np.broadcast_to((1 + (veil.nearest - 1) * down)[:, None], (1, 1, height, width))
     if veil.cue == 0:
         return plane
     # The dark channel, on a small copy: a guess of depth has no use for detail.
-    small = np.stack([_shrunk(plane) for plane in clean.mean(0)]).min(0)
+    small = np.stack([_shrunk(plane) for plane in reference.mean(0)]).min(0)
     pale = _enlarged(small, (height, width))
     guess = veil.nearest + (1 - veil.nearest) * pale.clip(0, 1)
     return np.asarray(plane + veil.cue * (guess - plane), np.float32)

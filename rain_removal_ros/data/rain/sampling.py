@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rain_removal_ros.data.rain.description import (
-    Camera,
+    CameraEffects,
     Colour,
     Layer,
     Profile,
@@ -122,7 +122,7 @@ def _draw(
         region=region,
         wind=Wind(rng.uniform(0, 0.1), rng.uniform(90, 300), rng.uniform(0, 2 * math.pi)),
         veil=replace(veil, light=light),
-        camera=Camera(1 - dim, 1 - flatter, noise, quality),
+        camera=CameraEffects(1 - dim, 1 - flatter, noise, quality),
     )
 
 

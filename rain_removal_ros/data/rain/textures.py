@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rain_removal_ros.data.pictures import as_decoded, encoded
 from rain_removal_ros.data.rain.description import TextureLayer
 from rain_removal_ros.errors import DataError
+from rain_removal_ros.media.pictures import decode, encoded
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 
@@ -34,9 +34,7 @@ def load_textures(folder: Path) -> list[Texture]:
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
     textures = []
     for path in paths:
-        image = as_decoded(path, encoded(path), cv2.IMREAD_GRAYSCALE)
-        if image is None:
-            raise DataError(f"{path} is not a picture OpenCV can read; remove or replace it")
+        image = decode(path, encoded(path), cv2.IMREAD_GRAYSCALE)
         grey: NDArray[np.float32] = image.astype(np.float32) / np.float32(255)
         textures.append(Texture(grey, streak_direction(grey)))
     if not textures:

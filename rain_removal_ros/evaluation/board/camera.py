@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rain_removal_ros.data import pictures
 from rain_removal_ros.evaluation._models import Runner
 from rain_removal_ros.evaluation.board import marks
 from rain_removal_ros.evaluation.board.marks import Mark
 from rain_removal_ros.evaluation.board.setup import Setup
 from rain_removal_ros.frames import Image
+from rain_removal_ros.media import pictures
 from rain_removal_ros.metrics import luma, psnr
 
 PALEST = "roadscene/test/target/001.jpg"

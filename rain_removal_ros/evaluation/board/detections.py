@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from rain_removal_ros.data import pictures
 from rain_removal_ros.data.rain import render_frames
 from rain_removal_ros.detection import truth
 from rain_removal_ros.detection.bootstrap import Values, draws
@@ -26,6 +25,7 @@ from rain_removal_ros.evaluation.board import marks, rains
 from rain_removal_ros.evaluation.board.marks import ROUNDS, Mark
 from rain_removal_ros.evaluation.board.setup import Setup, digest, drawn
 from rain_removal_ros.frames import Image
+from rain_removal_ros.media import pictures
 from rain_removal_ros.runtime.files import write_json
 
 SEVERITIES = (0.3, 0.6, 1.0)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import rain_removal_ros.data.rain as rain_package
-from rain_removal_ros.data.rain import Camera, Layer, Rain, Veil, Wind
+from rain_removal_ros.data.rain import CameraEffects, Layer, Rain, Veil, Wind
 from rain_removal_ros.evaluation.board.setup import digest
 
 _FILE = Path(__file__).with_name("rains.json")
@@ -54,7 +54,7 @@ def _read(kept: dict[str, Any]) -> Rain:
         absorption=kept["absorption"],
         wind=Wind(**kept["wind"]),
         veil=Veil(**{**kept["veil"], "light": tuple(kept["veil"]["light"])}),
-        camera=Camera(**kept["camera"]),
+        camera=CameraEffects(**kept["camera"]),
     )
 
 

@@ -12,11 +12,11 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 
-from rain_removal_ros.data import pictures
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.evaluation._models import Runner
 from rain_removal_ros.evaluation.board.marks import Mark
 from rain_removal_ros.frames import Image
+from rain_removal_ros.media import pictures
 
 
 @dataclass(frozen=True)

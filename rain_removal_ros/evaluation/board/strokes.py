@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rain_removal_ros.data import pictures
 from rain_removal_ros.data.strokes import draw_strokes
 from rain_removal_ros.evaluation._models import Runner
 from rain_removal_ros.evaluation.board import marks
 from rain_removal_ros.evaluation.board.marks import Mark
 from rain_removal_ros.evaluation.board.setup import Setup
 from rain_removal_ros.frames import Image
+from rain_removal_ros.media import pictures
 from rain_removal_ros.metrics import luma
 
 _LIT = 0.02

@@ -15,9 +15,9 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _create() -> process.Runnable:
-    from rain_removal_ros.ros.node.derainer import Derainer
+    from rain_removal_ros.ros.node.derain_node import DerainNode
 
-    return Derainer()
+    return DerainNode()
 
 
 if __name__ == "__main__":

@@ -56,14 +56,14 @@ _BETWEEN_TRIMS_S = 1.0
 """Between two times that memory is handed back, which takes up to 50 ms."""
 
 
-_Transition = Callable[["Derainer", LifecycleState], TransitionCallbackReturn]
+_Transition = Callable[["DerainNode", LifecycleState], TransitionCallbackReturn]
 
 
 def _told(transition: _Transition) -> _Transition:
     """Log what a transition raises: rclpy only takes note that it failed."""
 
     @functools.wraps(transition)
-    def wrapped(self: Derainer, state: LifecycleState) -> TransitionCallbackReturn:
+    def wrapped(self: DerainNode, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             return transition(self, state)
         except Exception as error:
@@ -74,7 +74,7 @@ def _told(transition: _Transition) -> _Transition:
     return wrapped
 
 
-class Derainer(LifecycleNode):
+class DerainNode(LifecycleNode):
     """Derains the images of one or more cameras while it is active."""
 
     def __init__(self, name: str = "derain", **options: Any) -> None:
