@@ -11,8 +11,10 @@ import importlib.util
 import io
 import itertools
 import math
+import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -32,6 +34,8 @@ TOLERANCE = 1e-4
 _BLOCKS = (2, 3)
 """Height and width of the traced frame, in least common sizes; the check is made at others."""
 _GRAIN = 32
+_PATIENCE_S = 120.0
+_exporting = threading.Lock()
 
 
 class _Flat(nn.Module):
@@ -103,7 +107,7 @@ def _traced(network: Network, facts: GraphDescription) -> bytes:
     if "rain_level" in axes:
         axes["rain_level"] = {0: "batch"}
     try:
-        with io.BytesIO() as graph, warnings.catch_warnings():
+        with _alone(), io.BytesIO() as graph, warnings.catch_warnings():
             # Of tracing, which is what is wanted, and of an exporter that needs one package more.
             warnings.simplefilter("ignore")
             torch.onnx.export(
@@ -120,6 +124,18 @@ def _traced(network: Network, facts: GraphDescription) -> bytes:
     except (RuntimeError, TypeError, ValueError, ImportError) as error:
         reason = first_line(error)
         raise EngineError(f"{facts.network} cannot be exported: {reason}") from error
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """The exporter keeps its state in globals: two at once fail. One that hangs holds up others
+    for a while only."""
+    if not _exporting.acquire(timeout=_PATIENCE_S):
+        raise EngineError("another export has not ended; a network is exported after it")
+    try:
+        yield
+    finally:
+        _exporting.release()
 
 
 def _state_tensors(

@@ -44,8 +44,10 @@ if TYPE_CHECKING:
 
 _UPKEEP_S = 0.1
 _LOOK_AROUND_S = 1.0
-_PATIENCE_S = 2.0
+_PATIENCE_S = 1.0
 """How long deactivation waits for the frame in work."""
+_REST_S = 0.2
+"""Settings that ask for another network take effect once they have rested for so long."""
 _MOST_HUNG = 3
 """Calls of the network that still hang, beyond which it is not tried again until one returns."""
 _FORGIVEN_S = 60.0
@@ -261,6 +263,7 @@ class DerainNode(LifecycleNode):
     def _watch_over(self) -> None:
         """Replace a worker that does not come back from a frame."""
         limit_s = self.settings.safety.watchdog_s
+        self._loader.watch_over()
         if (worker := self._worker) is None:
             return
         self._give_back_memory(worker)
@@ -392,10 +395,11 @@ class DerainNode(LifecycleNode):
 
     def _changed(self, before: Settings, settings: Settings) -> None:
         if self._network_of(before) != self._network_of(settings) and self._cameras:
-            self._load()
+            self._load(delay_s=_REST_S)
         if self._worker is not None:
             self._worker.order(lambda pipeline: pipeline.apply(settings))
-        self._look_around()
+        if (before.input, before.output) != (settings.input, settings.output):
+            self._look_around()
 
     @staticmethod
     def _network_of(settings: Settings) -> tuple[Any, ...]:
