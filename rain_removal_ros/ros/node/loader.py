@@ -1,7 +1,7 @@
-"""Loads networks beside the running one, as often as it takes.
+"""Loads networks beside the running one, with retries.
 
-The network in use goes on working until the new one is there and has run once, on a frame as large
-as those that the cameras send by then: the first run is the slow one, and the one that fails.
+The current network stays in use until the new one is loaded and has run once, on a frame of the
+size that the cameras send: the first run is the slowest, and the one that fails.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ if TYPE_CHECKING:
     from rain_removal_ros.engines import Engine, LoadedEngine
 
 USUAL_SIZE = (480, 640)
-"""Height and width for the first run, as long as no camera has sent a frame."""
+"""Height and width for the first run if no camera has sent a frame yet."""
 
 
 class Listener(Protocol):
-    """Who is told how loading goes; called in the loader's thread."""
+    """Gets the results of loading; called in the loader's thread."""
 
     def loaded(self, job: LoadRequest, engine: LoadedEngine) -> None: ...
 
     def failed(self, job: LoadRequest, error: Exception, retry_in_s: float) -> None: ...
 
     def sizes(self) -> Sequence[tuple[int, int]]:
-        """Heights and widths of the cameras' frames, as far as they are known."""
+        """Heights and widths of the cameras' frames, as far as known."""
         ...
 
 
 @dataclass(eq=False)
 class LoadRequest:
-    """One network to be loaded."""
+    """One network to load."""
 
     settings: Settings
     cancelled: threading.Event = field(default_factory=threading.Event)
 
 
 class Loader:
-    """At most one job counts: the newest. One that hangs is left behind with its thread."""
+    """Only the newest request counts. A load that hangs is abandoned with its thread."""
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
@@ -54,7 +54,7 @@ class Loader:
         self._threads: list[threading.Thread] = []
 
     def request(self, settings: Settings, *, delay_s: float = 0.0) -> None:
-        """Load what these settings ask for; whatever else was being loaded is forgotten."""
+        """Load what these settings select; any other request is dropped."""
         self.cancel()
         self.job = LoadRequest(settings)
         thread = threading.Thread(
@@ -64,7 +64,7 @@ class Loader:
         thread.start()
 
     def finished(self) -> None:
-        """The current job's network has been taken over."""
+        """Note that the loaded network has been taken over."""
         self.job = None
 
     @property
@@ -74,7 +74,7 @@ class Loader:
         return bool(self._threads)
 
     def cancel(self) -> None:
-        """Forget what is being loaded: nobody hears of it any more, its thread ends when it can."""
+        """Drop the current request: its result is ignored, and its thread ends when it can."""
         if self.job is not None:
             with self._telling:
                 self.job.cancelled.set()
@@ -98,12 +98,12 @@ class Loader:
                 listener(*what)
 
     def _loaded(self, settings: Settings) -> LoadedEngine:
-        """The network, having run once."""
+        """The network, after its first run."""
         from rain_removal_ros import engines
 
         network = settings.network
         if not builds_stages(settings.engine.name):
-            # Its own number of them: the one that is set is applied frame by frame.
+            # With its own number of stages; the one that is set is applied frame by frame.
             network = replace(network, stages=0)
         return engines.load_somehow(network, settings.engine, self._run_once)
 

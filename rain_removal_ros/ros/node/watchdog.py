@@ -1,7 +1,7 @@
-"""Notices that the network does not come back, and takes its work away from it.
+"""Notices that the network does not return, and takes its work away from it.
 
-A thread that hangs inside a library cannot be stopped. It can be left alone: what it holds is
-replaced, and should it ever return, nothing of what it brings is used.
+A thread that hangs inside a library cannot be stopped, but it can be abandoned: its resources are
+replaced, and if it ever returns, its results are not used.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import threading
 import time
 
 
-class Abandoned(BaseException):  # no error, and not to be caught as one
+class Abandoned(BaseException):  # not an error, and must not be caught as one
     """This thread's work has been given to another."""
 
 
 class Watchdog:
-    """A stretch of work that is being watched, as a context manager."""
+    """Watches a piece of work, as a context manager."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -34,7 +34,7 @@ class Watchdog:
                 raise Abandoned
 
     def abandon_after(self, limit_s: float) -> bool:
-        """Give up on work that has taken longer than this; returns whether that was so."""
+        """Abandon work that has taken longer than this; returns whether it did."""
         with self._lock:
             late = self._since is not None and time.monotonic() - self._since > limit_s
             self._abandoned = self._abandoned or late
