@@ -28,11 +28,15 @@ from rain_removal_ros.engines.downscaled import DownscaledEngine
 from rain_removal_ros.errors import FrameError
 from rain_removal_ros.frames import Frame, Image
 from rain_removal_ros.rain_level import RainGauge
+from rain_removal_ros.runtime.memory import MemoryBudget
 from rain_removal_ros.settings import Settings
 from rain_removal_ros.stream import Step, Stream, step_together
 
-_NO_FAULTS = ("disabled", "bypass", "no rain", "over budget")
+_NO_FAULTS = ("disabled", "bypass", "no rain", "over budget", "over memory")
 """Reasons to pass a frame through to which ``safety.on_fault`` does not apply."""
+
+_THIN_PIXELS = 1_000_000
+"""Padding may double a frame and add so many pixels, no more: one row of pixels may become 32."""
 
 
 class OutputKind(Enum):
@@ -170,6 +174,7 @@ class Cameras:
         self._without = "loading"
         self._enabled = True
         self._budget = Budget(ladder(1))
+        self._memory = MemoryBudget()
         self._backoff = Backoff()
         self._retry_at = -math.inf
         self.failures = 0
@@ -185,8 +190,9 @@ class Cameras:
                 camera.stream.settings = settings.stream
         self._set_stages()
 
-    def use(self, engine: Engine) -> None:
-        """Use another network from now on."""
+    def use(self, engine: Engine, *, pixel_bytes: float = 0.0) -> None:
+        """Use another network from now on; a pixel of a frame takes ``pixel_bytes`` of memory."""
+        self._memory = MemoryBudget(pixel_bytes)
         self._engines = {1: engine} | {n: DownscaledEngine(engine, n) for n in DOWNSCALING}
         self.failures = 0
         self._retry_at = -math.inf
@@ -295,6 +301,7 @@ class Cameras:
         why = self._why_not()
         if not why and not self._decode(result):
             why = "unreadable"
+        why = why or self._costs_too_much(result)
         if not why and bypass.mode == "auto":
             level = self._gauge(result)
             why = "" if camera.bypass.update(level, self._clock(), bypass) else "no rain"
@@ -314,11 +321,30 @@ class Cameras:
             return "fault"
         return "" if self._budget.rung.derain else "over budget"
 
+    def _costs_too_much(self, result: Result) -> str:
+        """Why the network cannot be given a frame that was decoded, if so."""
+        frame, stride = result.frame, self._engines[1].info.stride
+        assert frame is not None
+        width, height = frame.width, frame.height
+        padded = _padded(width, stride) * _padded(height, stride)
+        most = int(self._settings.limits.frame_mp * 1e6)
+        if padded > min(most, 2 * width * height + _THIN_PIXELS):
+            text = f"{width}x{height} pixels are {padded} with padding"
+            text += f"; limits.frame_mp allows {most}" if padded > most else ", mostly that"
+            result.fault = Fault("too large", text)
+            self._log(f"a frame of {self._cameras[result.camera].name!r} is too large: {text}")
+            return "too large"
+        most_bytes = self._settings.safety.memory_mb * 10**6
+        if most_bytes and not self._memory.admits(padded, most_bytes):
+            self._log(f"safety.memory_mb does not allow to derain {width}x{height} pixels")
+            return "over memory"
+        return ""
+
     def _decode(self, result: Result) -> bool:
         """Decode the frame unless that was tried before; returns whether it is readable."""
         if result.frame is None and result.fault is None:
             try:
-                result.frame = codec.decode(result.message)
+                result.frame = codec.decode(result.message, self._settings.limits)
             except FrameError as error:
                 result.fault = Fault("unreadable", str(error))
                 name = self._cameras[result.camera].name
@@ -465,6 +491,10 @@ class Cameras:
             shown, encoding = _overlay(result.frame.image, shown), "rgb8"
         codec.write_image(camera.attention, shown, encoding=encoding, header=result.header)
         return True
+
+
+def _padded(side: int, stride: int) -> int:
+    return -(-side // stride) * stride
 
 
 def _overlay(image: Image, attention: NDArray[np.uint8]) -> Image:

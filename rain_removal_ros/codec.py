@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from rain_removal_ros.errors import FrameError
 from rain_removal_ros.frames import Frame, Image
+from rain_removal_ros.settings import LimitSettings
 
 __all__ = [
-    "MAX_PIXELS",
     "compression",
     "decode",
     "image_fields",
@@ -37,15 +37,19 @@ __all__ = [
     "write_image",
 ]
 
-MAX_PIXELS = 1 << 26
-"""Compressed images that announce more are refused before decoding: 8192 x 8192."""
+# The most pixels that the formats pack into one byte: deflate 1032 bytes of eight pixels each, JPEG
+# one bit per block of 64 pixels. A file that announces more is cut or lies, and a few hundred bytes
+# should not make a robot clear half a gigabyte.
+_PIXELS_A_BYTE = {"png": 1032 * 8, "jpeg": 64 * 8}
 
-# The most that deflate packs into one byte (1032 bytes), times eight one-bit pixels. JPEG stays far
-# below. A file that announces more is cut or lies, and a few hundred bytes should not make a robot
-# clear half a gigabyte.
-_PIXELS_A_BYTE = 1032 * 8
+_MOST_SEGMENTS = 1000
+"""Before a JPEG's picture. Those of cameras have a dozen; a colour profile may take 255."""
+
+_MOST_COMPONENTS = 4
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+
+_LIMITS = LimitSettings()
 
 _NS = 1_000_000_000
 
@@ -171,16 +175,17 @@ _WRITABLE = ("rgb8", "bgr8", "mono8")
 # --- Message to frame --------------------------------------------------------------------------
 
 
-def decode(message: ImageMessage | CompressedMessage) -> Frame:
+def decode(message: ImageMessage | CompressedMessage, limits: LimitSettings = _LIMITS) -> Frame:
     """The image in a raw or compressed message.
 
     For ``rgb8`` it is a read-only view into the message, valid while nobody writes there. All
     others are new arrays. 16 bit become 8 as in cv_bridge: ``value * 255 / 65535``, rounded.
+    Compressed images beyond the limits are refused, not decoded.
     """
     if hasattr(message, "encoding"):
         image = _raw_image(cast("ImageMessage", message))
     elif hasattr(message, "format"):
-        image = _compressed_image(message)
+        image = _compressed_image(message, limits)
     else:
         raise FrameError(f"a {type(message).__name__} is neither an Image nor a CompressedImage")
     return Frame(image, stamp_ns=stamp_ns(message.header), frame_id=message.header.frame_id)
@@ -315,11 +320,11 @@ def _line(error: Exception) -> str:
 # --- Compressed message to frame ---------------------------------------------------------------
 
 
-def _compressed_image(message: CompressedMessage) -> Image:
+def _compressed_image(message: CompressedMessage, limits: LimitSettings) -> Image:
     if "compressedDepth" in message.format:
         raise FrameError(f"{message.format[:40]!r} is a depth image, not one of a camera's colours")
     data = _buffer(message)
-    width, height = _checked_size(data.tobytes(), message.format)
+    width, height = _checked_size(data.tobytes(), message.format, limits)
     try:
         # Unchanged: this code reduces the depth itself, and ignores orientation tags.
         pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
@@ -333,15 +338,18 @@ def _compressed_image(message: CompressedMessage) -> Image:
     return _rgb(pixels, _LAYOUT_OF_CHANNELS[1 if pixels.ndim == 2 else pixels.shape[2]], source)
 
 
-def _checked_size(encoded: bytes, format: str) -> tuple[int, int]:
+def _checked_size(encoded: bytes, format: str, limits: LimitSettings) -> tuple[int, int]:
     """Width and height from the file's header. The file must be of a known kind, and complete.
 
     The data decide what it is, not ``format``, in which drivers write anything. Incomplete files
     are refused here because older OpenCV makes up the rest.
     """
+    kind = "png"
     if encoded.startswith(b"\xff\xd8"):
+        kind = "jpeg"
         width, height, scan = _jpeg_header(encoded)
         whole = encoded.rfind(b"\xff\xd9") > scan
+        _check_scans(encoded, scan, limits.jpeg_scans)
     elif encoded.startswith(_PNG) and len(encoded) >= 24:
         width, height = struct.unpack_from(">II", encoded, 16)
         whole = b"IEND\xaeB`\x82" in encoded
@@ -349,12 +357,13 @@ def _checked_size(encoded: bytes, format: str) -> tuple[int, int]:
         raise FrameError(f"the compressed image ({format[:40]!r}) is neither JPEG nor PNG")
     else:
         raise FrameError("the compressed image is empty")
-    if not 0 < width * height <= MAX_PIXELS:
+    most = int(limits.frame_mp * 1e6)
+    if not 0 < width * height <= most:
         raise FrameError(
             f"the compressed image says it is {width}x{height} pixels; "
-            f"from 1 to {MAX_PIXELS} can be decoded"
+            f"from 1 to {most} can be decoded (limits.frame_mp)"
         )
-    if not whole or width * height > _PIXELS_A_BYTE * len(encoded):
+    if not whole or width * height > _PIXELS_A_BYTE[kind] * len(encoded):
         raise FrameError(
             f"the compressed image of {width}x{height} pixels is cut short "
             f"after {len(encoded)} bytes"
@@ -362,11 +371,23 @@ def _checked_size(encoded: bytes, format: str) -> tuple[int, int]:
     return width, height
 
 
+def _check_scans(encoded: bytes, first: int, most: int) -> None:
+    """Each scan takes a decoder through the whole picture, however few bytes it is."""
+    scans = encoded.count(b"\xff\xda", first)  # within a scan no such two bytes meet
+    if scans > most:
+        raise FrameError(
+            f"the compressed image has {scans} scans; up to {most} are decoded (limits.jpeg_scans)"
+        )
+
+
 def _jpeg_header(encoded: bytes) -> tuple[int, int, int]:
     """Width, height and the start of the scan, found the way libjpeg finds them."""
     size: tuple[int, int] | None = None
     at = 2
-    while (at := encoded.find(b"\xff", at)) >= 0 and at + 9 <= len(encoded):
+    for _ in range(_MOST_SEGMENTS):
+        at = encoded.find(b"\xff", at)
+        if at < 0 or at + 9 > len(encoded):
+            break
         marker = encoded[at + 1]
         if marker == 0xFF:  # fill byte
             at += 1
@@ -378,6 +399,8 @@ def _jpeg_header(encoded: bytes) -> tuple[int, int, int]:
             break
         else:
             if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+                if encoded[at + 9 : at + 10] > bytes([_MOST_COMPONENTS]):
+                    raise FrameError("the compressed image is a JPEG of more than four components")
                 height, width = struct.unpack_from(">HH", encoded, at + 5)
                 size = width, height
             at += 2 + struct.unpack_from(">H", encoded, at + 2)[0]

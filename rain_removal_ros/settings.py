@@ -243,7 +243,7 @@ class SafetySettings:
     )
     watchdog_s: float = setting(
         2.0,
-        "a network that takes longer for a frame counts as hung; 0 for no watchdog",
+        "a frame that takes longer, from decoding to publishing, counts as hung; 0 for no watchdog",
         unit="s",
         low=0.0,
         high=600.0,
@@ -255,6 +255,14 @@ class SafetySettings:
         low=0.0,
         high=60000.0,
     )
+    memory_mb: int = setting(
+        0,
+        "memory of the process beyond which frames pass through unchanged; 0 for no limit",
+        unit="MB",
+        low=0,
+        high=10_000_000,
+        live=False,
+    )
     model_paths: tuple[str, ...] = setting(
         (),
         "folders from which weights and engine caches may be taken when set over ROS; weights "
@@ -265,7 +273,24 @@ class SafetySettings:
 
 @dataclass(frozen=True)
 class LimitSettings:
-    """What reading a recording from disk may cost. The node reads none."""
+    """What a frame, or reading a recording from disk, may cost."""
+
+    frame_mp: float = setting(
+        40.0,
+        "largest frame, padded for the network, that is derained, and largest compressed one that "
+        "is decoded",
+        unit="MP",
+        low=0.01,
+        high=1000.0,
+        live=False,
+    )
+    jpeg_scans: int = setting(
+        16,
+        "most scans of a JPEG that is decoded: ordinary ones have 1, progressive ones about 10",
+        low=1,
+        high=10_000,
+        live=False,
+    )
 
     expansion: float = setting(
         1000.0,

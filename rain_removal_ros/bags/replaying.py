@@ -46,6 +46,7 @@ _UNUSABLE = {
     "input.transport": "choose cameras with --topics",
     "input.max_age_ms": "no frame of a recording is late",
     "safety.watchdog_s": "a replay waits for its network",
+    "safety.memory_mb": "what is derained would depend on what else the process does",
 }
 """Settings that a replay cannot honour, and why."""
 

@@ -36,6 +36,8 @@ class EngineInfo:
     device: str
     precision: str
     scale: int = 1
+    stride: int = 1
+    """Frames are padded to multiples of it."""
     recurrent: bool = False
     stages: int = 1
     """Passes over a frame, unless a step asks for another number."""
@@ -74,3 +76,5 @@ class LoadedEngine(Engine, Protocol):
 
     note: str
     """What differs from the request, and why, in one line; empty if nothing does."""
+    pixel_bytes: float
+    """Measured memory per pixel of a frame; 0 if it was not measured."""

@@ -155,12 +155,14 @@ class GraphEngine:
             device=graph.device,
             precision=graph.precision,
             scale=facts.scale,
+            stride=facts.stride,
             recurrent=facts.recurrent,
             stages=facts.stages,
             any_stages=False,
             cautions=facts.cautions,
         )
         self.note = ""
+        self.pixel_bytes = 0.0
 
     def step(
         self,

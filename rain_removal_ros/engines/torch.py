@@ -72,12 +72,14 @@ class TorchEngine:
             device=str(self._device),
             precision=str(self._dtype).removeprefix("torch."),
             scale=network.scale,
+            stride=network.facts.stride,
             recurrent=network.facts.recurrent,
             stages=network.stages,
             any_stages=True,
             cautions=network.cautions,
         )
         self.note = ""
+        self.pixel_bytes = 0.0
         self._staging: Tensor | None = None
         # A CPU gains nothing from overlap: one batch is finished before the next one is begun.
         self._schedule: Schedule[_Begun, Derained] = (

@@ -9,7 +9,6 @@ together in its tiles.
 from __future__ import annotations
 
 import math
-import resource
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from rain_removal_ros.engines import Derained, Engine, has_torch
 from rain_removal_ros.errors import EngineError
 from rain_removal_ros.frames import Image
+from rain_removal_ros.runtime.memory import resident_bytes
 
 if TYPE_CHECKING:
     from rain_removal_ros.networks._base import Network
@@ -89,7 +89,7 @@ def memory_left(device: str, limit_bytes: float | None = None) -> float:
         return _SHARE * free if limit_bytes is None else limit_bytes - (total - free)
     if limit_bytes is None:
         return _SHARE * _free_memory()
-    return limit_bytes - _resident_memory()
+    return limit_bytes - resident_bytes()
 
 
 def spans(length: int, side: int, overlap: int) -> list[Span]:
@@ -224,11 +224,6 @@ def _lay(canvas: NDArray[np.uint8], piece: NDArray[np.uint8], *, at: int, covere
         before, new = canvas[at:covered], piece[:shared]
         canvas[at:covered] = before + fade * (new.astype(np.float32) - before) + 0.5
     canvas[at + max(0, shared) : at + len(piece)] = piece[max(0, shared) :]
-
-
-def _resident_memory() -> int:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * resource.getpagesize()
 
 
 def _free_memory() -> int:

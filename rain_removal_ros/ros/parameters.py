@@ -141,7 +141,6 @@ def _unknown_network(settings: Settings) -> str:
     """Why the network's name is invalid. It must be a name here; elsewhere it may be a path."""
     if settings.network.name in ("auto", *networks.available()):
         return ""
-    # imported late, because it may import torch, for which a node's start need not wait
     from rain_removal_ros.checkpoints import names
 
     known = ["auto", *names()]

@@ -52,6 +52,8 @@ _FORGIVEN_S = 60.0
 """After this time without a hang, the next wait starts from the beginning again."""
 _QUIET_S = 5.0
 """The time between two log lines from one place."""
+_BETWEEN_TRIMS_S = 1.0
+"""The time between two returns of memory to the system, each of which takes up to 50 ms."""
 
 
 _Transition = Callable[["DerainNode", LifecycleState], TransitionCallbackReturn]
@@ -92,6 +94,7 @@ class DerainNode(LifecycleNode):
         self.end: Callable[[], object] = lambda: None
         """Called when the node is hopeless; ``ros.process`` ends the process."""
         self._hung_at = 0.0
+        self._trimmed_at = 0.0
         self._backoff = Backoff()
         self._was_ready = False
         """Whether a network has run. From then on, a bad change leaves the old one in use."""
@@ -256,21 +259,34 @@ class DerainNode(LifecycleNode):
         _free_memory()
 
     def _watch_over(self) -> None:
-        """Replace a worker whose network does not return."""
+        """Replace a worker that does not return from a frame."""
         limit_s = self.settings.safety.watchdog_s
-        if self._worker is None:
+        if (worker := self._worker) is None:
             return
-        if not limit_s or not self._worker.watch.abandon_after(limit_s):
+        self._give_back_memory(worker)
+        if not limit_s or not worker.watch.abandon_after(limit_s):
             self._make_sure_of_a_network()
             return
-        self._leave_behind(self._worker, "hung")
-        self._engine = None
+        self._leave_behind(worker, "hung")
         self._faults["hung"] += 1
-        self._trouble = f"the network took longer than safety.watchdog_s ({limit_s:g} s)"
+        guilty = "the network" if worker.watch.in_network else "decoding or publishing a frame"
+        trouble = f"{guilty} took longer than safety.watchdog_s ({limit_s:g} s)"
+        if worker.watch.in_network:
+            self._engine = None
+            self._trouble = trouble
         for statistics in self.statistics:
-            statistics.fault("hung", self._trouble)
+            statistics.fault("hung", trouble)
         self._work("hung")
-        self.get_logger().error(f"{self._trouble}; frames go on without it")
+        without = "without it" if worker.watch.in_network else "without that one"
+        self.get_logger().error(f"{trouble}; frames go on {without}")
+
+    def _give_back_memory(self, worker: Worker) -> None:
+        """Freed memory is kept for frames like the last ones, not for those unlike them."""
+        now = time.monotonic()
+        if worker.pipeline.unusual and now - self._trimmed_at > _BETWEEN_TRIMS_S:
+            worker.pipeline.unusual = False
+            self._trimmed_at = now
+            give_back_freed_memory()
 
     def _make_sure_of_a_network(self) -> None:
         """Load a network if there is none, unless too many calls of it still hang."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from rain_removal_ros.ros.node.statistics import StatisticsSummary
+from rain_removal_ros.runtime.memory import resident_bytes
 
 if TYPE_CHECKING:
     from rain_removal_ros.engines import LoadedEngine
@@ -181,18 +180,10 @@ def _counts(name: str, counts: Counter[str]) -> dict[str, int]:
 
 
 def _memory(engine: LoadedEngine | None) -> dict[str, str]:
-    values = {"memory [MiB]": f"{_resident_bytes() / 2**20:.0f}"}
+    values = {"memory [MiB]": f"{resident_bytes() / 2**20:.0f}"}
     # torch does not know what other libraries allocate on a GPU.
     info = engine.info if engine else None
     if info is not None and info.engine == "torch" and info.device.startswith("cuda"):
         used = sys.modules["torch"].cuda.memory_allocated(info.device)
         values["device memory [MiB]"] = f"{used / 2**20:.0f}"
     return values
-
-
-def _resident_bytes() -> int:
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0  # not Linux
-    return pages * resource.getpagesize()

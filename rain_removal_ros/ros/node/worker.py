@@ -51,6 +51,7 @@ class Worker:
                     return
                 if messages:
                     self.pipeline.process(messages)
+                del messages  # may be large, and the next may be long in coming
         except Abandoned:
             pass  # the next worker is already running
 
