@@ -11,8 +11,10 @@ import importlib.util
 import io
 import itertools
 import math
+import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -32,6 +34,8 @@ TOLERANCE = 1e-4
 _BLOCKS = (2, 3)
 """Height and width of the traced frame, in least common sizes; the check uses others."""
 _GRAIN = 32
+_PATIENCE_S = 120.0
+_exporting = threading.Lock()
 
 
 class _Flat(nn.Module):
@@ -104,7 +108,7 @@ def _traced(network: Network, facts: GraphDescription) -> bytes:
     if "rain_level" in axes:
         axes["rain_level"] = {0: "batch"}
     try:
-        with io.BytesIO() as graph, warnings.catch_warnings():
+        with _alone(), io.BytesIO() as graph, warnings.catch_warnings():
             # Expected warnings of tracing, and of an exporter that looks for an optional package.
             warnings.simplefilter("ignore")
             torch.onnx.export(
@@ -121,6 +125,18 @@ def _traced(network: Network, facts: GraphDescription) -> bytes:
     except (RuntimeError, TypeError, ValueError, ImportError) as error:
         reason = first_line(error)
         raise EngineError(f"{facts.network} cannot be exported: {reason}") from error
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """The exporter keeps its state in globals: two at once fail. One that hangs holds up others
+    for a while only."""
+    if not _exporting.acquire(timeout=_PATIENCE_S):
+        raise EngineError("another export has not ended; a network is exported after it")
+    try:
+        yield
+    finally:
+        _exporting.release()
 
 
 def _state_tensors(

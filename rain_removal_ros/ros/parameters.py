@@ -17,6 +17,7 @@ from rcl_interfaces.msg import (
     ParameterDescriptor,
     SetParametersResult,
 )
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -46,6 +47,7 @@ class Parameters:
         node.add_pre_set_parameters_callback(self._whole_numbers_as_floats)
         node.add_on_set_parameters_callback(self._validate)
         node.add_post_set_parameters_callback(self._store)
+        _answer_always(node)
 
     def _whole_numbers_as_floats(self, wanted: list[Parameter[Any]]) -> list[Parameter[Any]]:
         """Convert integers to floats where a setting needs that: ``ros2 param set`` reads 2 as an
@@ -61,22 +63,73 @@ class Parameters:
 
     def _validate(self, wanted: Sequence[Parameter[Any]]) -> SetParametersResult:
         """Only check: rclpy may still refuse for other reasons."""
+        try:
+            reason = self._why_not(wanted)
+        except Exception as error:  # noqa: BLE001 - of values that come from anyone
+            reason = f"it cannot be checked: {type(error).__name__}: {error}"
+        return SetParametersResult(successful=not reason, reason=reason)
+
+    def _why_not(self, wanted: Sequence[Parameter[Any]]) -> str:
+        """Why parameters cannot be set, if so."""
         changes = _ours(wanted)
         try:
             proposed = tree.replace(self.settings, changes)
         except SettingsError as error:
-            return SetParametersResult(successful=False, reason=str(error))
-        reason = (
+            return str(error)
+        return (
             _unknown_network(proposed)
             or _absent_device(proposed, changes)
             or _forbidden_path(proposed, changes)
         )
-        return SetParametersResult(successful=not reason, reason=reason)
 
     def _store(self, stored: Sequence[Parameter[Any]]) -> None:
         before, self.settings = self.settings, tree.replace(self.settings, _ours(stored))
         if self.settings != before:
-            self._changed(before, self.settings)
+            try:
+                self._changed(before, self.settings)
+            except Exception as error:  # noqa: BLE001 - they are set, and the caller is to know
+                self._node.get_logger().error(
+                    f"settings were not applied: {type(error).__name__}: {error}"
+                )
+
+
+def _answer_always(node: Node) -> None:
+    """Let requests be refused where rclpy raises and leaves the caller waiting: for a value of no
+    known type, for example. The others in the request are set all the same."""
+    for service in node.services:
+        if service.srv_type is SetParameters:
+            service.callback = _one_by_one(service.callback)
+        elif service.srv_type is SetParametersAtomically:
+            service.callback = _or_refused(service.callback)
+
+
+def _or_refused(callback: Any) -> Any:
+    def answer(request: Any, response: Any) -> Any:
+        try:
+            return callback(request, response)
+        except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits
+            reason = f"{type(error).__name__}: {error}"
+            response.result = SetParametersResult(successful=False, reason=reason)
+            return response
+
+    return answer
+
+
+def _one_by_one(callback: Any) -> Any:
+    def answer(request: Any, response: Any) -> Any:
+        for parameter in request.parameters:
+            try:
+                answered = callback(
+                    SetParameters.Request(parameters=[parameter]), SetParameters.Response()
+                )
+                (result,) = answered.results
+            except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits
+                reason = f"{type(error).__name__}: {error}"
+                result = SetParametersResult(successful=False, reason=reason)
+            response.results.append(result)
+        return response
+
+    return answer
 
 
 def declare(node: Node, tree_of: type[T]) -> T:
@@ -173,6 +226,13 @@ def _forbidden_path(settings: Settings, changes: dict[str, Any]) -> str:
             # Resolved, so that neither ".." nor a link leads outside.
             if not any(Path(path).resolve().is_relative_to(folder) for folder in allowed):
                 return f"{name} must lie under a folder of safety.model_paths, {path!r} does not"
-            if name == "network.weights" and not Path(path).is_file():
+            if name == "network.weights" and not _is_file(path):
                 return f"{name}: there is no file {path!r}"
     return ""
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except OSError:  # its name is longer than any file's
+        return False

@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,12 @@ def test_weights_that_are_not_finite_are_not_exported() -> None:
     torch.nn.init.constant_(next(broken.parameters()), float("nan"))
     with pytest.raises(EngineError, match="prenet cannot be exported: it gives values that are"):
         export(broken)
+
+
+def test_networks_may_be_exported_at_the_same_time() -> None:
+    with ThreadPoolExecutor() as pool:
+        done = list(pool.map(lambda _: export(network("prenet"))[1].stages, range(3)))
+    assert done == [2, 2, 2]
 
 
 def test_stages_can_be_changed(name: str, cache: Path) -> None:

@@ -44,8 +44,10 @@ if TYPE_CHECKING:
 
 _UPKEEP_S = 0.1
 _LOOK_AROUND_S = 1.0
-_PATIENCE_S = 2.0
+_PATIENCE_S = 1.0
 """How long deactivation waits for the current frame."""
+_REST_S = 0.2
+"""A network is loaded once its settings have not changed for this long."""
 _MOST_HUNG = 3
 """While more calls of the network than this hang, loading is not tried again."""
 _FORGIVEN_S = 60.0
@@ -261,6 +263,7 @@ class DerainNode(LifecycleNode):
     def _watch_over(self) -> None:
         """Replace a worker that does not return from a frame."""
         limit_s = self.settings.safety.watchdog_s
+        self._loader.watch_over()
         if (worker := self._worker) is None:
             return
         self._give_back_memory(worker)
@@ -392,10 +395,11 @@ class DerainNode(LifecycleNode):
 
     def _changed(self, before: Settings, settings: Settings) -> None:
         if self._network_of(before) != self._network_of(settings) and self._cameras:
-            self._load()
+            self._load(delay_s=_REST_S)
         if self._worker is not None:
             self._worker.order(lambda pipeline: pipeline.apply(settings))
-        self._look_around()
+        if (before.input, before.output) != (settings.input, settings.output):
+            self._look_around()
 
     @staticmethod
     def _network_of(settings: Settings) -> tuple[Any, ...]:
