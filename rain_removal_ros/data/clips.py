@@ -26,7 +26,7 @@ from rain_removal_ros.media.videos import opened
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
 
 Views = tuple[Image, ...]
-"""One moment as seen with and without rain (rainy, clean), or in the one way there is."""
+"""One moment with and without rain (rainy, reference), or only one of them."""
 
 
 class Cache:

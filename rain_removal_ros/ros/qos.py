@@ -9,7 +9,7 @@ __all__ = ["all_reliable"]
 
 
 def all_reliable(node: Node, topic: str) -> bool:
-    """Whether all publishers of a topic, and at least one, offer reliable transport."""
+    """Whether a topic has publishers and all of them are reliable."""
     found = node.get_publishers_info_by_topic(topic)
     offered = [info.qos_profile.reliability for info in found]
     return bool(offered) and all(each == ReliabilityPolicy.RELIABLE for each in offered)

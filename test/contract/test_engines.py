@@ -365,7 +365,7 @@ def test_what_another_user_could_have_written_is_not_loaded(
     spoil(tmp_path)
     with caplog.at_level(logging.WARNING):
         described("prenet", chosen)
-    assert "anew: " in caplog.text
+    assert "again: " in caplog.text
     if spoil is opened_to_others:
         assert "the next start will build again" in caplog.text
         return

@@ -1,7 +1,7 @@
-"""Loads networks beside the running one, as often as it takes.
+"""Loads networks beside the running one, with retries.
 
-The network in use goes on working until the new one is there and has run once, on a frame as large
-as those that the cameras send by then: the first run is the slow one, and the one that fails.
+The current network stays in use until the new one is loaded and has run once, on a frame of the
+size that the cameras send: the first run is the slowest, and the one that fails.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ if TYPE_CHECKING:
     from rain_removal_ros.engines import Engine, LoadedEngine
 
 USUAL_SIZE = (480, 640)
-"""Height and width for the first run, as long as no camera has sent a frame."""
+"""Height and width for the first run if no camera has sent a frame yet."""
 _PATIENCE_S = 10.0
-"""How long a request waits for the work on an older one to end, before that is left behind."""
+"""How long a request waits for the work on an older one to end before that is abandoned."""
 _MOST_LEFT = 3
-"""Threads left behind, beyond which requests wait for as long as it takes."""
+"""With this many abandoned threads, requests wait as long as it takes."""
 
 _MOMENT_S = 0.1
-"""For a thread that has nothing to do any more to end."""
+"""The time in which an idle thread ends."""
 
 
 class Listener(Protocol):
-    """Who is told how loading goes; called in the loader's thread."""
+    """Gets the results of loading; called in the loader's thread."""
 
     def loaded(self, job: LoadRequest, engine: LoadedEngine) -> None: ...
 
     def failed(self, job: LoadRequest, error: Exception, retry_in_s: float) -> None: ...
 
     def sizes(self) -> Sequence[tuple[int, int]]:
-        """Heights and widths of the cameras' frames, as far as they are known."""
+        """Heights and widths of the cameras' frames, as far as known."""
         ...
 
 
 @dataclass(eq=False)
 class LoadRequest:
-    """One network to be loaded."""
+    """One network to load."""
 
     settings: Settings
     due: float
@@ -65,8 +65,8 @@ class Cancelled(BaseException):  # no error, and not to be tried in another way
 class Loader:
     """One thread loads, and only the newest request counts.
 
-    Work on an older one ends at the next step at which it can. If it hangs, it is left behind with
-    its thread, and another thread takes over.
+    Work on an older one ends at the next possible step. If it hangs, it is abandoned with its
+    thread, and another thread takes over.
     """
 
     def __init__(self, listener: Listener) -> None:
@@ -81,7 +81,7 @@ class Loader:
         self._in_work: LoadRequest | None = None
 
     def request(self, settings: Settings, *, delay_s: float = 0.0) -> None:
-        """Load what these settings ask for; whatever else was being loaded is forgotten."""
+        """Load what these settings select; any other request is dropped."""
         with self._changed:
             now = time.monotonic()
             self.job = LoadRequest(settings, now + delay_s)
@@ -92,7 +92,7 @@ class Loader:
             self._changed.notify_all()
 
     def finished(self) -> None:
-        """The current job's network has been taken over."""
+        """Note that the loaded network has been taken over."""
         self.job = None
 
     def cancel(self) -> None:
@@ -172,12 +172,12 @@ class Loader:
                 listener(*what)
 
     def _loaded(self, job: LoadRequest) -> LoadedEngine:
-        """The network, having run once."""
+        """The network, after its first run."""
         from rain_removal_ros import engines
 
         network, settings = job.settings.network, job.settings
         if not builds_stages(settings.engine.name):
-            # Its own number of them: the one that is set is applied frame by frame.
+            # With its own number of stages; the one that is set is applied frame by frame.
             network = replace(network, stages=0)
         self._check(job)
         engine = engines.load_somehow(
