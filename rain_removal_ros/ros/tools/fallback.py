@@ -72,32 +72,42 @@ class ImageFallback(Node):
     def _look(self) -> None:
         """Listen to what is needed now: to nothing, while nobody wants images."""
         if not self._publisher.get_subscription_count():
-            self._derained = self._dropped(self._derained)
-            self._raw = self._dropped(self._raw)
+            self._ignore_derained()
+            self._ignore_camera()
         elif self._derained is None:
             self._derained_at = time.monotonic()
-            self._derained = self._subscription("image_derained", self._pass_derained)
+            self._derained = self._subscription(
+                "image_derained", self._pass_derained, ReliabilityPolicy.RELIABLE
+            )
         elif self._raw is None and self._is_silent():
             self.get_logger().warning(
                 f"no derained image in {self._silence_s:g} s: the camera's own are passed on"
             )
-            self._raw = self._subscription("image", self._pass_raw)
+            reliable = all_reliable(self, self.resolve_topic_name("image"))
+            policy = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+            self._raw = self._subscription("image", self._pass_raw, policy)
         elif self._raw is not None and not self._is_silent():
             self.get_logger().info("derained images are back")
-            self._raw = self._dropped(self._raw)
+            self._ignore_camera()
 
     def _is_silent(self) -> bool:
         return time.monotonic() - self._derained_at > self._silence_s
 
-    def _subscription(self, topic: str, callback: Callable[[bytes], None]) -> Subscription[Any]:
-        reliable = all_reliable(self, self.resolve_topic_name(topic))
-        policy = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
-        qos = QoSProfile(depth=1, reliability=policy)
-        return self.create_subscription(Image, topic, callback, qos, raw=True)  # type: ignore[arg-type]
+    def _subscription(
+        self, topic: str, callback: Callable[[Any], None], reliability: ReliabilityPolicy
+    ) -> Subscription[Any]:
+        qos = QoSProfile(depth=1, reliability=reliability)
+        return self.create_subscription(Image, topic, callback, qos, raw=True)
 
-    def _dropped(self, subscription: Subscription[Any] | None) -> None:
-        if subscription is not None:
-            self.destroy_subscription(subscription)
+    def _ignore_derained(self) -> None:
+        if self._derained is not None:
+            self.destroy_subscription(self._derained)
+            self._derained = None
+
+    def _ignore_camera(self) -> None:
+        if self._raw is not None:
+            self.destroy_subscription(self._raw)
+            self._raw = None
 
     def _pass_derained(self, message: bytes) -> None:
         self._derained_at = time.monotonic()
