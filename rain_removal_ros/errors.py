@@ -5,6 +5,11 @@ command line prints that line and ends with ``exit_code``; anything else is a de
 keeps its traceback.
 """
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 WITH_TORCH = "pip install 'rain_removal_ros[torch]'"
 """What brings torch, for errors of those who do without."""
 
@@ -46,3 +51,9 @@ class TrainingError(RainRemovalError):
 def first_line(error: BaseException) -> str:
     """What an error of a library says, without the pages that some add."""
     return str(error).strip().split("\n", 1)[0]
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """What may have been meant by a name that is not known, or else all that are."""
+    names = list(known)
+    return ", ".join(difflib.get_close_matches(name, names, n=3) or names)

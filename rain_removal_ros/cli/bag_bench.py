@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from rain_removal_ros.cli._options import add_json, add_settings, settings_from
+from rain_removal_ros.cli._options import add_json, add_report, add_settings, settings_from
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--reference", default="", metavar="TOPIC", help="the same images without rain"
     )
     parser.add_argument("--rate", type=float, default=1.0, metavar="X", help="play so much faster")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="also write an HTML report")
+    add_report(parser, "also write an HTML report")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="offline: at a time")
     parser.add_argument("--ray", metavar="ADDRESS", help="offline: a Ray cluster, or 'local'")
     add_json(parser)

@@ -179,7 +179,7 @@ class FileDerainer:
         options, targets = self.options, [job.target]
         with ExitStack() as stack:
             reader = stack.enter_context(videos.reading(job.source, options.most_pixels))
-            derained = stack.enter_context(videos.writing(job.target, reader.rate))
+            derained = stack.enter_context(videos.writing(job.target, reader.rate, sound=reader))
             maps = None
             if options.attention and not options.side_by_side:
                 maps = stack.enter_context(videos.writing(job.attention, reader.rate))
@@ -202,7 +202,10 @@ class FileDerainer:
             len(engine.tiles(height, width)),
             0.0,
             _remarks(
-                reader, result, forgets=self.engine.info.recurrent and not engine.info.recurrent
+                reader,
+                result,
+                is_plain=derained.is_plain,
+                forgets=self.engine.info.recurrent and not engine.info.recurrent,
             ),
         )
 
@@ -271,6 +274,12 @@ def _jobs(source: Path, output: Path | None, *, alone: bool) -> list[FileJob]:
             kind = "video" if job.is_video else "picture"
             raise DataError(f"{source} is a {kind} and cannot become {output.name}")
         return [job]
+    if alone and output.suffix and not output.is_dir():
+        kinds = videos.WRITABLE if source.suffix.lower() in videos.READABLE else pictures.WRITABLE
+        raise DataError(
+            f"{output.name} is no file that can be written; there are {', '.join(sorted(kinds))}. "
+            "If it is to be a folder, make it first"
+        )
     return [FileJob(source, _fitting(output / source.name))]
 
 
@@ -327,13 +336,20 @@ def _panels(before: Image, after: Image, attention: NDArray[np.uint8] | None) ->
     return np.concatenate(row[:-1], axis=1)
 
 
-def _remarks(reader: videos.Reader, last: Image, *, forgets: bool) -> tuple[str, ...]:
+def _remarks(
+    reader: videos.Reader, last: Image, *, is_plain: bool, forgets: bool
+) -> tuple[str, ...]:
     """What is not as one might expect of a derained video."""
     remarks = []
     if reader.ends_early:
         remarks.append(f"ends early: {reader.read} of {reader.announced} frames could be read")
     if last.shape[0] % 2 or last.shape[1] % 2:
         remarks.append("is a pixel smaller: videos have even sizes")
+    if is_plain:
+        remarks.append(
+            "lost its sound, if it had any; where ffmpeg is installed, sound is kept and "
+            "video becomes H.264"
+        )
     if forgets:
         remarks.append("was derained frame by frame: there is no memory for what to carry over")
     return tuple(remarks)

@@ -65,14 +65,24 @@ def cache_folder(name: str) -> Path:
 
 
 def model_folders() -> list[Path]:
-    """Where shipped weights are looked for: a checkout, then the installed share folder."""
+    """Where shipped weights are looked for."""
+    return _shipped_folders("models")
+
+
+def recipe_folders() -> list[Path]:
+    """Where recipes of training that ship are looked for."""
+    return _shipped_folders("config/train")
+
+
+def _shipped_folders(name: str) -> list[Path]:
+    """A folder that ships: a checkout's, then that in the installed share folder."""
     package = Path(__file__).resolve().parents[1]
-    share = Path("share") / "rain_removal_ros" / "models"
+    share = Path("share") / "rain_removal_ros" / name
     overlays = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
     prefixes = [Path(overlay) for overlay in overlays if overlay]
     # A wheel's share folder lies beside the interpreter's, a workspace's four above the package.
     prefixes += [Path(sys.prefix), *package.parents[2:5]]
-    folders = [package.parent / "models", *(prefix / share for prefix in prefixes)]
+    folders = [package.parent / name, *(prefix / share for prefix in prefixes)]
     return list(dict.fromkeys(folder for folder in folders if folder.is_dir()))
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rain_removal_ros.data.mix import DataSettings, SourceSettings
-from rain_removal_ros.errors import SettingsError
+from rain_removal_ros.errors import SettingsError, near
 from rain_removal_ros.parsing import from_yaml
+from rain_removal_ros.runtime.files import recipe_folders
 from rain_removal_ros.settings import build, group, read_yaml, setting
 
 T = TypeVar("T")
@@ -106,6 +107,19 @@ class Recipe:
         unit="min",
         low=0.0,
     )
+
+
+def find_recipe(name_or_file: str) -> Path:
+    """The file of a recipe: a path, or the name of one that ships."""
+    if (path := Path(name_or_file)).suffix or path.is_file():
+        return path
+    shipped = {
+        file.stem: file for folder in reversed(recipe_folders()) for file in folder.glob("*.yaml")
+    }
+    if name_or_file not in shipped:
+        names = near(name_or_file, sorted(shipped))
+        raise SettingsError(f"no recipe is called {name_or_file!r}; there are {names}")
+    return shipped[name_or_file]
 
 
 def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
