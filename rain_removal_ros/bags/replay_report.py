@@ -1,4 +1,4 @@
-"""What a replay has to show: figures for programs, and a page for people."""
+"""The results of a replay: figures as JSON, and a page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rain_removal_ros.settings import Settings
 
 _MOST_POINTS = 600
-"""Points of a plot, of which longer series keep every so many-th."""
+"""The most points of a plot; longer series are thinned out."""
 _PICTURES = 12
 
 
@@ -42,12 +42,12 @@ def payload(
 
 
 def write(path: Path, result: dict[str, Any]) -> None:
-    """The figures as JSON."""
+    """Write the figures as JSON."""
     write_json(path, result)
 
 
 def write_report(path: Path, result: dict[str, Any], scorer: FrameScorer) -> None:
-    """The page."""
+    """Write the page."""
     from rain_removal_ros.report import Page, facts, fold
 
     page = Page(
@@ -87,7 +87,7 @@ def _add_camera(
         ("psnr", "PSNR against the scene without rain", "dB"),
         ("ssim", "SSIM against the scene without rain", ""),
         ("flicker", "Flicker", "grey levels"),
-        ("rain", "Rain level seen in the frame", ""),
+        ("rain", "Rain level, measured in the frame", ""),
         ("sharp", "Sharpness", "grey levels"),
         ("moves", "Change from frame to frame", "grey levels"),
     ):
@@ -121,17 +121,17 @@ def _add_camera(
 
 
 def verdict(figures: dict[str, Any]) -> str:
-    """Whether it is better, in a few words."""
+    """Whether the result is better, in a few words."""
     if figures["psnr_after"] is not None:
         gain = figures["psnr_after"] - figures["psnr_before"]
         if abs(gain) < 0.1:
-            return "neither better nor worse than it came"
+            return "neither better nor worse than the input"
         return f"{'better' if gain > 0 else 'worse'} by {abs(gain):.1f} dB"
     before, after = figures["rain_before"], figures["rain_after"]
     if before is None or before < 0.02:
         return "hardly any rain to remove"
     share = 1 - after / before
-    return f"{100 * share:.0f} % less rain to be seen" if share > 0 else "no less rain to be seen"
+    return f"{100 * share:.0f} % less rain visible" if share > 0 else "no less rain visible"
 
 
 def _tiles(figures: dict[str, Any]) -> dict[str, str]:
@@ -175,7 +175,7 @@ def _reading(result: dict[str, Any]) -> list[Any]:
     said = {
         "recording": result["source"],
         "written": result["output"],
-        "messages as they were": result["copied"],
+        "messages copied unchanged": result["copied"],
         "beside the network": f"{result['overhead_ms']:.1f} ms a frame",
         "lost": "; ".join(result["losses"]) or "nothing",
     }

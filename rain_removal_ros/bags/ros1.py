@@ -1,4 +1,4 @@
-"""Reads ROS 1 bags. Their messages are handed out as ROS 2 would have written them."""
+"""Reads ROS 1 bags and returns their messages as ROS 2 would have written them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ __all__ = ["Ros1Part"]
 
 _UNKNOWN_START = 2**63 - 1
 _STARTS = {b"BZh": "bz2", b"\x04\x22\x4d\x18": "lz4"}
-"""No record begins so: it would be half a gigabyte long."""
+"""No record begins with these: it would be half a gigabyte long."""
 
 
 class _Reader(Reader):
-    """rosbags' reader, which unpacks chunks of any size, and believes any index."""
+    """rosbags' reader, made strict: it would unpack chunks of any size and believe any index."""
 
     def __init__(self, path: Path, limit: UnpackLimit) -> None:
         super().__init__(path)
@@ -73,7 +73,7 @@ class Ros1Part:
             self._reader.open()
         except BagError:
             raise
-        except Exception as error:  # what rosbags does not check comes as any error there is
+        except Exception as error:  # rosbags does not check everything and may raise any error
             reason = " ".join(str(error).split()) or type(error).__name__
             raise BagError(
                 f"{path} cannot be read: {reason}; 'rosbag reindex' repairs bags that were cut off"
@@ -137,7 +137,7 @@ class Ros1Part:
         self.end_ns = self._reader.end_time - 1
 
     def _types(self) -> Any:
-        """The bag's types, with ROS 2's names and header wherever they mean the same."""
+        """The bag's types, with ROS 2's names and header where they mean the same."""
         types: dict[str, Any] = {}
         for connection in self._reader.connections:
             text = connection.msgdef.data

@@ -77,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=10.0,
         metavar="S",
-        help="what has run so long is measured no further, however often that was (default: 10)",
+        help="no more rounds for a configuration after this time (default: 10)",
     )
     parser.add_argument(
         "--untrained",
@@ -143,14 +143,14 @@ def _no_weights(name: str) -> str:
 
 
 def _progress(line: str) -> None:
-    """One line, written over and over."""
+    """One line, overwritten again and again."""
     import sys
 
     print(f"\r{line[:100]:<100}\r", end="", file=sys.stderr, flush=True)
 
 
 def _nothing(line: str) -> None:
-    """What is said where nobody watches."""
+    """No progress, if nobody watches."""
 
 
 def _failure(case: Case, reason: str) -> dict[str, Any]:
@@ -158,8 +158,7 @@ def _failure(case: Case, reason: str) -> dict[str, Any]:
 
 
 def _plot(measured: list[Measurement]) -> str:
-    """Times against the pixels of all cameras: what grows linearly with them rises like the
-    diagonal."""
+    """Time against the pixels of all cameras; linear growth rises like the diagonal."""
     from rain_removal_ros.report import line_drawing
 
     lines: dict[str, list[tuple[float, float]]] = {}

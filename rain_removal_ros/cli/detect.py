@@ -208,7 +208,7 @@ def _severities(text: str) -> tuple[float, ...]:
 
 
 def _candidates(args: argparse.Namespace, source: FrameSource) -> tuple[list[Candidate], list[str]]:
-    """The compared, and which of them are networks, in the order in which they were named."""
+    """The candidates, and which of them are networks, in the order in which they were named."""
     from rain_removal_ros import checkpoints
     from rain_removal_ros.detection import candidates
 

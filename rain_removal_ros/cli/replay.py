@@ -168,16 +168,16 @@ def _print(done: Replayed) -> None:
         print(f"rain-removal replay: lost: {loss}", file=sys.stderr)
     for camera in done.cameras:
         notes: list[Any] = [f"{camera.frames} frames"]
-        notes += [f"{count} of them as they came ({why})" for why, count in camera.passed.items()]
+        notes += [f"{count} of them unchanged ({why})" for why, count in camera.passed.items()]
         notes += [f"{count} dropped ({why})" for why, count in camera.dropped.items()]
         notes += [f"{camera.unreadable} unreadable"] if camera.unreadable else []
         notes += [f"{camera.skipped} left out"] if camera.skipped else []
         notes += [f"{sum(camera.resets.values())} fresh starts"] if len(camera.resets) > 1 else []
         if camera.last_fault:
-            said = f"{camera.topic}: the last fault: {camera.last_fault}"
+            said = f"{camera.topic}: last fault: {camera.last_fault}"
             print(f"rain-removal replay: {said}", file=sys.stderr)
         print(f"{camera.topic} -> {camera.clean_topic}: {', '.join(notes)}")
     print(
-        f"{done.output}: {done.copied} messages as they were, "
+        f"{done.output}: {done.copied} messages copied unchanged, "
         f"{done.overhead_ms:.1f} ms a frame beside the network"
     )

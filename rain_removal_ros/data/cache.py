@@ -17,7 +17,7 @@ from rain_removal_ros.frames import Image
 from rain_removal_ros.runtime.files import draft_of
 
 Views = tuple[Image, ...]
-"""One moment as seen with and without rain (rainy, clean), or in the one way there is."""
+"""One moment with and without rain (rainy, reference), or only one of them."""
 
 Key = tuple[str, int]
 """The name of a clip, and the number of its frame."""

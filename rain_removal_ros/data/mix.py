@@ -1,4 +1,4 @@
-"""Training samples from several sources: pairs, clean scenes with synthetic rain, real rain.
+"""Training samples from several sources: pairs, dry scenes with synthetic rain, real rain.
 
 Sample number n of a run depends only on the seed and n. A run can therefore continue exactly
 without saved state, and any number of processes can share one sequence.
@@ -145,7 +145,7 @@ class Samples(NamedTuple):
 
 
 class RainMaker:
-    """Draws rain over clean clips, with the available streak textures."""
+    """Draws rain over clips, with the available streak textures."""
 
     def __init__(self, settings: DataSettings) -> None:
         folder = settings.folder / settings.textures

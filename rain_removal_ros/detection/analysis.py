@@ -81,7 +81,7 @@ class Gate:
     threshold: float
     """Deraining above it is best; below 0 for always, 1 for never."""
     over_never: Estimate
-    """AP50 against leaving all frames alone; the threshold is chosen on the other half."""
+    """AP50 compared with deraining no frame; the threshold is chosen on the other half."""
     over_always: Estimate
     curve: list[tuple[float, float]]
     """AP50 of all conditions together over the threshold."""
@@ -148,7 +148,7 @@ def conclude(
     groups = [item.group for item in run.source.items]
     compared = _Comparison(run, analysis, models, draws(groups, rounds=rounds, seed=seed))
     if not analysis.is_pseudo:
-        # As a user would who tuned the detector in clear weather.
+        # As a user would tune the detector in clear weather.
         analysis.score = scoring.best_score(compared.reference)
     for model in models:
         analysis.gates.append(_gate(compared, model))
@@ -188,7 +188,7 @@ class _Comparison:
 
     @property
     def reference(self) -> Matches:
-        """Clear weather, or the closest to it."""
+        """Clear weather, or the lightest rain."""
         first = self.run.source.conditions[0].name
         return self.matches.get((first, REFERENCE), self.matches[first, INPUT])
 
@@ -200,7 +200,8 @@ class _Comparison:
         frame_s = self.run.source.frame_s
         if frame_s is None or candidate not in self.models:
             return
-        # One time for all conditions: load on the machine during one of them is not the network's.
+        # One time for all conditions, because load on the machine during one of them is not the
+        # network's.
         seconds = [taken for (_, name), taken in self.run.seconds.items() if name == candidate]
         age = max(1, math.ceil(statistics.median(seconds) / frame_s))
         for side in (INPUT, candidate):
@@ -374,7 +375,7 @@ def _share(
 
 
 def _recovered(compared: _Comparison, condition: str, candidate: str) -> Estimate | None:
-    """None if what rain costs cannot be told from chance."""
+    """None if the cost of rain is not significant."""
     if candidate in (INPUT, REFERENCE) or (condition, REFERENCE) not in compared.matches:
         return None
     base = compared.ap50(condition, INPUT)
@@ -388,7 +389,7 @@ def _recovered(compared: _Comparison, condition: str, candidate: str) -> Estimat
 
 
 def _gate(compared: _Comparison, model: str) -> Gate:
-    """The best threshold, and what a gate is worth on pictures that did not choose it.
+    """The best threshold, and what a gate gains on pictures that did not choose it.
 
     Adds the gated candidate under every condition: each half of the sequences is derained above the
     threshold that is best for the other.

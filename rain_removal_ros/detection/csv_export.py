@@ -1,7 +1,7 @@
 """The analysis as CSV: one line per detector, condition and candidate, with every score.
 
-An estimate takes three columns: its value, and the ends of its 95 % interval. The line of a gated
-network under the condition ``all`` has what its gate is worth over all conditions together.
+An estimate takes three columns: its value, and the ends of its 95 % interval. For a gated network,
+the condition ``all`` has the gain of the gate over all conditions together.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ _COUNTED = ("lost", "gained", "false alarms")
 _VERDICTS = (
     "Differences are to the rainy input on the same pictures, with 95 % intervals from {rounds} "
     "paired draws of {groups}. The verdict is about the difference in AP50: helps or hurts only if "
-    "the whole interval is on one side of zero. Won back is the share of what rain costs. AP is "
+    "the whole interval is on one side of zero. Recovered is the share of what rain costs. AP is "
     "COCO's, in points from 0 to 100."
 )
 _SCORES = (
@@ -57,7 +57,7 @@ class ReportFacts:
 
 
 def page(path: Path, analyses: Sequence[Analysis], facts: ReportFacts) -> str:
-    """One table of all detectors, below the text that the page has above its tables."""
+    """One table of all detectors, below the existing text of the page."""
     above = f"# Does it help?\n\n{_MARK}\n"
     if path.is_file():
         text, mark, _ = path.read_text(encoding="utf-8").partition(_MARK)
@@ -74,7 +74,7 @@ def markdown(analyses: Sequence[Analysis], facts: ReportFacts) -> str:
     for analysis in analyses:
         parts += [f"## {analysis.detector}{_pseudo(analysis)}", ""]
         parts += [f"{note}\n" for note in analysis.notes]
-        parts += ["AP50, verdict, and the share won back of what rain costs:", ""]
+        parts += ["AP50, verdict, and the share recovered of what rain costs:", ""]
         parts += _markdown_table(*_glance(analysis))
         parts += ["", "When to derain, over all conditions together:", ""]
         parts += [*_markdown_table(*_gates(analysis)), ""]
@@ -93,7 +93,7 @@ def _preamble(facts: ReportFacts, how: str) -> list[str]:
 
 
 def _overview(analyses: Sequence[Analysis]) -> tuple[list[str], list[list[str]]]:
-    """AP50, verdict and share won back of every candidate, without the gated ones."""
+    """AP50, verdict and share recovered of every candidate except the gated ones."""
     head: list[str] = []
     lines = []
     for analysis in analyses:
@@ -107,7 +107,7 @@ def _overview(analyses: Sequence[Analysis]) -> tuple[list[str], list[list[str]]]
 def html(analyses: Sequence[Analysis], run: DetectionResults, facts: ReportFacts) -> report.Page:
     """The report, with curves and pictures."""
     made = report.Page(
-        "Does taking the rain out help?",
+        "Does deraining help?",
         f"{run.source.name}, seen by {', '.join(each.detector for each in analyses)}.",
     )
     made.section("What was compared", report.facts(dict(facts.setting)))
@@ -118,7 +118,7 @@ def html(analyses: Sequence[Analysis], run: DetectionResults, facts: ReportFacts
             *analysis.notes,
             report.table(
                 *_glance(analysis),
-                caption="AP50, verdict, and the share won back of what rain costs",
+                caption="AP50, verdict, and the share recovered of what rain costs",
             ),
             report.fold("With intervals", report.table(*_table(analysis))),
             report.side_by_side(*_plots(analysis)),
@@ -132,7 +132,7 @@ def html(analyses: Sequence[Analysis], run: DetectionResults, facts: ReportFacts
             report.line_plot(
                 {gate.model: [(max(0.0, x), y) for x, y in gate.curve] for gate in analysis.gates},
                 title="AP50 over the gate's threshold",
-                x="rain level above which frames are cleaned",
+                x="rain level above which frames are derained",
                 y="AP50",
             ),
         )

@@ -50,7 +50,7 @@ class Condition:
 
     name: str
     severity: float | None = None
-    """Of synthetic rain; None for rain as it was recorded."""
+    """Severity of synthetic rain; None for recorded rain."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Item:
     sequence: str
     truth: Truths | None = None
     block: str = ""
-    """The part of a long sequence; empty where the sequence is drawn as a whole."""
+    """The part of a long sequence; empty if the sequence is drawn as a whole."""
 
     @property
     def group(self) -> str:

@@ -27,7 +27,7 @@ _TEXT = "PASCAL Annotation Version 1.00"
 _KITTI_FIELDS = (15, 16)
 _YOLO_FIELDS = 5
 _FAR = 1e9
-"""Pixels from a picture's corner; no picture is so large."""
+"""Pixels from a picture's corner; no picture is this large."""
 _NAMES = ("classes.txt", "data.yaml", "dataset.yaml", "obj.names")
 
 _SAME = {
@@ -49,7 +49,7 @@ _PASCAL_1 = re.compile(
 
 @dataclass
 class _Raw:
-    """One object as a file gives it."""
+    """One object as the file gives it."""
 
     label: str
     box: tuple[float, float, float, float]
@@ -328,7 +328,7 @@ def _lines(path: Path) -> list[tuple[str, str]]:
 
 
 def _is_text(name: Any) -> bool:
-    """Whether it can be written anywhere; JSON has halves of characters."""
+    """Whether it can be written anywhere: JSON allows lone surrogates."""
     return isinstance(name, str) and not re.search("[\ud800-\udfff]", name)
 
 

@@ -1,9 +1,9 @@
 """Runs networks in torch, on a CPU or a CUDA device.
 
-Each way the pixels are touched at most twice. In: one pass from the message's bytes to the padded
-input, as floats on a CPU and as bytes into pinned memory for a GPU, where they become floats. Out:
-one pass from floats to bytes, into the outgoing message where the caller wants that. A GPU computes
-one batch while the one before is copied back and the next one is packed and sent up.
+Pixels are touched at most twice in each direction. Input: one pass from the message's bytes to the
+padded buffer, as floats on a CPU and as bytes in pinned memory for a GPU, which converts them to
+floats. Output: one pass from floats to bytes, into the outgoing message if requested. A GPU
+computes one batch while the previous one is copied back and the next one is packed and sent.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from rain_removal_ros.networks._base import Network, Output, State
 from rain_removal_ros.settings import EngineSettings
 
 _CPU_BATCH = 640 * 480
-"""Pixels that cameras may have together to be one batch on a CPU. Larger batches take up to 1.5
-times as long as one camera after the other, and their memory adds up."""
+"""Pixels of the cameras that form one batch on a CPU. Larger batches take up to 1.5 times as long
+as one camera after another, and need the memory of all."""
 _GPU_BATCH = 4 * 1920 * 1080
-"""The same on a GPU, so that there is something to compute while others' frames are copied."""
+"""The same on a GPU, so that it can compute one batch while others are copied."""
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
 class _Begun:
-    """A batch that is being computed, or on its way back."""
+    """A batch that is being computed or copied back."""
 
     state: State
     finite: Tensor
@@ -45,11 +45,11 @@ class _Begun:
     maps: Tensor | None
     levels: Tensor | None
     wait: Callable[[], object] = lambda: None
-    """Until all of this can be read."""
+    """Returns once all of this can be read."""
 
 
 class TorchEngine:
-    """See ``Engine``. The network is taken over: it is moved and cast, and no more for training."""
+    """See ``Engine``. It takes over the network: moved and cast, it cannot be trained any more."""
 
     def __init__(self, network: Network, settings: EngineSettings) -> None:
         self._device = _device(settings.device)
@@ -81,7 +81,7 @@ class TorchEngine:
         self.note = ""
         self.pixel_bytes = 0.0
         self._staging: Tensor | None = None
-        # On a CPU nothing runs beside: a batch is finished before the next one is begun.
+        # A CPU gains nothing from overlap: one batch is finished before the next one is begun.
         self._schedule: Schedule[_Begun, Derained] = (
             Schedule(_CPU_BATCH, under_way=1, said=self._say)
             if self._transfers is None
@@ -191,20 +191,20 @@ class TorchEngine:
         return self._transfers.up(pixels).permute(0, 3, 1, 2).to(torch.float32) / 255
 
     def _stage(self, shape: tuple[int, ...], order: torch.memory_format) -> Tensor:
-        """The buffer that a CPU's frames are written to, made anew only for another shape."""
+        """The buffer for frames on a CPU, allocated again only for another shape."""
         if self._staging is None or self._staging.shape != shape:
             self._staging = torch.empty(shape, memory_format=order)
         return self._staging
 
     def _part_with_staging(self, state: State) -> None:
-        """Let a network that hands its input on as state keep it: that is our buffer."""
+        """Give up the buffer if the network returned it as state."""
         if self._staging is not None:
             ours = self._staging.untyped_storage().data_ptr()
             if any(part.untyped_storage().data_ptr() == ours for part in state):
                 self._staging = None
 
     def _sent_down(self, begun: _Begun, transfers: Transfers) -> _Begun:
-        """What was computed on a GPU as bytes in host memory, on its way there."""
+        """The results of a GPU as bytes in host memory, while they are being copied."""
         wanted = {
             "finite": begun.finite,
             "derained": _bytes(begun.derained.permute(0, 2, 3, 1)),
@@ -219,12 +219,12 @@ class TorchEngine:
 
 
 def _bytes(values: Tensor) -> Tensor:
-    """What lies in [0, 1], rounded, in order."""
+    """Values in [0, 1] as rounded bytes, contiguous."""
     return (values.float() * 255).round().to(torch.uint8).contiguous()
 
 
 def _arrays(values: Tensor | None) -> list[Any]:
-    """One for each camera."""
+    """One array for each camera."""
     if values is None:
         return []
     return list((values if values.dtype == torch.uint8 else values.float()).numpy())
@@ -261,7 +261,7 @@ def _precision(name: str, device: torch.device) -> str:
 
 
 def _bfloat16_is_fast() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware; where it does not, it is emulated."""
+    """Whether this CPU multiplies bfloat16 in hardware; otherwise it is emulated."""
     return any(
         bool(getattr(torch.cpu, probe, bool)())
         for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
@@ -269,14 +269,14 @@ def _bfloat16_is_fast() -> bool:
 
 
 def _keep_convolutions_in(network: Network, dtype: torch.dtype) -> None:
-    """Cast once what autocast would otherwise cast anew for every frame."""
+    """Cast the weights once, instead of by autocast for every frame."""
     for module in network.modules():
         if isinstance(module, torch.nn.Conv2d | torch.nn.ConvTranspose2d | torch.nn.Linear):
             module.to(dtype)
 
 
 def _together(states: Sequence[Any]) -> State:
-    """The states of several cameras as the state of one batch: all fresh, or none."""
+    """The states of several cameras as the state of one batch; all are fresh, or none is."""
     known = [state for state in states if state]
     if not known:
         return ()

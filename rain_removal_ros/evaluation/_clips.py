@@ -79,7 +79,7 @@ class FrameTrace:
     flicker: list[float] = field(default_factory=list)
     warping: list[float] = field(default_factory=list)
     number: list[int] = field(default_factory=list)
-    """Of the frame within its clip."""
+    """The number of the frame within its clip."""
 
     def extend(self, other: FrameTrace) -> None:
         for name, values in vars(other).items():

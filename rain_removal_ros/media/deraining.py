@@ -146,7 +146,7 @@ class FileDerainer:
         self.options = options or FileOptions()
         self.engine, needs = _loaded(network, engine)
         self._needs = None if self.options.tile else needs
-        # Asked once, because the process keeps memory that a pass has freed.
+        # Checked once, because the process keeps memory that a pass has freed.
         limit = self.options.memory_gb * _GIB if self.options.memory_gb else None
         self._memory = memory_left(self.engine.info.device, limit)
 

@@ -27,9 +27,9 @@ WRITABLE = SUFFIXES
 READABLE = SUFFIXES | {".gif", ".jp2", ".pgm", ".jpe", ".jfif"}
 
 MOST_PIXELS = 100_000_000
-"""Of a picture that is decoded; cameras of robots have up to 65 million."""
+"""The most pixels of a picture that is decoded; cameras of robots have up to 65 million."""
 _BYTES_A_PIXEL = 16
-"""At most, in a file: four channels of 16 bit take half of that."""
+"""The most bytes per pixel in a file: four channels of 16 bit take half of that."""
 _BESIDE_PIXELS = 1 << 24
 """Bytes for colour profiles, previews and the like."""
 
@@ -114,7 +114,7 @@ def read(path: Path) -> Image:
 
 @dataclass(frozen=True)
 class Picture:
-    """What is in a picture file, colours as RGB or grey."""
+    """The contents of a picture file, colours as RGB or grey."""
 
     pixels: NDArray[Any]
     """H x W or H x W x 3, of uint8 or uint16."""
@@ -160,7 +160,7 @@ def load(path: Path, most_pixels: int = MOST_PIXELS) -> Picture:
     decoded = decode(path, data, flags)
     if (count := cv2.imcount(str(path))) > 1:
         raise DataError(
-            f"{path} holds {count} pictures; take them apart, or make a video of them, first"
+            f"{path} holds {count} pictures; split them, or make a video of them, first"
         )
     if decoded.dtype not in (np.uint8, np.uint16):
         raise DataError(f"{path} holds {decoded.dtype} values; 8 and 16 bit are understood")
@@ -168,7 +168,7 @@ def load(path: Path, most_pixels: int = MOST_PIXELS) -> Picture:
 
 
 def save(path: Path, picture: Picture) -> None:
-    """Write a picture in the format that its name says, as much of it as the format can hold."""
+    """Write a picture in the format of its name, with as much of it as the format can hold."""
     suffix = path.suffix.lower()
     pixels, alpha = picture.pixels, picture.alpha
     if suffix not in _KEEPS_16_BIT and pixels.dtype == np.uint16:

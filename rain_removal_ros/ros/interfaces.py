@@ -22,7 +22,7 @@ class Interface:
 
 @dataclass(frozen=True)
 class NodeInterface:
-    """What one node offers to others."""
+    """The topics and services of one node."""
 
     program: str
     subscribed: tuple[Interface, ...] = ()

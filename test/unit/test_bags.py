@@ -748,7 +748,7 @@ def test_a_recording_with_its_truth_is_compared_frame_by_frame(tmp_path: Path) -
     assert [score.changed for score in scores] == [0.0] * 4
     figures = scorer.summary()["/camera/image_raw"]
     assert figures["steadiness"] == 1.0
-    assert verdict(figures) == "neither better nor worse than it came"
+    assert verdict(figures) == "neither better nor worse than the input"
     assert all(moment.truth is not None for moment in scorer.moments("/camera/image_raw"))
 
 

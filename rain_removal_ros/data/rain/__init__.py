@@ -1,4 +1,4 @@
-"""Synthetic rain: described once at random, then rendered onto any clean picture or clip.
+"""Synthetic rain: described once at random, then rendered onto any picture or clip.
 
 Networks trained on one published set fail on the next, because each set draws its rain in its own
 way. So the description covers them all: ``sample`` draws a ``Rain``, ``render`` puts it on a clip.

@@ -25,7 +25,7 @@ SETS = {
     "roadscene": "roadscene/test",
 }
 DRY = {
-    # What docs/results.md has always had; rain is drawn over these in training.
+    # The pictures that docs/results.md has always used; rain is drawn over these in training.
     "clean": ("clean/bsds500", 15),
     # Streets that nothing here was trained on.
     "clean_streets": ("detection/pennfudan/images", 2),

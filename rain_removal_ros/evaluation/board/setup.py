@@ -21,17 +21,19 @@ from rain_removal_ros.media import pictures
 
 @dataclass(frozen=True)
 class Extent:
-    """What is left out is left out whole items at a time: what remains compares with the whole."""
+    """How much is measured. Only whole items are left out, so the rest compares with the full
+    board.
+    """
 
     name: str
     parts: tuple[str, ...]
     every: int
-    """Every how many of the pictures and scenes."""
+    """Use every N-th picture and scene."""
     clips: int
-    """Of each kind."""
+    """Clips of each kind."""
     clip_frames: int
     still_frames: int
-    """Frames that the clear still camera looks on for."""
+    """Frames of the still camera."""
     strokes: tuple[str, ...] | None
     """Fields of the stroke board; None for all."""
 
@@ -85,9 +87,9 @@ Part: TypeAlias = Callable[[Runner, Setup], Iterator[Mark]]
 def drawn(
     setup: Setup, key: str, count: int, make: Callable[[], Iterator[Image]]
 ) -> Iterator[Image]:
-    """Pictures that take longer to draw than to read: kept under ``key``, whole sets at a time.
+    """Pictures that take longer to draw than to read; whole sets are cached under ``key``.
 
-    One is held in memory at a time: a clip of five seconds would take half a gigabyte.
+    One is in memory at a time: a clip of five seconds would take half a gigabyte.
     """
     if setup.cache is None:
         yield from make()

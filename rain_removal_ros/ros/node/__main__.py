@@ -9,8 +9,8 @@ from rain_removal_ros.ros import process
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the node until it is told to end; returns the exit code."""
-    about = "Takes rain out of camera images, live."
+    """Run the node until a signal ends it; returns the exit code."""
+    about = "Removes rain from camera images, live."
     return process.run(_create, about=about, args=args)
 
 

@@ -1,4 +1,4 @@
-"""Between the mailbox and the topics: frames go through the cameras, and results are published.
+"""Connects the mailbox with the topics: frames go through the cameras, and results are published.
 
 Runs in the worker's thread, one batch after another. Every frame is published or dropped, and
 counted.
@@ -31,23 +31,23 @@ _TYPES = MessageTypes(Image, CompressedImage, lambda level: Float32(data=level))
 
 
 class Surroundings(Protocol):
-    """What the pipeline asks of the node around it; called in the worker's thread."""
+    """What the pipeline needs from the node; called in the worker's thread."""
 
     def now_ns(self) -> int:
-        """The node's clock, which may be a simulated one; 0 while that has not begun."""
+        """The node's clock, which may be simulated; 0 while simulated time has not begun."""
         ...
 
     def say(self, text: str) -> None:
-        """A throttled line in the log."""
+        """Write a throttled line to the log."""
         ...
 
     def broken(self, reason: str, retry_in_s: float) -> None:
-        """The network keeps failing: another one is to be loaded."""
+        """The network keeps failing, so another one must be loaded."""
         ...
 
 
 class Pipeline:
-    """All cameras' frames, one network."""
+    """The frames of all cameras, and one network."""
 
     def __init__(
         self,
@@ -74,27 +74,27 @@ class Pipeline:
         """Whether a frame came that may have left more memory behind than others take."""
 
     def give_up(self, reason: str) -> None:
-        """Write off the frames in work: their thread has been abandoned."""
+        """Count the current frames as lost: their thread was abandoned."""
         for index in self._in_work:
             self._statistics[index].dropped(reason)
 
     def apply(self, settings: Settings) -> None:
-        """Go on with other settings."""
+        """Use other settings from now on."""
         self._settings = settings
         self.cameras.apply(settings)
 
     def use(self, engine: LoadedEngine) -> None:
-        """Go on with another network."""
+        """Use another network from now on."""
         compute_with(self._settings.engine.threads)
         self.cameras.use(engine, pixel_bytes=engine.pixel_bytes)
 
     def drop(self, messages: Mapping[int, ReceivedMessage], reason: str) -> None:
-        """Give account of frames that nothing is done with."""
+        """Count frames that are not processed."""
         for index in messages:
             self._statistics[index].dropped(reason)
 
     def process(self, messages: Mapping[int, ReceivedMessage]) -> None:
-        """Deal with the newest frame of each camera that has one."""
+        """Process the newest frame of each camera that has one."""
         fault = ""
         with self._watch.watching():
             self._in_work = set(messages)
@@ -122,7 +122,7 @@ class Pipeline:
 
     @contextmanager
     def _accounting(self, index: int) -> Iterator[None]:
-        """A frame that something unforeseen befalls is dropped, and that is all."""
+        """If something unforeseen happens to a frame, drop that frame only."""
         try:
             yield
         except Exception as error:  # noqa: BLE001 - a robot keeps its camera
@@ -140,7 +140,7 @@ class Pipeline:
         return limit > 0 and now > 0 and now - stamp > limit * 1e6
 
     def _publish(self, result: Result, received: ReceivedMessage) -> None:
-        """Publish what was made of a frame, and count it."""
+        """Publish the result of a frame, and count it."""
         with self._accounting(result.camera):
             for output, message in result.messages:
                 self._watch.check()

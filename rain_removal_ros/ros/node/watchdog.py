@@ -1,7 +1,7 @@
-"""Notices that a frame does not come back, and takes its work away from whoever has it.
+"""Notices that a frame is never finished, and takes its work away from the thread that has it.
 
-A thread that hangs inside a library cannot be stopped. It can be left alone: what it holds is
-replaced, and should it ever return, nothing of what it brings is used.
+A thread that hangs inside a library cannot be stopped, but it can be abandoned: its resources are
+replaced, and if it ever returns, its results are not used.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Abandoned(BaseException):  # no error, and not to be caught as one
+class Abandoned(BaseException):  # not an error, and must not be caught as one
     """This thread's work has been given to another."""
 
 
 class Watchdog:
-    """Watches all that is done to frames; it is entered, as a context, around the network."""
+    """Watches the processing of frames; entered, as a context, around the network."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -56,7 +56,7 @@ class Watchdog:
         self._enter_network(False)
 
     def abandon_after(self, limit_s: float) -> bool:
-        """Give up on work that has taken longer than this; returns whether that was so."""
+        """Abandon work that has taken longer than this; returns whether it did."""
         with self._lock:
             late = self._since is not None and time.monotonic() - self._since > limit_s
             self._abandoned = self._abandoned or late
