@@ -63,6 +63,8 @@ class Leg:
         """What trains it on, for the hours that are left of it."""
         command = [sys.executable, "-m", "rain_removal_ros", "train", "--config", str(self.recipe)]
         command += ["--run", str(self.run), "--data-root", data_root]
+        # Lanes share what they decode, and a leg that starts again has it at once.
+        command += ["--set", f"data.decoded={json.dumps(str(self.run.parent / 'decoded'))}"]
         command += ["--set", f"core_hours={self.settings.hours}", "--set", "threads=1"]
         if (weights := self.start_from()) is not None:
             command += ["--set", f"init_from={json.dumps(weights)}"]

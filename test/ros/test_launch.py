@@ -78,14 +78,16 @@ def launch(desk: Desk, tmp_path: Path) -> Iterator[Launch]:
 def node_of(launch: subprocess.Popen[str]) -> int:
     """The process id of the node that a launch file started."""
 
-    def find() -> int:
-        children = Path(f"/proc/{launch.pid}/task/{launch.pid}/children").read_text().split()
-        for child in children:
-            if b"rain_removal_ros.ros.node" in Path(f"/proc/{child}/cmdline").read_bytes():
-                return int(child)
-        return 0
+    (first, *_) = until(lambda: nodes_of(launch), "the node's process")
+    return int(first)
 
-    return int(until(find, "the node's process"))
+
+def nodes_of(launch: subprocess.Popen[str], argument: str = "") -> list[int]:
+    """The process ids of the nodes that a launch file started, with an argument if one is given."""
+    children = Path(f"/proc/{launch.pid}/task/{launch.pid}/children").read_text().split()
+    commands = {int(child): Path(f"/proc/{child}/cmdline").read_bytes() for child in children}
+    wanted = (b"rain_removal_ros.ros.node", argument.encode())
+    return [child for child, command in commands.items() if all(w in command for w in wanted)]
 
 
 def frames(camera: Any, clean: Any, timeout_s: float = 30.0) -> None:
@@ -120,6 +122,48 @@ def test_the_node_runs_in_the_namespace_and_is_back_soon_after_it_was_killed(
     frames(camera, clean)
     assert time.monotonic() - killed < RESPAWN_S
     assert node_of(started) != first
+
+
+def test_cameras_may_have_a_process_each_and_a_crash_of_one_is_not_the_others(
+    desk: Desk, launch: Launch, tmp_path: Path
+) -> None:
+    parameters = tmp_path / "parameters.yaml"
+    parameters.write_text("/**:\n  ros__parameters:\n    bypass: {mode: always}\n")
+    started = launch(
+        "derain.launch.py",
+        *("namespace:=robot", "cameras:=front,rear", "image:=image_raw"),
+        *("process_per_camera:=true", f"params_file:={parameters}"),
+    )
+    front, rear = (
+        (desk.publisher(f"/robot/{name}/image_raw"), desk.inbox(f"/robot/{name}/image_derained"))
+        for name in ("front", "rear")
+    )
+    frames(*front)
+    frames(*rear)
+    (of_front,) = nodes_of(started, "__ns:=/robot/front")
+    (of_rear,) = nodes_of(started, "__ns:=/robot/rear")
+    os.kill(of_front, signal.SIGKILL)
+    until(lambda: of_front not in nodes_of(started), "its end")
+    frames(*rear, timeout_s=2.0)
+    until(lambda: nodes_of(started, "__ns:=/robot/front"), "a new process")
+    frames(*front)
+    assert nodes_of(started, "__ns:=/robot/rear") == [of_rear]
+
+
+def test_there_are_images_while_the_node_is_away(
+    desk: Desk, launch: Launch, tmp_path: Path, weights: Path
+) -> None:
+    started = launch(
+        "derain.launch.py",
+        *("namespace:=front", "image:=image_raw", "fallback:=true", "output:=derained"),
+        *(f"weights:={weights}", "device:=cpu"),
+    )
+    camera, always = desk.publisher("/front/image_raw"), desk.inbox("/front/image_always")
+    frames(camera, always)
+    (node,) = nodes_of(started)
+    os.kill(node, signal.SIGKILL)
+    until(lambda: not Path(f"/proc/{node}").exists(), "its end")
+    frames(camera, always, timeout_s=5.0)
 
 
 def test_the_shared_memory_profile_is_set_unless_there_is_another(

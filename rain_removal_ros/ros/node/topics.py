@@ -30,6 +30,7 @@ from std_msgs.msg import Float32
 from rain_removal_ros.camera import Demand, OutputKind
 from rain_removal_ros.camera_info import Calibrations
 from rain_removal_ros.errors import SettingsError
+from rain_removal_ros.ros.qos import all_reliable
 from rain_removal_ros.settings import Settings
 
 if TYPE_CHECKING:
@@ -148,7 +149,8 @@ class Topics:
         """
         topic = self.compressed_topic if transport == "compressed" else self.raw_topic
         reliability = self._overridden(topic) or reliability
-        reliable = reliability == "reliable" or (reliability == "auto" and self._offers(topic))
+        offered = reliability == "auto" and all_reliable(self._node, topic)
+        reliable = reliability == "reliable" or offered
         if (transport, reliable) == (self.transport, self.reliable):
             return
         self.ignore()
@@ -163,12 +165,6 @@ class Topics:
         """The reliability set at start in ``qos_overrides``."""
         name = f"qos_overrides.{topic}.subscription.reliability"
         return str(self._node.get_parameter(name).value) if self._node.has_parameter(name) else ""
-
-    def _offers(self, topic: str) -> bool:
-        """Whether a topic has publishers and all of them are reliable."""
-        found = self._node.get_publishers_info_by_topic(topic)
-        offered = [info.qos_profile.reliability for info in found]
-        return bool(offered) and all(each == ReliabilityPolicy.RELIABLE for each in offered)
 
     def mismatch(self) -> str:
         """Why messages of a publisher or to a subscriber cannot pass at the moment, if so."""
