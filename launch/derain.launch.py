@@ -5,7 +5,12 @@
 The node configures and activates itself, also after a restart, so that a crash costs only seconds.
 A node whose configuration cannot work ends once and is not restarted. With autostart:=false a
 lifecycle manager configures it instead.
+
+Several cameras share a node and its network. A crash in a library then takes all of them, for the
+seconds of a restart; with process_per_camera:=true it takes one.
 """
+
+from functools import partial
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import (
@@ -48,6 +53,16 @@ ARGUMENTS = [
     ),
     DeclareLaunchArgument(
         "cameras", default_value="", description="several cameras in one node, such as front,rear"
+    ),
+    DeclareLaunchArgument(
+        "process_per_camera",
+        default_value="false",
+        description="a node in each camera's namespace, in a process that is restarted by itself",
+    ),
+    DeclareLaunchArgument(
+        "fallback",
+        default_value="false",
+        description="also publish image_always: the camera's own images while none are derained",
     ),
     DeclareLaunchArgument(
         "params_file", default_value="", description="parameter file; see config/ for examples"
@@ -107,32 +122,68 @@ def _node(context: LaunchContext) -> list:
                 {parameter: ParameterValue(LaunchConfiguration(name), value_type=kind)}
             )
     cameras = [name for name in given("cameras").split(",") if name]
-    if cameras:
+    shared = given("process_per_camera") != "true"
+    if cameras and shared:
         parameters.append({"input.cameras": cameras})
-    prefixes = [f"{name}/" for name in cameras] or [""]
-    remappings = []
-    for topic in ("image", "camera_info"):
-        name = given(topic)
-        if name and name != topic:
-            remappings += [(prefix + topic, _below(prefix, name)) for prefix in prefixes]
-    return _kept_running(
-        lambda: Node(
+    namespaces = [given("namespace")]
+    if not shared:
+        namespaces = [_below(given("namespace"), name) for name in cameras] or namespaces
+    actions = []
+    for namespace in namespaces:
+        prefixes = [f"{name}/" for name in cameras if shared] or [""]
+        actions += _kept_running(
+            partial(
+                Node,
+                package=PACKAGE,
+                executable="derain_node",
+                name="derain",
+                namespace=namespace,
+                parameters=parameters,
+                remappings=_remappings(prefixes, given("image"), given("camera_info")),
+                arguments=["--ros-args", "--log-level", given("log_level")],
+                output="screen",
+            ),
+            respawn=given("respawn") == "true",
+        )
+    if given("fallback") == "true":
+        for name in cameras or [""]:
+            namespace = _below(given("namespace"), name)
+            actions += _fallback(namespace, given("image"), given("output"))
+    return actions
+
+
+def _remappings(prefixes: list, image: str, camera_info: str) -> list:
+    """Of the topics that are read, for each camera of a node."""
+    wanted = [("image", image), ("camera_info", camera_info)]
+    return [
+        (prefix + topic, _below(prefix, name))
+        for topic, name in wanted
+        if name and name != topic
+        for prefix in prefixes
+    ]
+
+
+def _fallback(namespace: str, image: str, output: str) -> list:
+    """A process that has the camera's images when the node has none."""
+    derained = [("image_derained", f"{output}/image")] if output else []
+    return [
+        Node(
             package=PACKAGE,
-            executable="derain_node",
-            name="derain",
-            namespace=given("namespace"),
-            parameters=parameters,
-            remappings=remappings,
-            arguments=["--ros-args", "--log-level", given("log_level")],
+            executable="image_fallback",
+            namespace=namespace,
+            remappings=[*_remappings([""], image, ""), *derained],
             output="screen",
-        ),
-        respawn=given("respawn") == "true",
-    )
+            respawn=True,
+            respawn_delay=RESPAWN_DELAY_S,
+        )
+    ]
 
 
 def _below(prefix: str, name: str) -> str:
     """Absolute names stay as they are; others are in the camera's namespace."""
-    return name if name.startswith("/") else prefix + name
+    if name.startswith("/") or not prefix:
+        return name
+    return f"{prefix.rstrip('/')}/{name}".rstrip("/")
 
 
 def _kept_running(create, *, respawn: bool) -> list:

@@ -1,4 +1,4 @@
-"""``python -m rain_removal_ros`` is ``rain-removal``, for where the script is not on the path."""
+"""``python -m rain_removal_ros`` runs ``rain-removal`` where the script is not on the path."""
 
 import sys
 

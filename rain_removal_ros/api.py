@@ -1,7 +1,7 @@
 """The Python interface: load a network, then call it with one image after another.
 
-``rain_removal_ros`` exports these names and keeps them stable. Importing the package imports
-nothing of this; torch is loaded when ``load`` runs a network.
+``rain_removal_ros`` exports these names and keeps them stable. Importing the package does not
+import this module; torch is loaded when ``load`` runs a network.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _ARGUMENTS = {"network.name": "model", "network.weights": "model", "engine.devic
 
 @dataclass(frozen=True)
 class _Settings:
-    """The settings that ``load`` takes; the others belong to the node."""
+    """The settings that ``load`` accepts; the others belong to the node."""
 
     network: NetworkSettings = group(NetworkSettings)
     engine: EngineSettings = group(EngineSettings)
@@ -69,12 +69,12 @@ def load(
 
 
 class Derainer:
-    """Takes rain out of one camera's images.
+    """Removes rain from the images of one camera.
 
-    Call it with each image in turn. Recurrent networks carry their state from call to call and
-    start afresh by themselves at a scene cut, when the size changes, and, if stamps are given,
-    after a gap or when time runs backwards. Use one ``Derainer`` per camera; ``fork`` makes
-    another one without loading the network twice. Not for several threads at once.
+    Call it with each image in turn. Recurrent networks carry their state from call to call. They
+    start afresh at a scene cut, when the size changes and, if stamps are given, after a gap or when
+    time runs backwards. Use one ``Derainer`` per camera; ``fork`` makes another one without loading
+    the network twice. Use it from one thread at a time.
     """
 
     def __init__(self, engine: Engine, stream: StreamSettings | None = None) -> None:
@@ -91,7 +91,7 @@ class Derainer:
         enlarge. ``stamp_ns`` is when the image was taken, in nanoseconds.
         """
         frame = Frame(np.ascontiguousarray(image), stamp_ns)
-        self._last = None  # An image that fails has no attention, and not that of the one before.
+        self._last = None  # If this image fails, no attention of the last one must be left.
         step = self._stream.step(frame)
         level = step.rain_level
         self._rain_level = self._gauge.update(frame.image) if level is None else level

@@ -1,9 +1,8 @@
-"""What networks cost on this machine: time, memory, and the work that takes it.
+"""What networks cost on this machine: time, memory and multiply-accumulates.
 
-Time is measured in rounds that step every configuration of one size and number of cameras once, so
-that whatever else the machine does hits them all alike and ratios hold even where it is busy.
-Memory is measured apart, each configuration in a process of its own that has never held anything
-else.
+Time is measured in rounds. Each round steps every configuration of one size and number of cameras
+once, so other load on the machine affects all of them alike and ratios hold. Memory is measured
+separately, with a fresh process for each configuration.
 """
 
 from __future__ import annotations
@@ -32,32 +31,33 @@ if TYPE_CHECKING:
     from rain_removal_ros.media.tiling import Needs
     from rain_removal_ros.networks._base import Network
 
-__all__ = ["Case", "Effort", "Measured", "cases", "measure"]
+__all__ = ["Case", "Effort", "Measurement", "cases", "measure"]
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One configuration to be measured."""
+    """One configuration to measure."""
 
     network: str
     weights: str
-    """File, ours or published elsewhere; empty for untrained weights, which take the same time."""
+    """A weight file, ours or published elsewhere; empty for untrained weights, which take as
+    long."""
     model: str
-    """What it is called: the name of its weight file where one was named, else the network's."""
+    """The name shown: that of the weight file if there is one, else the network's."""
     engine: str
     device: str
     precision: str
     stages: int
-    """0 is the network's own number."""
+    """0 for the network's own number."""
     width: int
     height: int
     cameras: int
     threads: int = 0
     """CPU threads; 0 for as many as cores."""
     compile: bool = False
-    """Whether torch compiles the network; other engines know nothing of it."""
+    """Whether torch compiles the network; other engines ignore it."""
 
     def __str__(self) -> str:
         return (
@@ -72,14 +72,14 @@ class Effort:
     """How long to measure."""
 
     repeat: int = 20
-    """Rounds at most."""
+    """The largest number of rounds."""
     seconds: float = 10.0
-    """A configuration that has run so long in all sits out the rounds that are left."""
+    """A configuration that has run for this long in total skips the remaining rounds."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a configuration costs; times are of one step, which derains a frame of each camera."""
+class Measurement:
+    """What a configuration costs. Times are of one step, which derains a frame of each camera."""
 
     model: str
     network: str
@@ -96,10 +96,10 @@ class Measured:
     ms_p95: float
     repetitions: int
     peak_bytes: int | None
-    """Memory taken from loading the network to the second frame; on a GPU, its memory, which only
-    torch tells."""
+    """Memory taken from loading the network to the second frame. On a GPU, its memory, which only
+    torch reports."""
     gmacs: float
-    """10^9 multiply-accumulates of one camera's frame."""
+    """10^9 multiply-accumulates for one frame of one camera."""
     parameters: int
     weights: str | None
 
@@ -117,11 +117,10 @@ def cases(
     compile: bool = False,
     weights: Callable[[str], str] = lambda name: "",
 ) -> list[Case]:
-    """Every combination there is: a network without stages has but one number of them.
+    """All combinations. A network without stages has only one number of them.
 
-    A model is the name of a network or of weights that ship, a weight file, or
-    ``NETWORK:FILE`` for weights published elsewhere; ``weights`` gives the file for a name, or
-    nothing.
+    A model is the name of a network or of weights that ship, a weight file, or ``NETWORK:FILE`` for
+    weights published elsewhere. ``weights`` returns the file for a name, or None.
     """
     from rain_removal_ros import networks
 
@@ -141,7 +140,7 @@ def cases(
 
 
 def _subject(model: str, weights: Callable[[str], str]) -> tuple[str, str, str]:
-    """The network, its weight file and what to call it."""
+    """The network, its weight file and its name."""
     from rain_removal_ros import checkpoints, networks
 
     network, colon, file = model.partition(":")
@@ -160,19 +159,19 @@ def measure(
     effort: Effort,
     *,
     said: Callable[[str], None] = lambda line: None,
-) -> tuple[list[Measured], list[tuple[Case, str]]]:
-    """Measure all of them; those that fail, whenever they do, come back with the reason.
+) -> tuple[list[Measurement], list[tuple[Case, str]]]:
+    """Measure all of them; returns those that failed with the reason.
 
-    ``said`` is told what is being done.
+    ``said`` gets progress messages.
     """
-    measured: list[Measured] = []
+    measured: list[Measurement] = []
     failures: dict[Case, str] = {}
     peaks: dict[Case, int | None] = {}
     for number, case in enumerate(wanted, 1):
         said(f"memory {number}/{len(wanted)}: {case}")
         with _noted(case, failures):
             peaks[case] = _in_a_new_process(case)
-    # One group at a time is loaded: all of them would not fit.
+    # One group is loaded at a time: all of them would not fit.
     alike: dict[tuple[int, int, int], list[Case]] = {}
     for case in peaks:
         alike.setdefault((case.width, case.height, case.cameras), []).append(case)
@@ -184,7 +183,7 @@ def measure(
 
 @contextmanager
 def _noted(case: Case, failures: dict[Case, str]) -> Iterator[None]:
-    """Keeps why a configuration failed, and goes on: others may have run for an hour."""
+    """Record why a configuration failed, and continue: others may have run for an hour."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 - runtimes and exporters have kinds of their own
@@ -199,7 +198,7 @@ def _in_turns(
     said: Callable[[str], None],
     failures: dict[Case, str],
 ) -> list[_Timing]:
-    """Those that were loaded and stepped to the end; ``failures`` gets the others."""
+    """The configurations that completed; ``failures`` gets the others."""
     runs: list[_Timing] = []
     for case in group:
         said(f"first frame: {case}")
@@ -220,7 +219,7 @@ def _in_turns(
 
 
 class _Timing:
-    """A configuration that is loaded and stepped."""
+    """A loaded configuration and its times."""
 
     def __init__(self, case: Case) -> None:
         self.case = case
@@ -230,7 +229,7 @@ class _Timing:
         self._states: list[Any] = [None] * case.cameras
 
     def warm_up(self) -> None:
-        """Twice: with the first state other code may run, and memory is laid out for good."""
+        """Step twice: a carried state may run other code, and memory is allocated by then."""
         for _ in range(2):
             self.step()
         self.times.clear()
@@ -241,10 +240,10 @@ class _Timing:
         self.times.append(time.perf_counter() - began)
         self._states = [result.state for result in results]
 
-    def result(self, peak: int | None) -> Measured:
+    def result(self, peak: int | None) -> Measurement:
         times = sorted(1000 * seconds for seconds in self.times)
         case, engine = self.case, self.engine
-        return Measured(
+        return Measurement(
             model=case.model,
             network=case.network,
             engine=engine.info.engine,
@@ -267,7 +266,7 @@ class _Timing:
 
 
 def _load(case: Case) -> tuple[Engine, float, int, Needs]:
-    """The engine, and the network's GMACs, parameters and needs of memory."""
+    """The engine, and the network's GMACs, parameters and memory needs."""
     from rain_removal_ros import engines
     from rain_removal_ros.media.tiling import Needs
     from rain_removal_ros.networks import _cost
@@ -303,10 +302,12 @@ def _network(case: Case) -> Network:
 
 
 def _frames(case: Case) -> list[Any]:
-    """What the cameras see: a slope with streaks, so that whatever looks for regions finds some."""
+    """The cameras' images: a gradient with streaks, so that networks that search for regions find
+    some.
+    """
     import numpy as np
 
-    # Bytes all the way: what larger numbers would take here is not the network's.
+    # uint8 throughout: larger types would add memory that is not the network's.
     random = np.random.default_rng(0)
     frame = random.integers(0, 12, (case.height, case.width, 3), np.uint8)
     frame += np.linspace(40, 160, case.height).astype(np.uint8)[:, None, None]
@@ -326,7 +327,7 @@ def _in_a_new_process(case: Case) -> int | None:
 
 
 def _peak(case: Case) -> int | None:
-    """The most memory that loading a network and deraining two frames takes."""
+    """The peak memory of loading a network and deraining two frames."""
     keep_freed_memory()
     import torch
 
@@ -341,14 +342,16 @@ def _peak(case: Case) -> int | None:
     for _ in range(2):
         states = [result.state for result in engine.step(frames, states)]
     if engine.info.device.startswith("cuda"):
-        # Of what others allocate there, torch knows nothing.
+        # torch does not know what other libraries allocate there.
         of_torch = engine.info.engine == "torch"
         return int(torch.cuda.max_memory_allocated(engine.info.device)) if of_torch else None
     return _peak_resident() - before
 
 
 def _refuse_what_cannot_fit(case: Case, engine: Engine, needs: Needs) -> None:
-    """A GPU refuses by itself; on a CPU the system would end some process, perhaps another one."""
+    """Refuse in advance on a CPU, where the system would kill a process, perhaps another one. A GPU
+    refuses by itself.
+    """
     from rain_removal_ros.media.tiling import memory_left
 
     pixels = case.width * case.height
@@ -360,18 +363,18 @@ def _refuse_what_cannot_fit(case: Case, engine: Engine, needs: Needs) -> None:
 
 
 def _restart_peak() -> int:
-    """What is resident now, which from now on is also the peak."""
-    # Where that cannot be done, growth is counted from the peak that imports reached.
+    """The resident memory now, from which the peak is counted."""
+    # If the peak cannot be reset, growth is counted from the peak reached during imports.
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     return _peak_resident()
 
 
 def _peak_resident() -> int:
-    """The most memory this program has held.
+    """The peak memory of this program.
 
-    Linux's own note of it, where there is one: ``ru_maxrss`` begins with what the process held
-    before it became this program, which is as much as its parent.
+    Read from Linux's own record if possible: ``ru_maxrss`` starts with what the process held before
+    exec, which is as much as its parent.
     """
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()

@@ -1,9 +1,9 @@
 """Cameras, free of ROS: an image message goes in, a result comes out.
 
-The node and the replay of recordings both run on this, so the same messages and settings give the
-same bytes on a robot and on a desk. The time comes from the caller. Whatever comes in, nothing is
-raised: a frame that cannot be derained passes through untouched or is dropped, as
-``safety.on_fault`` says, and its result says why.
+The node and the replay of recordings both use this, so the same messages and settings give the same
+bytes on a robot and on a desk. The caller provides the time. No input raises an error: a frame that
+cannot be derained passes through unchanged or is dropped, as ``safety.on_fault`` says, and its
+result has the reason.
 """
 
 from __future__ import annotations
@@ -28,15 +28,19 @@ from rain_removal_ros.engines.downscaled import DownscaledEngine
 from rain_removal_ros.errors import FrameError
 from rain_removal_ros.frames import Frame, Image
 from rain_removal_ros.rain_level import RainGauge
+from rain_removal_ros.runtime.memory import MemoryBudget
 from rain_removal_ros.settings import Settings
 from rain_removal_ros.stream import Step, Stream, step_together
 
-_NO_FAULTS = ("disabled", "bypass", "no rain", "over budget")
-"""Reasons to let a frame through that ``safety.on_fault`` has no say in."""
+_NO_FAULTS = ("disabled", "bypass", "no rain", "over budget", "over memory")
+"""Reasons to pass a frame through to which ``safety.on_fault`` does not apply."""
+
+_THIN_PIXELS = 1_000_000
+"""Padding may double a frame and add so many pixels, no more: one row of pixels may become 32."""
 
 
 class OutputKind(Enum):
-    """What can be made of a frame, each for a topic of its own."""
+    """The kinds of output, each with a topic of its own."""
 
     IMAGE = "image"
     CALIBRATION = "calibration"
@@ -46,11 +50,11 @@ class OutputKind(Enum):
 
 
 Demand: TypeAlias = frozenset[OutputKind]
-"""The outputs that somebody wants."""
+"""The outputs that are wanted."""
 
 
 class Outcome(Enum):
-    """What became of a frame."""
+    """What happened to a frame."""
 
     DERAINED = "derained"
     PASSED = "passed"
@@ -65,7 +69,7 @@ class Fault(NamedTuple):
 
 
 class MessageTypes(NamedTuple):
-    """Makes outgoing messages, as rclpy or rosbags have them."""
+    """Makes outgoing messages, of rclpy's or rosbags' types."""
 
     image: Callable[[], Any]
     compressed: Callable[[], Any]
@@ -73,7 +77,7 @@ class MessageTypes(NamedTuple):
 
 
 class Camera:
-    """What is kept of one camera from frame to frame."""
+    """What is kept for one camera from frame to frame."""
 
     def __init__(
         self, name: str, types: MessageTypes, calibrations: Calibrations | None = None
@@ -84,12 +88,12 @@ class Camera:
         self.stream: Stream | None = None
         self.gauge = RainGauge()
         self.bypass = Bypass()
-        # Outgoing messages are used again and again: their buffers are large.
+        # Outgoing messages are reused: their buffers are large.
         self.image, self.attention = types.image(), types.image()
         self.compressed = types.compressed()
 
     def interrupt(self, reason: str) -> None:
-        """The next frame that is derained does not follow on the last one that was."""
+        """Note that the next derained frame does not follow the last one."""
         if self.stream is not None and self.stream.state is not None:
             self.stream.reset(reason)
 
@@ -103,7 +107,7 @@ class Camera:
 
 @dataclass(slots=True)
 class Result:
-    """A message that came in, and what became of it."""
+    """An incoming message and what happened to it."""
 
     camera: int
     message: Any
@@ -113,15 +117,15 @@ class Result:
     """Why it was not derained."""
     fault: Fault | None = None
     frame: Frame | None = None
-    """What came in, where it was decoded."""
+    """The decoded input, if it was decoded."""
     step: Step | None = None
     """What the network made of it."""
     scale: int = 1
     """How many times larger than the frame the outgoing image is."""
     rain_level: float | None = None
     messages: Iterator[tuple[OutputKind, Any]] = iter(())
-    """What goes out, the image first; each is made when it is asked for, and once. They are filled
-    anew for the camera's next frame: send or copy them before."""
+    """The outgoing messages, the image first; each is made when the iterator reaches it. They are
+    reused for the camera's next frame: send or copy them before."""
 
     @property
     def header(self) -> Any:
@@ -133,12 +137,12 @@ class Result:
 
     @property
     def encoding(self) -> str:
-        """How the derained image goes out."""
+        """The encoding of the outgoing derained image."""
         return codec.output_encoding(self.message.encoding) if self.is_raw else "rgb8"
 
     @property
     def pixels(self) -> Image:
-        """Those of the outgoing image; the frame was decoded."""
+        """The pixels of the outgoing image; the frame must have been decoded."""
         frame = self.frame if self.step is None else self.step.frame
         assert frame is not None
         return frame.image
@@ -148,7 +152,7 @@ class Result:
 
 
 class Cameras:
-    """All cameras of a robot or of a recording, and the one engine that they share."""
+    """All cameras of a robot or of a recording, and the engine that they share."""
 
     def __init__(
         self,
@@ -159,41 +163,43 @@ class Cameras:
         guard: AbstractContextManager[object] | None = None,
         log: Callable[[str], object] = lambda text: None,
     ) -> None:
-        """``clock`` gives seconds; ``guard`` is entered around the network; ``log`` gets lines."""
+        """``clock`` returns seconds; ``guard`` surrounds the network's run; ``log`` gets lines."""
         self._cameras = cameras
         self._settings = settings
         self._clock = clock
         self._guard = guard or nullcontext()
         self._log = log
         self._engines: dict[int, Engine] = {}
-        """The network, by what the sides of its frames are divided by; none without a network."""
+        """Engines by the factor that divides the frame's sides; empty without a network."""
         self._without = "loading"
         self._enabled = True
         self._budget = Budget(ladder(1))
+        self._memory = MemoryBudget()
         self._backoff = Backoff()
         self._retry_at = -math.inf
         self.failures = 0
-        """Of the network, one after another."""
+        """Consecutive failures of the network."""
 
     # --- Orders: given between two frames ----------------------------------------------------
 
     def apply(self, settings: Settings) -> None:
-        """Go on with other settings."""
+        """Use other settings from now on."""
         self._settings = settings
         for camera in self._cameras:
             if camera.stream is not None:
                 camera.stream.settings = settings.stream
         self._set_stages()
 
-    def use(self, engine: Engine) -> None:
-        """Go on with another network."""
+    def use(self, engine: Engine, *, pixel_bytes: float = 0.0) -> None:
+        """Use another network from now on; a pixel of a frame takes ``pixel_bytes`` of memory."""
+        self._memory = MemoryBudget(pixel_bytes)
         self._engines = {1: engine} | {n: DownscaledEngine(engine, n) for n in DOWNSCALING}
         self.failures = 0
         self._retry_at = -math.inf
         self._set_stages()
 
     def do_without(self, reason: str) -> None:
-        """Go on without a network, until there is one."""
+        """Continue without a network."""
         self._engines = {}
         self._without = reason
         self.failures = 0
@@ -206,17 +212,17 @@ class Cameras:
             camera.reset(reason)
 
     def enable(self, on: bool) -> None:  # noqa: FBT001 - what the service hands in
-        """Derain frames, or let all of them through."""
+        """Derain frames, or pass all of them through."""
         self._enabled = on
 
     @property
     def rung(self) -> Rung:
-        """How much is asked of the network now."""
+        """The current rung of degradation."""
         return self._budget.rung
 
     @property
     def retry_in_s(self) -> float:
-        """How long it is until the network is tried again."""
+        """Seconds until the network is tried again."""
         return max(0.0, self._retry_at - self._clock())
 
     def state_since_ns(self, index: int) -> int | None:
@@ -226,12 +232,12 @@ class Cameras:
 
     @property
     def stages(self) -> int:
-        """Passes over a frame now; 0 without a network."""
+        """Current passes over a frame; 0 without a network."""
         return min(self._all_stages, self._budget.rung.stages or self._all_stages)
 
     @property
     def _all_stages(self) -> int:
-        """Passes over a frame when all is well."""
+        """Passes over a frame at full quality."""
         if not self._engines:
             return 0
         info = self._engines[1].info
@@ -246,10 +252,10 @@ class Cameras:
     # --- Frames ------------------------------------------------------------------------------
 
     def process(self, arrivals: Iterable[tuple[int, Any, Demand]]) -> Iterator[Result]:
-        """Deal with a frame of each of some cameras: its number, its message, what is wanted.
+        """Process one frame each of some cameras, given as index, message and demand.
 
-        Those to be derained are one batch. Results come as soon as they are known: a frame that
-        passes through waits for no other.
+        The frames to derain form one batch. Results are yielded as soon as they are known: a frame
+        that passes through waits for no other.
         """
         began = time.monotonic()
         waiting: list[Result] = []
@@ -267,7 +273,7 @@ class Cameras:
 
     @contextmanager
     def _accounting(self, result: Result) -> Iterator[None]:
-        """A frame that something unforeseen befalls is dropped, and that is all."""
+        """If something unforeseen happens to a frame, drop that frame only."""
         try:
             yield
         except Exception as error:  # noqa: BLE001 - a robot keeps its camera
@@ -276,7 +282,7 @@ class Cameras:
             self._log(f"a frame was lost to {result.fault.text}")
 
     def _adapt(self, seconds: float) -> None:
-        """Ask less of the network, or more, according to what the last frames took."""
+        """Go up or down the ladder, depending on how long the last frames took."""
         before = self._budget.rung
         budget_s = self._settings.safety.budget_ms / 1e3
         after = self._budget.update(seconds, self._clock(), budget_s)
@@ -286,7 +292,7 @@ class Cameras:
     # --- First stage: decode, and decide whether to derain -------------------------------------
 
     def _prepare(self, result: Result) -> bool:
-        """Returns whether the frame goes to the network; otherwise all is done."""
+        """Returns whether the frame goes to the network; if not, its result is complete."""
         camera, bypass = self._cameras[result.camera], self._settings.bypass
         if not result.demand and not self._settings.output.keep_warm:
             camera.interrupt("idle")
@@ -295,6 +301,7 @@ class Cameras:
         why = self._why_not()
         if not why and not self._decode(result):
             why = "unreadable"
+        why = why or self._costs_too_much(result)
         if not why and bypass.mode == "auto":
             level = self._gauge(result)
             why = "" if camera.bypass.update(level, self._clock(), bypass) else "no rain"
@@ -303,7 +310,7 @@ class Cameras:
         return not why
 
     def _why_not(self) -> str:
-        """Why no frame is derained at the moment, if so."""
+        """Why no frames are derained at the moment, or nothing."""
         if not self._enabled:
             return "disabled"
         if self._settings.bypass.mode == "always":
@@ -314,11 +321,30 @@ class Cameras:
             return "fault"
         return "" if self._budget.rung.derain else "over budget"
 
+    def _costs_too_much(self, result: Result) -> str:
+        """Why the network cannot be given a frame that was decoded, if so."""
+        frame, stride = result.frame, self._engines[1].info.stride
+        assert frame is not None
+        width, height = frame.width, frame.height
+        padded = _padded(width, stride) * _padded(height, stride)
+        most = int(self._settings.limits.frame_mp * 1e6)
+        if padded > min(most, 2 * width * height + _THIN_PIXELS):
+            text = f"{width}x{height} pixels are {padded} with padding"
+            text += f"; limits.frame_mp allows {most}" if padded > most else ", mostly that"
+            result.fault = Fault("too large", text)
+            self._log(f"a frame of {self._cameras[result.camera].name!r} is too large: {text}")
+            return "too large"
+        most_bytes = self._settings.safety.memory_mb * 10**6
+        if most_bytes and not self._memory.admits(padded, most_bytes):
+            self._log(f"safety.memory_mb does not allow to derain {width}x{height} pixels")
+            return "over memory"
+        return ""
+
     def _decode(self, result: Result) -> bool:
-        """Decode the frame, unless that was tried before; returns whether it can be read."""
+        """Decode the frame unless that was tried before; returns whether it is readable."""
         if result.frame is None and result.fault is None:
             try:
-                result.frame = codec.decode(result.message)
+                result.frame = codec.decode(result.message, self._settings.limits)
             except FrameError as error:
                 result.fault = Fault("unreadable", str(error))
                 name = self._cameras[result.camera].name
@@ -326,14 +352,14 @@ class Cameras:
         return result.frame is not None
 
     def _gauge(self, result: Result) -> float:
-        """The rain level of a frame that was decoded, measured once."""
+        """The rain level of a decoded frame, measured once."""
         assert result.frame is not None
         if result.rain_level is None:
             result.rain_level = self._cameras[result.camera].gauge.update(result.frame.image)
         return result.rain_level
 
     def _pass(self, result: Result, why: str) -> None:
-        """Let a frame through untouched, or drop it where that is what faults shall do."""
+        """Pass a frame through unchanged, or drop it if ``safety.on_fault`` says so."""
         self._cameras[result.camera].interrupt(why)
         if why not in _NO_FAULTS and self._settings.safety.on_fault == "drop":
             result.drop(why)
@@ -394,7 +420,7 @@ class Cameras:
         return step_together(streams, frames, stages=self.stages, attention=attention, into=targets)
 
     def _fail(self, error: Exception) -> None:
-        """Wait before the network is tried again."""
+        """Wait before trying the network again."""
         self.failures += 1
         wait_s = self._backoff.wait(self._settings.safety.retry_s)
         self._retry_at = self._clock() + wait_s
@@ -403,7 +429,7 @@ class Cameras:
     # --- Third stage: what goes out -------------------------------------------------------------
 
     def _finish(self, result: Result) -> None:
-        """Settle the rain level and the messages of a frame that goes out."""
+        """Complete the result of an outgoing frame: rain level and messages."""
         if not result.demand:
             result.drop("nobody subscribes")
             return
@@ -411,7 +437,7 @@ class Cameras:
         if by_network is None and OutputKind.RAIN_LEVEL in result.demand:
             self._gauge(result)
         if result.rain_level is None:
-            # The gauge compares with the frame before, and has not seen this one.
+            # The gauge compares with the previous frame, and has not seen this one.
             self._cameras[result.camera].gauge.reset()
         if by_network is not None:
             result.rain_level = by_network if math.isfinite(by_network) else None
@@ -435,14 +461,16 @@ class Cameras:
     def _image(self, result: Result, camera: Camera) -> Any:
         if result.step is None and result.is_raw:
             return result.message
-        if result.step is None or result.encoding != "rgb8":  # else the engine wrote it there
+        if result.step is None or result.encoding != "rgb8":  # otherwise the engine wrote it there
             codec.write_image(
                 camera.image, result.pixels, encoding=result.encoding, header=result.header
             )
         return camera.image
 
     def _compressed(self, result: Result, camera: Camera) -> Any:
-        """In the format that the camera sends, so that PNG stays free of loss; else as JPEG."""
+        """The compressed image, in the camera's format so that PNG stays lossless; raw images as
+        JPEG.
+        """
         if result.step is None and not result.is_raw:
             return result.message
         codec.write_compressed(
@@ -463,6 +491,10 @@ class Cameras:
             shown, encoding = _overlay(result.frame.image, shown), "rgb8"
         codec.write_image(camera.attention, shown, encoding=encoding, header=result.header)
         return True
+
+
+def _padded(side: int, stride: int) -> int:
+    return -(-side // stride) * stride
 
 
 def _overlay(image: Image, attention: NDArray[np.uint8]) -> Image:

@@ -1,4 +1,4 @@
-"""The calibration that belongs to an image, which may have been enlarged."""
+"""The calibration of an image, which may have been enlarged."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _KEPT = 32
 
 
 class Calibrations:
-    """The last calibrations of one camera: kept by one thread, looked up by another."""
+    """The last calibrations of one camera. One thread adds them, another looks them up."""
 
     def __init__(self) -> None:
         self._by_stamp: OrderedDict[int, Any] = OrderedDict()
 
     def keep(self, info: Any) -> None:
-        # A new dictionary each time: the other thread may be reading this one.
+        # A new dictionary each time, because the other thread may be reading this one.
         kept = OrderedDict(self._by_stamp)
         kept[stamp_ns(info.header)] = info
         while len(kept) > _KEPT:
@@ -29,9 +29,9 @@ class Calibrations:
         return stamp_ns in self._by_stamp
 
     def of(self, header: Any, scale: int) -> Any | None:
-        """The calibration of the image with this header; None where the camera sends none.
+        """The calibration for the image with this header; None if the camera sends none.
 
-        That is the one of the same stamp, else the newest: it hardly ever changes.
+        It is the one with the same stamp, or the newest: calibrations hardly ever change.
         """
         kept = self._by_stamp
         if not kept:
@@ -42,11 +42,12 @@ class Calibrations:
 
 
 def scaled(info: Any, factor: int) -> Any:
-    """``info``, of rclpy's or rosbags' making, for an image enlarged ``factor`` times each way.
+    """``info``, a message of rclpy or rosbags, for an image enlarged ``factor`` times in each
+    direction.
 
-    The centre of the first pixel, not its corner, has the coordinate 0: a point at u lies at
-    ``(u + 0.5) * factor - 0.5`` afterwards. Calibration speaks of the sensor before binning, where
-    that half pixel of the image is ``binning`` times as wide, which is how image_geometry reads it.
+    Coordinate 0 is the centre of the first pixel, not its corner: a point at u is at ``(u + 0.5) *
+    factor - 0.5`` afterwards. A calibration is in pixels of the sensor before binning, where that
+    half pixel is ``binning`` times as wide; image_geometry reads it that way.
     """
     if factor == 1:
         return info
@@ -56,7 +57,7 @@ def scaled(info: Any, factor: int) -> Any:
     for matrix, columns in ((info.k, 3), (info.p, 4)):
         for index in range(2 * columns):
             matrix[index] *= factor
-        # A camera that is not calibrated sends zeros, and they stay zeros.
+        # An uncalibrated camera sends zeros, and they stay zeros.
         if any(matrix):
             matrix[2] += shift_x
             matrix[columns + 2] += shift_y

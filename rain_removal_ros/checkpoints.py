@@ -1,8 +1,8 @@
-"""Weight files: safetensors with everything in the header that is needed to use them.
+"""Weight files: safetensors with a header that has everything needed to use them.
 
-The header names the network, its config, facts about the training, and a checksum over the
-weights, so that a file explains itself and a damaged one is noticed. Nothing is ever unpickled
-that could run code. Finding and reading files needs no torch; making networks of them does.
+The header has the network's name and config, facts about the training, and a checksum over the
+weights, so a damaged file is noticed. Nothing is unpickled that could run code. Finding and reading
+files needs no torch; making networks from them does.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from rain_removal_ros.networks._base import Network
 
 _FORMAT = "rain_removal_ros/1"
-_BEST = "rainstream"  # what runs when nobody says otherwise
+_BEST = "rainstream"  # the default
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a weight file holds, its network ready for use and in evaluation mode."""
+    """The contents of a weight file; its network is ready for use, in evaluation mode."""
 
     name: str
     network: Network
@@ -47,7 +47,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """What a weight file holds, as arrays."""
+    """The contents of a weight file, as arrays."""
 
     name: str
     config: dict[str, Any]
@@ -57,7 +57,7 @@ class StoredWeights:
 
 
 def save(path: Path, network: Network, facts: Mapping[str, Any]) -> str:
-    """Write a network to ``path`` and return its checksum; all of the file appears, or none."""
+    """Write a network to ``path``, whole or not at all, and return its checksum."""
     from safetensors.torch import save as serialize
 
     weights = _weights(network)
@@ -75,7 +75,7 @@ def save(path: Path, network: Network, facts: Mapping[str, Any]) -> str:
 
 
 def load(path: Path | str) -> Checkpoint:
-    """Read a weight file; anything wrong with it is one clear ``CheckpointError``."""
+    """Read a weight file; any problem is a ``CheckpointError``."""
     path = Path(path)
     header, weights = _read(path, "pt")
     _check(path, header, weights)
@@ -92,7 +92,7 @@ def load(path: Path | str) -> Checkpoint:
 
 
 def read(path: Path | str) -> StoredWeights:
-    """As ``load``, without making a network of it."""
+    """As ``load``, without creating a network."""
     path = Path(path)
     header, arrays = _read(path, "np")
     _check(path, header, arrays)
@@ -114,7 +114,7 @@ def _check(path: Path, header: Mapping[str, str], weights: Mapping[str, Any]) ->
 
 
 def add_cautions(path: Path, cautions: Cautions) -> None:
-    """Record in a weight file what measurements found against its weights, and nothing else."""
+    """Record in a weight file what measurements found against its weights; nothing else changes."""
     loaded = load(path)
     facts = {name: value for name, value in loaded.facts.items() if name != "cautions"}
     found = {name: text for name, text in dataclasses.asdict(cautions).items() if text}
@@ -122,12 +122,12 @@ def add_cautions(path: Path, cautions: Cautions) -> None:
 
 
 def checksum(network: Network) -> str:
-    """What a weight file of this network would have as its checksum."""
+    """The checksum that a weight file of this network would have."""
     return _checksum(_weights(network))
 
 
 def name_of(path: Path | str) -> str:
-    """The network a weight file belongs to, from its header alone."""
+    """The network of a weight file, from its header alone."""
     return _noted(Path(path), _header(Path(path)), "network")
 
 
@@ -147,7 +147,7 @@ def import_published(path: Path, name: str) -> Network:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
-    except Exception as error:  # torch raises many kinds for a file that is not its own
+    except Exception as error:  # torch raises many kinds of error for a foreign file
         raise CheckpointError(
             f"{path} is not a plain file of weights; nothing in it was run"
         ) from error
@@ -157,19 +157,19 @@ def import_published(path: Path, name: str) -> Network:
     if not isinstance(loaded, dict) or not all(
         isinstance(value, torch.Tensor) for value in loaded.values()
     ):
-        raise CheckpointError(f"{path} holds no table of weights")
+        raise CheckpointError(f"{path} has no table of weights")
     try:
         config, weights = file.from_published(loaded)
         network = networks.build(name, config)
         network.load_state_dict(weights)
     except (KeyError, IndexError, RuntimeError, SettingsError) as error:
         reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path} does not hold weights of {name}: {reason}") from error
+        raise CheckpointError(f"{path} does not have weights of {name}: {reason}") from error
     return network.eval()
 
 
 def find(name: str) -> Path | None:
-    """The weight file that ships under a name, a network's or that of a size of it, or None."""
+    """The shipped weight file of this name (a network or one of its sizes), or None."""
     for folder in model_folders():
         if _is_file(path := folder / f"{name}.safetensors"):
             return path
@@ -177,7 +177,7 @@ def find(name: str) -> Path | None:
 
 
 def shipped() -> list[Path]:
-    """All weight files that ship, by name; a network may come in several sizes."""
+    """All shipped weight files by name; a network may have several sizes."""
     paths = (path for folder in model_folders() for path in folder.glob("*.safetensors"))
     found: dict[str, Path] = {}
     for path in paths:
@@ -186,12 +186,12 @@ def shipped() -> list[Path]:
 
 
 def names() -> list[str]:
-    """All that a network may be called by: itself, or weights of it that ship."""
+    """All valid names: networks, and weights that ship."""
     return sorted({*networks.available(), *(path.stem for path in shipped())})
 
 
 def resolve(name_or_file: str) -> Path:
-    """The weight file meant by the name of one that ships, a path, or "auto" for the best."""
+    """The weight file for the name of one that ships, a path, or "auto" for the best."""
     if name_or_file == "auto":
         if (best := find(_BEST) or next(iter(shipped()), None)) is None:
             raise CheckpointError(
@@ -214,7 +214,7 @@ def resolve(name_or_file: str) -> Path:
 
 
 def chosen_file(settings: NetworkSettings) -> Path:
-    """The file of the weights that settings ask for, which must be of the network they name."""
+    """The weight file that the settings select; it must belong to the network they name."""
     path = resolve(settings.weights or settings.name)
     if settings.weights and settings.name != "auto" and (name := name_of(path)) != settings.name:
         raise CheckpointError(f"{path} holds weights of {name}, not of {settings.name}")
@@ -222,7 +222,9 @@ def chosen_file(settings: NetworkSettings) -> Path:
 
 
 def choose(settings: NetworkSettings) -> tuple[Path, Checkpoint]:
-    """The weights that settings ask for, which must be of the network they name, and their file."""
+    """The weights that the settings select, which must belong to the network they name, and their
+    file.
+    """
     path = chosen_file(settings)
     checkpoint = load(path)
     if settings.stages:
@@ -240,14 +242,14 @@ def _header(path: Path) -> dict[str, str]:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # its name is too long
+    except OSError:  # the name is too long
         return False
 
 
 def _read(
     path: Path, framework: str, weights: tuple[str, ...] | None = None
 ) -> tuple[dict[str, str], dict[str, Any]]:
-    """Header and the named weights (all by default), as torch ("pt") or NumPy ("np") has them."""
+    """Header and the named weights (default: all), as tensors ("pt") or NumPy arrays ("np")."""
     try:
         with safe_open(str(path), framework=framework) as file:
             header = dict(file.metadata() or {})
@@ -284,7 +286,7 @@ def _weights(network: Network) -> dict[str, Tensor]:
 
 
 def _checksum(weights: Mapping[str, Any]) -> str:
-    """Of tensors or arrays; both give the same."""
+    """The checksum of tensors or arrays; both give the same."""
     digest = hashlib.sha256()
     for key in sorted(weights):
         kind, shape = str(weights[key].dtype), list(weights[key].shape)

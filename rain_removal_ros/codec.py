@@ -1,9 +1,9 @@
-"""Image messages to frames and back, for rclpy's and rosbags' message objects alike.
+"""Converts image messages to frames and back, for rclpy's and rosbags' message objects alike.
 
-This is the only place that knows colour orders, row padding and byte orders: what comes out is
-RGB of 8 bit. Every byte of a 1080p image costs, so nothing is copied that can be looked at, and
-what must change is changed in one pass. A message is never trusted: one that cannot be understood
-is one ``FrameError``, and nothing is allocated that its data does not pay for.
+Only this module knows colour orders, row padding and byte orders: frames are 8-bit RGB. Every pass
+over a 1080p image costs time, so views are used instead of copies where possible, and conversions
+take one pass. Messages are not trusted: any problem is a ``FrameError``, and no more memory is
+allocated than the message's data justifies.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from rain_removal_ros.errors import FrameError
 from rain_removal_ros.frames import Frame, Image
+from rain_removal_ros.settings import LimitSettings
 
 __all__ = [
-    "MAX_PIXELS",
     "compression",
     "decode",
     "image_fields",
@@ -37,14 +37,19 @@ __all__ = [
     "write_image",
 ]
 
-MAX_PIXELS = 1 << 26
-"""Compressed images that claim more are refused before they are decoded: 8192 x 8192."""
+# The most pixels that the formats pack into one byte: deflate 1032 bytes of eight pixels each, JPEG
+# one bit per block of 64 pixels. A file that announces more is cut or lies, and a few hundred bytes
+# should not make a robot clear half a gigabyte.
+_PIXELS_A_BYTE = {"png": 1032 * 8, "jpeg": 64 * 8}
 
-# What deflate packs into one byte, by eight pixels a byte. JPEG stays far below. A file that claims
-# more is cut or lies, and a few hundred bytes should not make a robot clear half a gigabyte.
-_PIXELS_A_BYTE = 1032 * 8
+_MOST_SEGMENTS = 1000
+"""Before a JPEG's picture. Those of cameras have a dozen; a colour profile may take 255."""
+
+_MOST_COMPONENTS = 4
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+
+_LIMITS = LimitSettings()
 
 _NS = 1_000_000_000
 
@@ -76,26 +81,27 @@ class CompressedMessage(Protocol):
     data: Any
 
 
-# --- What lies in a message --------------------------------------------------------------------
+# --- What a message contains --------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """How the pixels of one encoding lie in memory, and their way to RGB."""
+    """How the pixels of one encoding are laid out in memory, and how they become RGB."""
 
     to_rgb: Callable[[NDArray[Any]], NDArray[Any]]
     channels: int = 1
     bytes_each: int = 1
-    block: tuple[int, int] = (1, 1)  # width and height are multiples of it
-    rows_a_block: int = 1  # more than the block's height where a chroma plane follows
-    least: int = 1  # pixels in either direction
+    block: tuple[int, int] = (1, 1)  # width and height must be multiples of it
+    rows_a_block: int = 1  # more than the block's height if a chroma plane follows
+    least: int = 1  # the smallest number of pixels in either direction
 
 
 def _nv24_to_rgb(planes: NDArray[np.uint8]) -> NDArray[Any]:
-    """Luma plane, then a chroma plane of the same resolution, two bytes a pixel, twice the step.
+    """A luma plane, then a chroma plane of the same resolution with two bytes per pixel and twice
+    the step.
 
-    OpenCV has no such format. Each pixel is written as a YUYV pair of two equal pixels, of which
-    the first is kept, so that the arithmetic is that of the other YUV encodings.
+    OpenCV has no such format. Each pixel is written as a YUYV pair of two equal pixels, and the
+    first is kept, so the arithmetic is that of the other YUV encodings.
     """
     height, width = planes.shape[0] // 3, planes.shape[1]
     chroma = np.lib.stride_tricks.as_strided(
@@ -108,7 +114,7 @@ def _nv24_to_rgb(planes: NDArray[np.uint8]) -> NDArray[Any]:
 
 
 def _layouts() -> dict[str, _Layout]:
-    """Every encoding that is decoded here."""
+    """All encodings that are decoded here."""
 
     def by(code: int, **facts: Any) -> _Layout:
         return _Layout(partial(cv2.cvtColor, code=code), **facts)
@@ -124,11 +130,12 @@ def _layouts() -> dict[str, _Layout]:
         "rgba{}": rgba,
         "bgra{}": bgra,
         "mono{}": mono,
-        # OpenCV's own names say no colour; whoever uses them means OpenCV's order.
+        # OpenCV's own names do not say a colour order; OpenCV's order is assumed.
         "{}UC1": mono,
         "{}UC3": bgr,
         "{}UC4": bgra,
-        # ROS names the mosaic by its first two rows from the corner, OpenCV from one pixel inside.
+        # ROS names a Bayer pattern by its first two rows from the corner, OpenCV from one pixel
+        # inside.
         "bayer_rggb{}": by(cv2.COLOR_BayerBG2RGB, least=3),
         "bayer_bggr{}": by(cv2.COLOR_BayerRG2RGB, least=3),
         "bayer_gbrg{}": by(cv2.COLOR_BayerGR2RGB, least=3),
@@ -152,7 +159,8 @@ def _layouts() -> dict[str, _Layout]:
 _LAYOUTS = _layouts()
 _LAYOUT_OF_CHANNELS = {1: _LAYOUTS["mono8"], 3: _LAYOUTS["bgr8"], 4: _LAYOUTS["bgra8"]}
 
-# OpenCV's code from what an engine made (RGB or grey, by its dimensions) to what goes out.
+# OpenCV's conversion from an engine's output (RGB or grey, by its dimensions) to the outgoing
+# encoding
 _WRITERS = {
     ("rgb8", 3): None,
     ("bgr8", 3): cv2.COLOR_RGB2BGR,
@@ -167,27 +175,27 @@ _WRITABLE = ("rgb8", "bgr8", "mono8")
 # --- Message to frame --------------------------------------------------------------------------
 
 
-def decode(message: ImageMessage | CompressedMessage) -> Frame:
-    """The image of a raw or compressed message.
+def decode(message: ImageMessage | CompressedMessage, limits: LimitSettings = _LIMITS) -> Frame:
+    """The image in a raw or compressed message.
 
-    The image of an ``rgb8`` message is a read-only view into the message: it is valid as long as
-    nobody writes there. All others are fresh. 16 bit become 8 as in cv_bridge: the nearest of
-    ``value * 255 / 65535``.
+    For ``rgb8`` it is a read-only view into the message, valid while nobody writes there. All
+    others are new arrays. 16 bit become 8 as in cv_bridge: ``value * 255 / 65535``, rounded.
+    Compressed images beyond the limits are refused, not decoded.
     """
     if hasattr(message, "encoding"):
         image = _raw_image(cast("ImageMessage", message))
     elif hasattr(message, "format"):
-        image = _compressed_image(message)
+        image = _compressed_image(message, limits)
     else:
         raise FrameError(f"a {type(message).__name__} is neither an Image nor a CompressedImage")
     return Frame(image, stamp_ns=stamp_ns(message.header), frame_id=message.header.frame_id)
 
 
 def output_encoding(encoding: str) -> str:
-    """The encoding in which the derained image of an input of this encoding goes out.
+    """The encoding of the derained image for an input of this encoding.
 
-    Whoever subscribed to a grey or a BGR camera finds the same behind this package; every other
-    colour image, which no network makes, becomes ``rgb8``.
+    Grey and BGR cameras keep their encoding; all other colour images, which no network makes,
+    become ``rgb8``.
     """
     if encoding == "bgr8":
         return "bgr8"
@@ -200,7 +208,7 @@ def stamp_ns(header: Header) -> int:
 
 
 def compression(message: CompressedMessage) -> str:
-    """``jpeg`` or ``png``, by the data: drivers write anything into the format."""
+    """``jpeg`` or ``png``, from the data: drivers write anything into the format."""
     return "png" if bytes(_buffer(message)[: len(_PNG)]) == _PNG else "jpeg"
 
 
@@ -227,7 +235,7 @@ def _pixels(message: ImageMessage, layout: _Layout) -> NDArray[Any]:
     """A view of the message's data: rows x width (x channels), chroma planes as further rows."""
     width, height, step = message.width, message.height, message.step
     if width < 1 or height < 1:
-        raise FrameError(f"the image is {width}x{height} pixels: there is nothing in it")
+        raise FrameError(f"the image is {width}x{height} pixels, which is empty")
     across, down = layout.block
     if width % across or height % down:
         raise FrameError(
@@ -265,7 +273,7 @@ def _rgb(pixels: NDArray[Any], layout: _Layout, encoding: str) -> Image:
         )
     if pixels.dtype.itemsize == 1:
         return layout.to_rgb(pixels)
-    # OpenCV wants its own byte order, and rows that begin at a multiple of two bytes.
+    # OpenCV needs its own byte order, and rows that start at a multiple of two bytes.
     colours = layout.to_rgb(np.require(pixels, np.uint16, ["C", "A"]))
     return cast("Image", cv2.convertScaleAbs(colours, alpha=255 / 65535))
 
@@ -275,24 +283,24 @@ def _buffer(message: ImageMessage | CompressedMessage) -> NDArray[np.uint8]:
     try:
         return np.frombuffer(message.data, np.uint8)
     except (TypeError, ValueError, BufferError) as error:
-        raise FrameError(f"the data of the image are no bytes: {_line(error)}") from error
+        raise FrameError(f"the image's data are not bytes: {_line(error)}") from error
 
 
 def _by_cv_bridge(message: ImageMessage) -> Image:
-    """An encoding that is not known here may be known to the machine's cv_bridge."""
+    """Decode an encoding that is unknown here with the machine's cv_bridge."""
     try:
         import cv_bridge
     except ModuleNotFoundError as error:
         raise FrameError(
             f"{_unknown(message.encoding)} and there is no cv_bridge to ask"
         ) from error
-    except Exception as error:  # one built for another NumPy fails in many ways
+    except Exception as error:  # a cv_bridge built for another NumPy fails in many ways
         raise FrameError(
             f"{_unknown(message.encoding)} and cv_bridge is broken: {_line(error)}"
         ) from error
     try:
         image = cv_bridge.CvBridge().imgmsg_to_cv2(message, desired_encoding="rgb8")
-    except Exception as error:  # foreign code over foreign data: no error of it may end a node
+    except Exception as error:  # foreign code on foreign data: none of its errors may end a node
         raise FrameError(
             f"{_unknown(message.encoding)}, nor to cv_bridge: {_line(error)}"
         ) from error
@@ -312,13 +320,13 @@ def _line(error: Exception) -> str:
 # --- Compressed message to frame ---------------------------------------------------------------
 
 
-def _compressed_image(message: CompressedMessage) -> Image:
+def _compressed_image(message: CompressedMessage, limits: LimitSettings) -> Image:
     if "compressedDepth" in message.format:
         raise FrameError(f"{message.format[:40]!r} is a depth image, not one of a camera's colours")
     data = _buffer(message)
-    width, height = _checked_size(data.tobytes(), message.format)
+    width, height = _checked_size(data.tobytes(), message.format, limits)
     try:
-        # Unchanged: the depth is ours to reduce, and a tag in the file turns no camera's image.
+        # Unchanged: this code reduces the depth itself, and ignores orientation tags.
         pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise FrameError(f"the compressed image is damaged: {_line(error)}") from error
@@ -330,15 +338,18 @@ def _compressed_image(message: CompressedMessage) -> Image:
     return _rgb(pixels, _LAYOUT_OF_CHANNELS[1 if pixels.ndim == 2 else pixels.shape[2]], source)
 
 
-def _checked_size(encoded: bytes, format: str) -> tuple[int, int]:
-    """Width and height as the file's header says; the file is one we decode, and it has an end.
+def _checked_size(encoded: bytes, format: str, limits: LimitSettings) -> tuple[int, int]:
+    """Width and height from the file's header. The file must be of a known kind, and complete.
 
-    What the data are decides, not what ``format`` says: drivers write anything there. Files
-    without their end are refused here because older OpenCV makes up the rest.
+    The data decide what it is, not ``format``, in which drivers write anything. Incomplete files
+    are refused here because older OpenCV makes up the rest.
     """
+    kind = "png"
     if encoded.startswith(b"\xff\xd8"):
+        kind = "jpeg"
         width, height, scan = _jpeg_header(encoded)
         whole = encoded.rfind(b"\xff\xd9") > scan
+        _check_scans(encoded, scan, limits.jpeg_scans)
     elif encoded.startswith(_PNG) and len(encoded) >= 24:
         width, height = struct.unpack_from(">II", encoded, 16)
         whole = b"IEND\xaeB`\x82" in encoded
@@ -346,12 +357,13 @@ def _checked_size(encoded: bytes, format: str) -> tuple[int, int]:
         raise FrameError(f"the compressed image ({format[:40]!r}) is neither JPEG nor PNG")
     else:
         raise FrameError("the compressed image is empty")
-    if not 0 < width * height <= MAX_PIXELS:
+    most = int(limits.frame_mp * 1e6)
+    if not 0 < width * height <= most:
         raise FrameError(
             f"the compressed image says it is {width}x{height} pixels; "
-            f"from 1 to {MAX_PIXELS} can be decoded"
+            f"from 1 to {most} can be decoded (limits.frame_mp)"
         )
-    if not whole or width * height > _PIXELS_A_BYTE * len(encoded):
+    if not whole or width * height > _PIXELS_A_BYTE[kind] * len(encoded):
         raise FrameError(
             f"the compressed image of {width}x{height} pixels is cut short "
             f"after {len(encoded)} bytes"
@@ -359,15 +371,27 @@ def _checked_size(encoded: bytes, format: str) -> tuple[int, int]:
     return width, height
 
 
+def _check_scans(encoded: bytes, first: int, most: int) -> None:
+    """Each scan takes a decoder through the whole picture, however few bytes it is."""
+    scans = encoded.count(b"\xff\xda", first)  # within a scan no such two bytes meet
+    if scans > most:
+        raise FrameError(
+            f"the compressed image has {scans} scans; up to {most} are decoded (limits.jpeg_scans)"
+        )
+
+
 def _jpeg_header(encoded: bytes) -> tuple[int, int, int]:
-    """Width, height, and where the scan begins, found the way libjpeg finds them."""
+    """Width, height and the start of the scan, found the way libjpeg finds them."""
     size: tuple[int, int] | None = None
     at = 2
-    while (at := encoded.find(b"\xff", at)) >= 0 and at + 9 <= len(encoded):
+    for _ in range(_MOST_SEGMENTS):
+        at = encoded.find(b"\xff", at)
+        if at < 0 or at + 9 > len(encoded):
+            break
         marker = encoded[at + 1]
-        if marker == 0xFF:  # fill
+        if marker == 0xFF:  # fill byte
             at += 1
-        elif marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:  # without a segment
+        elif marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:  # a marker without a segment
             at += 2
         elif marker == 0xDA and size:
             return *size, at
@@ -375,6 +399,8 @@ def _jpeg_header(encoded: bytes) -> tuple[int, int, int]:
             break
         else:
             if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+                if encoded[at + 9 : at + 10] > bytes([_MOST_COMPONENTS]):
+                    raise FrameError("the compressed image is a JPEG of more than four components")
                 height, width = struct.unpack_from(">HH", encoded, at + 5)
                 size = width, height
             at += 2 + struct.unpack_from(">H", encoded, at + 2)[0]
@@ -387,10 +413,10 @@ def _jpeg_header(encoded: bytes) -> tuple[int, int, int]:
 def into(
     message: ImageMessage, *, height: int, width: int, encoding: str, header: Header
 ) -> NDArray[np.uint8]:
-    """Make ``message`` an image of this size and give its pixels, to be written in place.
+    """Turn ``message`` into an image of this size and return its pixels, to be written in place.
 
-    They are H x W x 3 in the channel order of ``encoding``, or H x W for ``mono8``. The message's
-    buffer is used again where its size fits, so one outgoing message serves a whole stream.
+    They are H x W x 3 in the channel order of ``encoding``, or H x W for ``mono8``. The buffer is
+    reused if its size fits, so one outgoing message serves a whole stream.
     """
     channels = _channels(encoding)
     _copy_header(message, header)
@@ -408,7 +434,7 @@ def write_image(message: ImageMessage, image: Image, *, encoding: str, header: H
 
 
 def image_fields(image: Image, *, encoding: str) -> dict[str, Any]:
-    """All fields of a message but its header, for constructors that want every field at once."""
+    """All fields of a message except its header, for constructors that need all fields."""
     height, width = _checked_shape(image)
     channels = _channels(encoding)
     pixels = np.empty(_shape(height, width, channels), np.uint8)
@@ -428,8 +454,8 @@ def write_compressed(
 ) -> None:
     """Fill ``message`` with an RGB or grey image as JPEG (``quality`` 1 to 100) or PNG.
 
-    ``format`` is ``jpeg`` or ``png``, or the format of an incoming message, whose codec is kept;
-    that one may be empty, which the message's definition reads as JPEG.
+    ``format`` is ``jpeg`` or ``png``, or the format of an incoming message, whose codec is kept. If
+    that is empty it means JPEG, by the message's definition.
     """
     height, width = _checked_shape(image)
     codec, grey = _codec(format), image.ndim == 2
@@ -442,13 +468,13 @@ def write_compressed(
     if not done:
         raise FrameError(f"an image of {width}x{height} pixels cannot be compressed as {codec}")
     _copy_header(message, header)
-    # As image_transport writes it, so that its subscribers make a raw image of the right encoding.
+    # The format that image_transport writes, so that its subscribers get the right encoding.
     message.format = f"mono8; {codec} compressed " if grey else f"rgb8; {codec} compressed bgr8"
     _writable(message, encoded.size)[:] = encoded.reshape(-1)
 
 
 def _copy_header(message: ImageMessage | CompressedMessage, header: Header) -> None:
-    """Copied by value: the outgoing message is used again, the header it came with is not."""
+    """Copy by value, because the outgoing message is reused."""
     message.header.frame_id = header.frame_id
     message.header.stamp.sec = header.stamp.sec
     message.header.stamp.nanosec = header.stamp.nanosec
@@ -463,13 +489,13 @@ def _codec(format: str) -> str:
 
 
 def _writable(message: ImageMessage | CompressedMessage, size: int) -> NDArray[np.uint8]:
-    """The message's data as ``size`` bytes to write to, allocated anew only where they differ."""
+    """The message's data as ``size`` writable bytes, allocated again only if the size differs."""
     data = message.data
     if isinstance(data, np.ndarray):
         if data.shape != (size,) or data.dtype != np.uint8 or not data.flags.writeable:
             message.data = np.empty(size, np.uint8)
     elif not isinstance(data, array) or data.typecode != "B" or len(data) != size:
-        # An array is the one type that rclpy takes over without looking at every byte.
+        # rclpy accepts an array without checking every byte; other types it checks.
         message.data = array("B", b"\0") * size
     return np.frombuffer(message.data, np.uint8)
 

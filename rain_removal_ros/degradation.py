@@ -1,6 +1,6 @@
-"""The small decisions: when to derain, how much to ask of the network, when to try again.
+"""Decisions about quality: when to derain, how much to ask of the network, when to try again.
 
-Each is a few numbers and one rule, takes the time from its caller, and knows nothing of ROS.
+Each is a few numbers and one rule. The caller provides the time, and nothing here knows ROS.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from rain_removal_ros.settings import BypassSettings
 
 @dataclass
 class Bypass:
-    """Whether it rains, with hysteresis: quick to see rain, slow to believe that it is over."""
+    """Whether it rains, with hysteresis: quick to start deraining, slow to stop."""
 
     raining: bool = False
     _low_since: float | None = None
 
     def update(self, rain_level: float, now: float, settings: BypassSettings) -> bool:
-        """Take note of a rain level, and say whether frames are to be derained."""
+        """Note a rain level, and return whether to derain."""
         if rain_level > settings.on_above:
             self.raining = True
         if not self.raining or rain_level >= settings.off_below:
@@ -34,13 +34,13 @@ class Bypass:
 
 @dataclass
 class Backoff:
-    """Waits that double, up to a limit, until something works."""
+    """Waits that double up to a limit while something fails."""
 
     longest: float = 30.0
     _next: float = 0.0
 
     def wait(self, first: float) -> float:
-        """How long to wait after one more failure; ``first`` is the first wait."""
+        """The wait after one more failure; ``first`` is the first wait."""
         delay = min(max(self._next, first), self.longest)
         self._next = 2 * delay
         return delay
@@ -55,7 +55,7 @@ class Rung:
 
     name: str
     stages: int | None = None
-    """Passes over a frame; None is all of them."""
+    """Passes over a frame; None for all of them."""
     shrink: int = 1
     """The frame's sides are divided by this before the network sees it."""
     derain: bool = True
@@ -66,7 +66,7 @@ DOWNSCALING = (2, 4)
 
 
 def ladder(stages: int) -> list[Rung]:
-    """From full quality down to none, for a network with this many stages."""
+    """The rungs from full quality down to none, for a network with this many stages."""
     rungs = [FULL]
     while stages > 1:
         stages = (stages + 1) // 2
@@ -79,16 +79,16 @@ def ladder(stages: int) -> list[Rung]:
 
 @dataclass
 class Budget:
-    """Goes down the ladder while frames take too long, and up again with patience.
+    """Goes down the ladder while frames take too long, and up again later.
 
-    A step up that has to be taken back makes the next one wait twice as long, so that quality does
-    not flicker.
+    If a step up has to be taken back, the next one waits twice as long, so that quality does not
+    flicker.
     """
 
     rungs: list[Rung]
     _at: int = 0
     calm_s: float = 3.0
-    """How long all must be well before a step up."""
+    """How long frames must be in time before a step up."""
     longest_s: float = 60.0
     _recent: deque[float] = field(default_factory=lambda: deque(maxlen=5))
     _calm_since: float | None = None
@@ -100,7 +100,7 @@ class Budget:
         return self.rungs[self._at]
 
     def update(self, seconds: float, now: float, budget_s: float) -> Rung:
-        """Take note of what a frame took, and say on what rung to go on."""
+        """Note how long a frame took, and return the rung for the next one."""
         if budget_s <= 0:
             self._at = 0
             return self.rung

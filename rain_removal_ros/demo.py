@@ -1,6 +1,6 @@
-"""Shows what the package does on a street that it brings along: a video, a still and a figure.
+"""Derains the built-in street and shows the result as a video, a still and figures.
 
-The frames are recorded here, straight through a stream, or by ``ros.tools.demo`` from a simulated
+Frames are recorded here, directly through a stream, or by ``ros.tools.demo`` from a simulated
 camera and the node, which run as on a robot.
 """
 
@@ -23,10 +23,10 @@ from rain_removal_ros.runtime.files import write_whole
 __all__ = ["DemoFrame", "DemoPlan", "DemoSummary", "Recording", "Tell", "record", "show"]
 
 Tell = Callable[[str], None]
-"""Is handed a line of progress at a time."""
+"""Gets one line of progress at a time."""
 
 _PATIENCE_S = 30.0
-"""What has not been derained directly by then is left out."""
+"""Recording without ROS stops after this time."""
 _PANEL_WIDTH = 480
 """Smaller pictures are enlarged to it, so that the labels can be read."""
 _BAR, _FOOT = 28, 32
@@ -35,11 +35,11 @@ _INK, _PAPER, _FAINT = (235, 235, 235), (28, 28, 30), (165, 165, 170)
 
 @dataclass(frozen=True)
 class DemoPlan:
-    """What is to be shown."""
+    """What to show."""
 
     output: Path
     weights: str = ""
-    """Weight file; empty takes the best that ships."""
+    """Weight file; empty for the best that ships."""
     seconds: float = 5.0
     width: int = 480
     height: int = 360
@@ -50,23 +50,23 @@ class DemoPlan:
 
 @dataclass(frozen=True)
 class DemoFrame:
-    """One frame on all its ways."""
+    """All views of one frame."""
 
     stamp_ns: int
     rainy: Image
     derained: Image
     attention: NDArray[np.uint8]
     reference: Image
-    """The same moment without rain."""
+    """The same frame without rain."""
 
 
 @dataclass(frozen=True)
 class DemoSummary:
-    """What came of it."""
+    """The results."""
 
     frames: int
     rainy_db: float
-    """Mean PSNR of the rainy frames against those without rain."""
+    """Mean PSNR of the rainy frames against the reference."""
     derained_db: float
     """The same of the derained frames."""
     still: Path
@@ -74,11 +74,11 @@ class DemoSummary:
 
 
 Recording = Callable[[DemoPlan, Tell], tuple[list[DemoFrame], str]]
-"""Gives the frames, and a line on how they came about."""
+"""Returns the frames, and a line about how they were made."""
 
 
 def show(plan: DemoPlan, recording: Recording, tell: Tell) -> DemoSummary | None:
-    """Record and show; nothing is returned or written where no derained frame came through."""
+    """Record and show; does nothing if there are no derained frames."""
     try:
         plan.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -102,7 +102,7 @@ def show(plan: DemoPlan, recording: Recording, tell: Tell) -> DemoSummary | None
 
 
 def record(plan: DemoPlan, tell: Tell) -> tuple[list[DemoFrame], str]:
-    """Every frame, in order, through a stream."""
+    """Pass every frame through a stream, in order."""
     from rain_removal_ros import engines
     from rain_removal_ros.settings import EngineSettings, NetworkSettings
     from rain_removal_ros.simulation.scenes import Film, RainSettings, SceneSettings, open_scene
@@ -139,7 +139,7 @@ def record(plan: DemoPlan, tell: Tell) -> tuple[list[DemoFrame], str]:
 
 
 def board(moment: DemoFrame, note: str) -> Image:
-    """Rainy and derained side by side, below them attention and the truth, all with labels."""
+    """Rainy and derained side by side, below them attention and reference, all labelled."""
     derained = _fitted(moment)
     rainy_db, derained_db = _psnr(moment.rainy, moment.reference), _psnr(derained, moment.reference)
     top = [
@@ -178,7 +178,7 @@ def _text(
     size: float,
     colour: tuple[int, int, int],
 ) -> int:
-    """Write a line of text; returns where it ends."""
+    """Write a line of text; returns its right end."""
     font = cv2.FONT_HERSHEY_SIMPLEX
     cv2.putText(onto, text, at, font, size, colour, 1, cv2.LINE_AA)
     (width, _), _ = cv2.getTextSize(text, font, size, 1)
@@ -191,7 +191,7 @@ def _glow(attention: NDArray[np.uint8]) -> Image:
 
 
 def _fitted(moment: DemoFrame) -> Image:
-    """The derained frame in the size of the others, from networks that enlarge."""
+    """The derained frame in the size of the others, for networks that enlarge."""
     size = moment.reference.shape[1::-1]
     if moment.derained.shape[1::-1] == size:
         return moment.derained
@@ -203,7 +203,7 @@ def _psnr(image: Image, reference: Image) -> float:
 
 
 def _rate(moments: Sequence[DemoFrame], fps: float) -> float:
-    """Frames a second of those that came through, so that the video runs in real time."""
+    """Frames per second of the recorded ones, so that the video runs in real time."""
     if len(moments) < 2:
         return fps
     return min(fps, (len(moments) - 1) * 1e9 / (moments[-1].stamp_ns - moments[0].stamp_ns))

@@ -23,7 +23,7 @@ def ssim(first: Tensor, second: Tensor, *, window: int = _WINDOW, sigma: float =
 
 
 def _in_one_pass(first: Tensor, second: Tensor) -> bool:
-    """Whether value and gradient are wanted, and can be had from the library in C at once."""
+    """Whether value and gradient are wanted, and the C library can compute both at once."""
     return (
         not torch.compiler.is_compiling()
         and torch.is_grad_enabled()
@@ -36,7 +36,7 @@ def _in_one_pass(first: Tensor, second: Tensor) -> bool:
 
 
 class _Similarity(torch.autograd.Function):
-    """SSIM with its gradient in the first picture, in a seventh of the time that torch takes."""
+    """SSIM with its gradient in the first picture, in a seventh of torch's time."""
 
     @staticmethod
     def forward(ctx: Any, first: Tensor, second: Tensor) -> Tensor:
@@ -67,8 +67,8 @@ def ms_ssim(
 ) -> Tensor:
     """Mean multi-scale structural similarity (Wang et al. 2003).
 
-    Scales at which the picture would be smaller than the window are left out and the weights of
-    the others scaled up, so that training crops of any size can be judged.
+    Scales at which the picture would be smaller than the window are left out, and the other weights
+    are scaled up, so that training crops may have any size.
     """
     scales = 1
     while scales < len(weights) and min(first.shape[-2:]) >> scales >= window:
@@ -101,10 +101,10 @@ def _ssim_terms(first: Tensor, second: Tensor, window: int, sigma: float) -> tup
 
 
 def _blurred(images: Tensor, window: int, sigma: float) -> Tensor:
-    """Gaussian window over the last two dimensions, where it fits whole.
+    """Gaussian window over the last two dimensions, only where it fits completely.
 
-    As two products with band matrices: at the size of training crops several times faster, forward
-    and backward, than convolving single channels.
+    Two products with band matrices: at the size of training crops they are several times faster,
+    forward and backward, than convolving single channels.
     """
     height, width = images.shape[-2:]
     window = min(window, (min(height, width) - 1) // 2 * 2 + 1)
@@ -119,7 +119,7 @@ def _gaussian(window: int, sigma: float, device: torch.device) -> Tensor:
 
 
 def _band(kernel: Tensor, size: int) -> Tensor:
-    """The matrix that takes a vector of ``size`` to its valid correlation with ``kernel``."""
+    """The matrix that maps a vector of ``size`` to its valid correlation with ``kernel``."""
     count = size - len(kernel) + 1
     lag = (
         torch.arange(size, device=kernel.device)

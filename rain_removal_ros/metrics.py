@@ -1,8 +1,8 @@
-"""How similar two pictures are and how steady a clip is, by the definitions that papers use.
+"""How similar two pictures are and how steady a clip is, as papers define it.
 
-Pictures are H x W x 3, RGB, of uint8; the peak is 255. Nothing is cropped and nothing is rounded
-on the way. "Y" is the luma of MATLAB's ``rgb2ycbcr`` applied to real numbers, which runs from 16 to
-235 but is compared with the same peak, as in the deraining papers.
+Pictures are H x W x 3, RGB, uint8; the peak is 255. Nothing is cropped or rounded on the way. "Y"
+is the luma of MATLAB's ``rgb2ycbcr`` applied to real numbers. It runs from 16 to 235 but is
+compared with the same peak, as in the deraining papers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rain_removal_ros.frames import Image
 Plane = NDArray[np.float64]
 
 MOST_DB = 100.0
-"""The PSNR of equal pictures. By definition it is infinite, but means must stay finite."""
+"""The PSNR of equal pictures. It is infinite by definition, but means must stay finite."""
 
 _PEAK = 255.0
 _LUMA = np.array([65.481, 128.553, 24.966]) / 255
@@ -57,7 +57,7 @@ def luma(image: Image) -> Plane:
 
 
 def psnr(first: NDArray[Any], second: NDArray[Any]) -> float:
-    """Peak signal-to-noise ratio in dB, over all values at once, ``MOST_DB`` at most."""
+    """Peak signal-to-noise ratio in dB over all values at once, at most ``MOST_DB``."""
     error = float(np.mean((first.astype(np.float64) - second) ** 2))
     return min(MOST_DB, 10 * math.log10(_PEAK**2 / error)) if error else MOST_DB
 
@@ -65,8 +65,8 @@ def psnr(first: NDArray[Any], second: NDArray[Any]) -> float:
 def ssim(first: NDArray[Any], second: NDArray[Any]) -> float:
     """Mean structural similarity of two planes (Wang et al. 2004).
 
-    Its Gaussian window, 11 wide with sigma 1.5, is used only where it fits completely. In a
-    picture too small for it, the window is the widest that fits.
+    The Gaussian window, 11 wide with sigma 1.5, is used only where it fits completely. In a smaller
+    picture, the widest window that fits is used.
     """
     similarity, _ = _ssim_terms(first.astype(np.float64), second.astype(np.float64))
     return similarity
@@ -75,8 +75,8 @@ def ssim(first: NDArray[Any], second: NDArray[Any]) -> float:
 def ms_ssim(first: Plane, second: Plane) -> float:
     """Multi-scale structural similarity of two planes (Wang et al. 2003), five scales.
 
-    Scales at which the picture would be smaller than the window are left out and the weights of
-    the others scaled up.
+    Scales at which the picture would be smaller than the window are left out, and the other weights
+    are scaled up.
     """
     scales = 1
     while scales < len(_SCALES) and min(first.shape) >> scales >= _WINDOW:
@@ -86,13 +86,15 @@ def ms_ssim(first: Plane, second: Plane) -> float:
     for scale, weight in enumerate(weights.tolist()):
         similarity, contrast = _ssim_terms(first, second)
         term = similarity if scale == scales - 1 else contrast
-        product *= max(term, 1e-4) ** weight  # a negative one has no real power
+        product *= max(term, 1e-4) ** weight  # a negative value has no real power
         first, second = _halved(first), _halved(second)
     return product
 
 
 def flicker(before: Plane, now: Plane, clean_before: Plane, clean_now: Plane) -> float:
-    """Mean difference, in grey levels, of one step's change in a clip and in its reference."""
+    """Mean difference, in grey levels, between the frame-to-frame change of a clip and of its
+    reference.
+    """
     return float(np.abs((now - before) - (clean_now - clean_before)).mean())
 
 
@@ -115,8 +117,9 @@ class Correspondence:
         self.followed: NDArray[np.bool_] = in_sight & agrees
 
     def warping_error(self, before: Plane, now: Plane) -> float | None:
-        """Mean difference from the moved previous frame, in grey levels; None if nothing can be
-        followed."""
+        """Mean difference from the moved previous frame, in grey levels; None if no pixel can be
+        followed.
+        """
         if not self.followed.any():
             return None
         return float(np.abs(now - self._moved(before))[self.followed].mean())
@@ -154,7 +157,7 @@ def _halved(plane: Plane) -> Plane:
 
 
 def correlation(first: NDArray[Any], second: NDArray[Any]) -> float:
-    """Pearson's, over all values; 0 where one of them is constant."""
+    """Pearson's correlation over all values; 0 if one of them is constant."""
     first, second = (each.astype(np.float64).ravel() for each in (first, second))
     if not first.std() or not second.std():
         return 0.0

@@ -1,7 +1,7 @@
-"""Reads YAML and JSON that others wrote. Whatever is wrong with them is one ``ValueError``.
+"""Reads YAML and JSON from others; any problem with it is a ``ValueError``.
 
-The parsers alone raise errors of many kinds for text that is deep, or holds numbers of thousands of
-digits or days that no calendar has, and a few lines of YAML may stand for more than memory holds.
+The parsers alone raise many kinds of errors for deeply nested text, numbers of thousands of digits
+or invalid dates, and a few lines of YAML can expand to more than memory holds.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 __all__ = ["from_json", "from_yaml", "text_of"]
 
 MOST_BYTES = 1 << 18
-"""Of a file that a person writes. Parsing so much YAML takes seconds."""
+"""The largest file that is read: people wrote these by hand. Parsing this much YAML takes
+seconds."""
 _MOST_NODES = 200_000
-"""Values in a YAML text, each alias counted as what it stands for."""
+"""The most values in a YAML text, with every alias counted as a copy."""
 _MOST_DEPTH = 64
 _TOO_DEEP = "it is nested too deeply"
 
 
 def text_of(path: Path, *, most_bytes: int = MOST_BYTES) -> str:
-    """The text in a file; an ``OSError`` or a ``ValueError`` where there is none, or too much."""
+    """The text in a file; an ``OSError`` or ``ValueError`` if it cannot be read or is too large."""
     with path.open("rb") as file:
         content = file.read(most_bytes + 1)
     if len(content) > most_bytes:
@@ -34,7 +35,7 @@ def text_of(path: Path, *, most_bytes: int = MOST_BYTES) -> str:
 
 
 def from_json(text: str | bytes) -> Any:
-    """What a JSON text holds."""
+    """The value of a JSON text."""
     try:
         return json.loads(text)
     except RecursionError as error:
@@ -42,8 +43,8 @@ def from_json(text: str | bytes) -> Any:
 
 
 def from_yaml(text: str) -> Any:
-    """What a YAML text holds; days and times of day are left as text."""
-    import yaml  # only where YAML is read: help and flags come up without it
+    """The value of a YAML text; dates and times stay text."""
+    import yaml  # imported late, so that help and flags appear without it
 
     try:
         loader = _loader()(text)
@@ -60,7 +61,7 @@ def from_yaml(text: str) -> Any:
         raise ValueError(f"{where}{error.problem}") from error
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(" ".join(str(error).split())) from error
-    except Exception as error:  # of tags whose value is none of theirs, PyYAML raises any
+    except Exception as error:  # PyYAML raises any kind of error for a tag with an invalid value
         raise ValueError(f"a value cannot be read: {error}") from error
 
 
@@ -75,7 +76,7 @@ def _loader() -> type[yaml.SafeLoader]:
         }
 
         def fetch_flow_collection_start(self, token: type) -> None:
-            if self.flow_level >= _MOST_DEPTH:  # each level is looked at again at every bracket
+            if self.flow_level >= _MOST_DEPTH:  # every bracket walks all levels again
                 raise ValueError(_TOO_DEEP)
             super().fetch_flow_collection_start(token)
 
@@ -83,12 +84,12 @@ def _loader() -> type[yaml.SafeLoader]:
 
 
 def _check_size(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
-    """How many values a node stands for, and how deep they are nested."""
+    """How many values a node expands to, and how deeply they are nested."""
     import yaml
 
     if (found := known.get(id(node))) is not None:
         if not found[0]:
-            raise ValueError("a value holds itself")
+            raise ValueError("a value contains itself")
         return found
     known[id(node)] = (0, 0)
     below: list[yaml.Node] = []

@@ -1,9 +1,9 @@
-"""How hard it rains, seen in the frames themselves: for when no network runs that could tell.
+"""Measures how hard it rains from the frames alone, without a network.
 
-A streak is bright, thin and upright, and it is gone in the next frame. So the gauge measures how
-much thin upright brightness has appeared since the last frame, and sets it against what appears for
-other reasons, above all because the camera moves: that is as often dark as bright, and as often
-level as upright. A few strips of the picture are enough, and leave the robot its time.
+A streak is bright, thin and upright, and gone in the next frame. So the gauge measures how much
+thin upright brightness has appeared since the last frame, and compares it with what appears for
+other reasons, mainly because the camera moves: that is as often dark as bright, and as often
+horizontal as upright. A few strips of the picture are enough, which saves time on a robot.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from rain_removal_ros.frames import Image
 _STRIPS = 6
 _ROWS = 24
 _USUAL_WIDTH = 640
-"""Wider pictures are reduced to about this: streaks are as wide as the picture is."""
+"""Wider pictures are reduced to about this, because streaks scale with the picture."""
 _UPRIGHT = np.ones((1, 5), np.uint8)
 _LEVEL = np.ones((5, 1), np.uint8)
 _MARGIN = 2
-"""Rows at a strip's edges, where what is level cannot be told."""
+"""Rows at a strip's edges, where horizontal details cannot be recognised."""
 _NEAR = np.ones((3, 5), np.uint8)
-"""How far details move from frame to frame without counting as new."""
+"""How far details may move from frame to frame without counting as new."""
 _MOST = 40
-"""Grey levels beyond which a detail counts no more, so that few bright lights are no rain."""
+"""The most grey levels that one detail counts, so that few bright lights do not count as rain."""
 _NOISE = 0.05
-"""Grey levels; what appears below this is nothing."""
+"""Grey levels below which nothing counts as having appeared."""
 
-# Fitted on synthetic rain of all styles over clear driving clips, some of them panned sideways:
-# a pan makes upright edges appear, bright and dark alike, so that comparison counts only half.
+# Fitted on synthetic rain of all styles over clear driving clips, some of them panned sideways. A
+# pan makes upright edges appear, bright and dark alike, so that comparison counts only half.
 _STEEPNESS = 18.0
 _THRESHOLD = 0.23
 _HARD = 2.0
-"""Grey levels of fresh streaks, averaged over the picture, that are hard rain."""
+"""Grey levels of fresh streaks, averaged over the picture, that count as hard rain."""
 _MEMORY = 0.7
-"""How much of the last estimate stays."""
+"""The weight of the previous estimate."""
 
 
 class _Details(NamedTuple):
-    """What is thin in a picture, in grey levels."""
+    """The thin details of a picture, in grey levels."""
 
     upright: Image
     upright_dark: Image
@@ -61,7 +61,8 @@ class RainGauge:
         """The rain level after this frame, in [0, 1]."""
         now, before = _details(_strips(image)), self._before
         if before is None or before.level.shape != now.level.shape:
-            # All details count as new: less sure, as a fence is upright too, but better than none.
+            # All details count as new. This is less certain, as a fence is upright too, but better
+            # than nothing.
             before = _Details(*(np.zeros_like(part) for part in now))
             self._estimate = None
         self._before = now
@@ -72,12 +73,12 @@ class RainGauge:
         return self._estimate
 
     def reset(self) -> None:
-        """Forget the frames before."""
+        """Forget the previous frames."""
         self._before = self._estimate = None
 
 
 def _strips(image: Image) -> Image:
-    """The green channel of a few strips across the picture, one below the other."""
+    """The green channel of a few strips across the picture, stacked."""
     height, width = image.shape[:2]
     shrink = max(1, round(width / _USUAL_WIDTH))
     rows = min(_ROWS * shrink, height)
@@ -101,7 +102,7 @@ def _details(grey: Image) -> _Details:
 
 
 def _fresh(now: Image, before: Image) -> float:
-    """How much of a detail is where none was before, in grey levels, over the whole picture."""
+    """The mean grey levels of details that appeared where there were none before."""
     appeared = cv2.min(cv2.subtract(now, cv2.dilate(before, _NEAR)), _MOST)  # type: ignore[call-overload]
     strips = appeared.reshape(_STRIPS, -1, appeared.shape[1])
     inner = strips[:, _MARGIN:-_MARGIN] if strips.shape[1] > 2 * _MARGIN else strips
@@ -109,7 +110,7 @@ def _fresh(now: Image, before: Image) -> float:
 
 
 def _level(upright: float, dark: float, level: float) -> float:
-    """The rain level from what appeared: how surely it is rain, times how much it is."""
+    """The rain level from what appeared: how certainly it is rain, times how much it is."""
     brighter = math.log((upright + _NOISE) / (dark + _NOISE))
     more_upright = math.log((upright + _NOISE) / (level + _NOISE))
     evidence = brighter + 0.5 * more_upright

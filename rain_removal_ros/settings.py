@@ -1,10 +1,10 @@
 """The one definition of every setting.
 
-A field of these frozen dataclasses is at once the ROS parameter, the YAML key and the command
-line flag: ``stream.max_gap_s`` is the parameter, nested keys in a file, ``--stream.max-gap-s`` a
-flag. Its help, unit and range become the parameter's descriptor, the flag's help and the reference
-page. Defaults are overridden by a file, and the file by flags. Any dataclass made of ``setting``
-fields can be read the same way; training recipes are.
+A field of these frozen dataclasses is at once the ROS parameter, the YAML key and the command line
+flag: ``stream.max_gap_s`` is the parameter, nested keys in a file, ``--stream.max-gap-s`` a flag.
+Its help, unit and range become the parameter's descriptor, the flag's help and the reference page.
+Defaults are overridden by a file, and the file by flags. Any dataclass made of ``setting`` fields
+can be read the same way, such as training recipes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 _NAMESPACE = re.compile(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
 _MOST_INTEGER = 2**63 - 1
-"""That a ROS parameter can be."""
+"""The largest value of a ROS integer parameter."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Described:
     high: float | None = None
     choices: tuple[str, ...] = ()
     live: bool = True
-    """Whether it may be changed while the node runs."""
+    """Whether it can be changed while the node runs."""
 
 
 def setting(
@@ -242,7 +242,7 @@ class SafetySettings:
     )
     watchdog_s: float = setting(
         2.0,
-        "a network that takes longer for a frame counts as hung; 0 for no watchdog",
+        "a frame that takes longer, from decoding to publishing, counts as hung; 0 for no watchdog",
         unit="s",
         low=0.0,
         high=600.0,
@@ -254,6 +254,14 @@ class SafetySettings:
         low=0.0,
         high=60000.0,
     )
+    memory_mb: int = setting(
+        0,
+        "memory of the process beyond which frames pass through unchanged; 0 for no limit",
+        unit="MB",
+        low=0,
+        high=10_000_000,
+        live=False,
+    )
     model_paths: tuple[str, ...] = setting(
         (),
         "folders from which weights and engine caches may be taken when set over ROS; weights "
@@ -264,7 +272,24 @@ class SafetySettings:
 
 @dataclass(frozen=True)
 class LimitSettings:
-    """What reading a recording from disk may cost. The node reads none."""
+    """What a frame, or reading a recording from disk, may cost."""
+
+    frame_mp: float = setting(
+        40.0,
+        "largest frame, padded for the network, that is derained, and largest compressed one that "
+        "is decoded",
+        unit="MP",
+        low=0.01,
+        high=1000.0,
+        live=False,
+    )
+    jpeg_scans: int = setting(
+        16,
+        "most scans of a JPEG that is decoded: ordinary ones have 1, progressive ones about 10",
+        low=1,
+        high=10_000,
+        live=False,
+    )
 
     expansion: float = setting(
         1000.0,
@@ -299,7 +324,7 @@ class NodeSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """All there is to set."""
+    """All settings."""
 
     network: NetworkSettings = group(NetworkSettings)
     engine: EngineSettings = group(EngineSettings)
@@ -360,9 +385,9 @@ def replace(settings: T, changes: Mapping[str, Any]) -> T:
 
 
 def build(cls: type[T], values: Mapping[str, Any], *, where: str = "") -> T:
-    """A tree from nested or dotted values; the rest stays at its defaults.
+    """A tree from nested or dotted values; the rest keeps its defaults.
 
-    ``where`` names the source in errors, as a file's name does.
+    ``where`` names the source in errors, such as a file.
     """
     flat = _flat(values)
     known = {entry.name: entry for entry in entries(cls)}
@@ -376,7 +401,9 @@ def build(cls: type[T], values: Mapping[str, Any], *, where: str = "") -> T:
 
 
 def refuse(settings: Any, unusable: Mapping[str, str], who: str) -> None:
-    """Raise where a setting was changed that ``who`` cannot honour; values say why."""
+    """Raise if a setting was changed that ``who`` cannot honour; the values of ``unusable`` say
+    why.
+    """
     values, defaults = flatten(settings), flatten(type(settings)())
     changed = [name for name in unusable if values[name] != defaults[name]]
     if changed:
@@ -385,7 +412,7 @@ def refuse(settings: Any, unusable: Mapping[str, str], who: str) -> None:
 
 
 def load(cls: type[T], path: Path | str, overrides: Mapping[str, Any] | None = None) -> T:
-    """A tree from a YAML file, as a plain one or as a ROS parameter file, then overrides."""
+    """A tree from a YAML file, plain or a ROS parameter file, with overrides applied."""
     return build(cls, {**_flat(read_yaml(path)), **(overrides or {})}, where=str(path))
 
 
@@ -411,7 +438,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for parameters in nodes:
         merged.update(_flat(parameters or {}))
-    # ROS's own parameters share the file with ours.
+    # ROS's own parameters are in the same file.
     ours = ("use_sim_time", "qos_overrides")
     return {name: value for name, value in merged.items() if name.split(".")[0] not in ours}
 
@@ -453,7 +480,7 @@ def parameter_file(cls: type, title: str) -> str:
 
 def _as_yaml(value: Any) -> str:
     if isinstance(value, tuple):
-        value = list(value) or [""]  # a ROS parameter file has no empty list
+        value = list(value) or [""]  # a ROS parameter file cannot have an empty list
     return json.dumps(value)
 
 
@@ -518,7 +545,7 @@ def _checked(entry: Entry, value: Any, where: str) -> Any:
 
 
 def _converted(kind: Any, value: Any) -> Any:
-    """``value`` as ``kind``; only lossless conversions, the ones YAML makes necessary."""
+    """``value`` as ``kind``; only the lossless conversions that YAML makes necessary."""
     if get_origin(kind) is tuple:
         if isinstance(value, str) or not hasattr(value, "__iter__"):
             raise TypeError

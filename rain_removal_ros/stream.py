@@ -1,4 +1,4 @@
-"""One camera's run of a network: it owns the state and knows when to let go of it."""
+"""One camera's run of a network: it owns the state and decides when to discard it."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from rain_removal_ros.settings import StreamSettings
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A derained frame and how it came about."""
+    """A derained frame and how it was made."""
 
     frame: Frame
     attention: NDArray[np.uint8] | None
     rain_level: float | None
     reset: str | None
-    """Why the state was let go of before this frame, or None where it was carried."""
+    """Why the state was discarded before this frame, or None if it was carried."""
     seconds: float
-    """What the engine took, for all frames of the batch together."""
+    """The engine's time for all frames of the batch together."""
 
 
 class Stream:
     """Feeds one camera's frames to an engine, carrying the state from each to the next.
 
-    It starts afresh, and says why, when frames no longer follow each other: another size or
-    engine, time running backwards, a long gap, a scene cut, or being asked to.
+    It starts afresh, and says why, when frames no longer follow each other: another size or engine,
+    time running backwards, a long gap, a scene cut, or a request.
     """
 
     def __init__(self, engine: Engine, settings: StreamSettings | None = None) -> None:
@@ -49,18 +49,19 @@ class Stream:
     @property
     def carries(self) -> bool:
         """Whether state is carried: not with weights that are worse for it, unless the settings
-        insist."""
+        insist.
+        """
         settings = self.settings
         costs = self.engine.info.recurrent and self.engine.info.cautions.state
         return settings.carry_state and (settings.carry_state_always or not costs)
 
     def reset(self, reason: str) -> None:
-        """Let go of the state before the next frame."""
+        """Discard the state before the next frame."""
         self.state = None
         self._pending = reason
 
     def use(self, engine: Engine) -> None:
-        """Go on with another engine; states are not understood across engines."""
+        """Use another engine from now on; it cannot read this one's state."""
         if engine is not self.engine:
             self.engine = engine
             self.reset("another network")
@@ -72,7 +73,7 @@ class Stream:
         return step_together([self], [frame], stages=stages, attention=attention, into=[into])[0]
 
     def admit(self, frame: Frame) -> str | None:
-        """Take note of the next frame; returns why the state cannot be carried over, if so."""
+        """Note the next frame; returns why the state cannot be carried over, if so."""
         reason = self._pending or self._break_before(frame)
         self._pending = ""
         if reason or not self.carries:
@@ -109,8 +110,8 @@ def step_together(
 ) -> list[Step]:
     """Derain one frame of each of several cameras that share an engine.
 
-    Frames of one size whose states are alike go through the network in one batch. When the engine
-    fails, all streams of its batch start afresh at their next frame.
+    Frames of one size whose states have the same shapes go through the network in one batch. If the
+    engine fails, all streams of the batch start afresh at their next frame.
     """
     targets = into or [None] * len(frames)
     resets = [stream.admit(frame) for stream, frame in zip(streams, frames, strict=True)]
@@ -160,9 +161,9 @@ def _blend(original: Image, derained: Image, strength: float) -> None:
 
 
 def _glimpse(image: Image) -> NDArray[np.float32]:
-    """A few hundred grey cells that say what the scene looks like, for next to nothing.
+    """A few hundred grey cells that show roughly what the scene looks like.
 
-    Each is the mean of a few pixels of the green channel, so that a streak moves it little.
+    Each is the mean of a few pixels of the green channel, so that a streak changes it little.
     """
     height, width = image.shape[:2]
     rows, columns = max(1, height // 48), max(1, width // 64)
@@ -171,9 +172,10 @@ def _glimpse(image: Image) -> NDArray[np.float32]:
 
 
 def _unlikeness(before: NDArray[np.float32], now: NDArray[np.float32]) -> float:
-    """From 0 for the same scene to 1 for scenes that have nothing in common."""
+    """From 0 for the same scene to 1 for scenes with nothing in common."""
     before, now = before - before.mean(), now - now.mean()
-    # The floor keeps noise in a featureless picture, such as fog or a wall, from being a cut.
+    # The floor prevents noise in a featureless picture, such as fog or a wall, from counting as a
+    # cut.
     floor = 4.0 * before.size
     together = float((before * now).sum()) + floor
     apart = float(np.sqrt(((before**2).sum() + floor) * ((now**2).sum() + floor)))

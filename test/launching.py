@@ -57,11 +57,11 @@ class Started:
             ]
         )
 
-    def node(self) -> int:
-        """The process id of the node that runs now."""
+    def node(self, namespace: str = "") -> int:
+        """The process id of the node that runs now, there if need be."""
 
         def find() -> int:
-            running = [pid for _, pid in self._ids if is_node(pid)]
+            running = [pid for _, pid in self._ids if is_node(pid, namespace)]
             return running[-1] if running else 0
 
         return int(until(find, "the node's process"))
@@ -131,11 +131,13 @@ class Launcher:
                 process.wait()
 
 
-def is_node(process: int) -> bool:
+def is_node(process: int, namespace: str = "") -> bool:
     try:
-        return b"rain_removal_ros.ros.node" in Path(f"/proc/{process}/cmdline").read_bytes()
+        words = Path(f"/proc/{process}/cmdline").read_text().split("\0")
     except OSError:
         return False
+    here = not namespace or f"__ns:={namespace}" in words
+    return "rain_removal_ros.ros.node" in words and here
 
 
 def frames(camera: Any, clean: Any, timeout_s: float = 60.0) -> None:

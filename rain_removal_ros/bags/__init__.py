@@ -1,7 +1,7 @@
-"""Recordings: read, written and replayed, with no need of ROS.
+"""Recordings: read, written and replayed without ROS.
 
 ``open_recording`` reads any of them, ``create`` writes one, ``replaying.replay`` derains one, and
-``making.make`` makes one from pictures. Images go through the same ``Stream`` as in the node, every
+``making.make`` makes one from pictures. Images go through the same cameras as in the node, every
 frame, in order, so that the result does not depend on time.
 """
 

@@ -1,4 +1,4 @@
-"""Several settings side by side: how fast each is, and how good."""
+"""Compares several settings: how fast each is, and how good."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def offline(
     jobs: int = 1,
     ray: str | None = None,
 ) -> dict[str, Any]:
-    """Derain and judge every frame of some recordings; the frames themselves are not kept."""
+    """Derain and score every frame of some recordings; the frames themselves are not kept."""
     from rain_removal_ros.bags import fleet
     from rain_removal_ros.bags.frame_scores import combined
     from rain_removal_ros.bags.replaying import ReplayOptions
 
     options = ReplayOptions(topics=(topic,) if topic else (), reference=reference, ending="bench")
-    order = fleet.FleetOptions(attempt.settings, options, judged=True)
+    order = fleet.FleetOptions(attempt.settings, options, scored=True)
     with tempfile.TemporaryDirectory(prefix="rain-removal-bench-") as folder:
         done = fleet.run(sources, Path(folder), order, jobs=jobs, ray=ray)
     if not done.results:
@@ -72,11 +72,11 @@ _HEAD = ("setting", "frames", "lost", "rate", "median", "p95", "p99", "max", "CP
 
 
 _QUALITY = _HEAD.index("PSNR")
-"""Where in a row speed ends and quality begins."""
+"""The column of a row where speed ends and quality begins."""
 
 
 def as_text(rows: Sequence[dict[str, Any]]) -> str:
-    """The table in columns."""
+    """The table as text, in columns."""
     cells = [_HEAD, *map(_cells, rows)]
     used = [column for column in range(len(_HEAD)) if any(row[column] for row in cells[1:])]
     widths = {column: max(len(row[column]) for row in cells) for column in used}
@@ -85,12 +85,12 @@ def as_text(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def write_json(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """All figures."""
+    """Write all figures."""
     files.write_json(path, {"manifest": manifest.manifest(), "results": list(rows)})
 
 
 def write_report(path: Path, rows: Sequence[dict[str, Any]], sources: Sequence[Path]) -> None:
-    """The table, and speed against quality."""
+    """Write the table, and a plot of speed against quality."""
     from rain_removal_ros.report import Page, facts, fold, scatter_plot, side_by_side, table
 
     names = ", ".join(source.name for source in sources)

@@ -1,8 +1,8 @@
-"""Derains many recordings: on processes of this machine, or on the machines of a Ray cluster.
+"""Derains many recordings: in processes of this machine, or on the machines of a Ray cluster.
 
-A recording is one piece of work. Each has a process of its own, so that one that fails, or takes
-its process down with it, is named, and the others are done. What is finished is noted beside the
-result, so the same call continues what was interrupted.
+Each recording is one task in a process of its own. If one fails or crashes, it is named and the
+others are still done. Finished tasks are noted beside their results, so the same call continues an
+interrupted one.
 """
 
 from __future__ import annotations
@@ -38,38 +38,38 @@ class FleetOptions:
 
     settings: Settings
     options: ReplayOptions
-    judged: bool = False
+    scored: bool = False
     """Whether each gets a report, which takes longer."""
 
 
 @dataclass(frozen=True)
 class FleetTask:
-    """One recording, as it is sent to where it is worked on."""
+    """One recording, as it is sent to the process that derains it."""
 
     name: str
     source: str
     target: str
     settings: dict[str, Any]
     options: dict[str, Any]
-    judged: bool
+    scored: bool
 
     @property
     def note(self) -> Path:
-        """Where the result is written once all is done."""
+        """Where the result is written once the task is done."""
         return Path(f"{self.target}.json")
 
     @property
     def begun(self) -> Path:
-        """There while the work has begun and is not done."""
+        """A file that exists from the start of the task to its end."""
         return Path(self.target).with_name(f".{self.name}.begun")
 
     @property
     def fingerprint(self) -> str:
-        """Differs when the same call would give another result."""
+        """Changes if the same call would give another result."""
         files = [Path(self.source), *sorted(Path(self.source).glob("*"))]
         facts = [(path.name, (s := path.stat()).st_size, s.st_mtime_ns) for path in files]
         options = {key: value for key, value in self.options.items() if key != "force"}
-        said = json.dumps([facts[1:] or facts, self.settings, options, self.judged], default=str)
+        said = json.dumps([facts[1:] or facts, self.settings, options, self.scored], default=str)
         return hashlib.sha256(said.encode()).hexdigest()
 
 
@@ -80,10 +80,10 @@ class FleetResult:
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     before: list[str] = field(default_factory=list)
-    """Those that an earlier call had finished."""
+    """Those that an earlier call finished."""
 
     def summary(self) -> str:
-        """In a line."""
+        """One line about all."""
         frames = sum(result["frames"] for result in self.results.values())
         said = [f"{len(self.results)} recordings derained, {frames} frames"]
         said += [f"{len(self.before)} of them before"] if self.before else []
@@ -100,7 +100,7 @@ def run(
     ray: str | None = None,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> FleetResult:
-    """Clean every recording into the folder ``out``; ``ray`` is a cluster's address, or "local"."""
+    """Derain every recording into folder ``out``; ``ray`` is a cluster's address, or "local"."""
     if jobs < 1:
         raise BagError(f"at least 1 recording at a time, not {jobs}")
     try:
@@ -127,7 +127,7 @@ def run(
 
 
 def write(done: FleetResult, *, report: Path | None, json: Path | None) -> None:
-    """The summary over all recordings, for people and for programs."""
+    """Write the summary over all recordings, as a page and as JSON."""
     if json is not None:
         write_json(
             json,
@@ -158,14 +158,14 @@ def _works(sources: Sequence[Path], out: Path, order: FleetOptions, jobs: int) -
     return [
         FleetTask(
             name, str(source.absolute()), str((out / name).absolute()),
-            settings, options, order.judged,
+            settings, options, order.scored,
         )
         for name, source in named.items()
     ]  # fmt: skip
 
 
 def _name(path: Path) -> str:
-    """A recording's name without the endings of its kind."""
+    """A recording's name without the suffixes of recordings."""
     name = path.name
     for suffix in (".zstd", ".mcap", ".db3", ".bag"):
         name = name.removesuffix(suffix)
@@ -173,7 +173,7 @@ def _name(path: Path) -> str:
 
 
 def _finished(work: FleetTask) -> dict[str, Any] | None:
-    """The noted result, if it is that of this very work."""
+    """The noted result, if it is that of exactly this task."""
     try:
         noted: dict[str, Any] = json.loads(work.note.read_text(encoding="utf-8"))
         same = noted["fingerprint"] == work.fingerprint and Path(work.target).exists()
@@ -183,30 +183,30 @@ def _finished(work: FleetTask) -> dict[str, Any] | None:
 
 
 def _do(work: FleetTask) -> dict[str, Any]:
-    """All that is done with one recording; runs where the work was sent to."""
+    """Process one recording; runs in the process that the task was sent to."""
     from rain_removal_ros.runtime.allocator import keep_freed_memory
 
     keep_freed_memory()
     from rain_removal_ros.bags import replay_report
-    from rain_removal_ros.bags.frame_scores import Judge
+    from rain_removal_ros.bags.frame_scores import FrameScorer
     from rain_removal_ros.bags.replaying import ReplayOptions, replay
     from rain_removal_ros.engines import load
 
     try:
-        # What an interrupted call left under this name is not the user's.
+        # Remains of an interrupted call under this name are not the user's.
         own = work.begun.exists()
         work.begun.touch()
         settings = build(Settings, work.settings)
         options = {**work.options, "force": work.options["force"] or own or work.note.exists()}
         engine = load(settings.network, settings.engine)
-        judge = Judge() if work.judged else None
+        scorer = FrameScorer() if work.scored else None
         target = Path(work.target)
         done = replay(
-            Path(work.source), target, engine, settings, ReplayOptions(**options), observer=judge
+            Path(work.source), target, engine, settings, ReplayOptions(**options), observer=scorer
         )
-        payload = replay_report.payload(done, engine, settings, judge)
-        if judge is not None:
-            replay_report.write_report(Path(f"{work.target}.html"), payload, judge)
+        payload = replay_report.payload(done, engine, settings, scorer)
+        if scorer is not None:
+            replay_report.write_report(Path(f"{work.target}.html"), payload, scorer)
         replay_report.write(work.note, {"fingerprint": work.fingerprint, **payload})
         work.begun.unlink(missing_ok=True)
     except RainRemovalError as error:
@@ -218,7 +218,7 @@ def _do(work: FleetTask) -> dict[str, Any]:
 
 
 def _short(payload: dict[str, Any]) -> dict[str, Any]:
-    """What of a result the summary needs."""
+    """The part of a result that the summary needs."""
     names = (
         "source", "output", "frames", "seconds", "network_seconds", "losses", "scores", "cameras",
     )  # fmt: skip
@@ -243,7 +243,7 @@ def _on_processes(
 
 
 def _in_process(work: FleetTask) -> dict[str, Any]:
-    """The result of one recording, from a process that may die of it."""
+    """The result of one recording, from a process that may crash."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(work, there), daemon=True)
@@ -297,7 +297,7 @@ def _on_ray(works: Sequence[FleetTask], address: str) -> Iterator[tuple[FleetTas
 
 
 def _check_reachable(address: str) -> None:
-    """Say at once that nobody answers at HOST:PORT; Ray itself would go on trying."""
+    """Report at once if nobody answers at HOST:PORT; Ray itself would keep trying."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=5.0).close()

@@ -1,8 +1,8 @@
 """How good, how steady and how fast the deraining of a recording was, frame by frame.
 
-Where the same scene was recorded without rain, frames are compared with it. Where not, they are
-judged by what can be seen in them: how much it still rains, how sharp they are, how much of them
-was changed, and how much they change from one to the next.
+If the same scene was recorded without rain, frames are compared with it. If not, they are scored by
+what can be seen in them: how much it still rains, how sharp they are, how much of them was changed,
+and how much they change from one to the next.
 """
 
 from __future__ import annotations
@@ -27,41 +27,41 @@ if TYPE_CHECKING:
 _CHANGED = 8
 """Grey levels by which a pixel must differ to count as changed."""
 _KEPT = 8
-"""Frames of which the pictures are kept for the report, the worst and some evenly spread."""
+"""Frames whose pictures are kept for the report: the worst, and some evenly spread."""
 _APART_S = 1.0
 """Between two of the worst frames: neighbours show the same moment."""
 _WAITING = 16
-"""Frames that wait for their reference, or references for their frame."""
+"""The most frames that wait for their reference, and references that wait for their frame."""
 
 
 @dataclass
 class FrameScore:
-    """What is known of one frame, before and after; None where it cannot be known."""
+    """What is known of one frame, before and after; None if it cannot be known."""
 
     stamp_ns: int
     network_ms: float | None
-    """None where the frame passed through untouched, or nobody knows."""
+    """None if the frame passed through unchanged or the time is unknown."""
     reset: str | None
     rain_before: float
     rain_after: float
     sharp_before: float
     sharp_after: float
     changed: float
-    """Share of the pixels that were changed visibly."""
+    """Share of the pixels that changed visibly."""
     moves_before: float | None = None
-    """Mean change since the last frame, in grey levels, of what came in."""
+    """Mean change of the input since the last frame, in grey levels."""
     moves_after: float | None = None
     psnr_before: float | None = None
     psnr_after: float | None = None
     ssim_before: float | None = None
     ssim_after: float | None = None
     flicker_before: float | None = None
-    """How differently from the scene itself it changed since the last frame, in grey levels."""
+    """How much that change differs from the reference's, in grey levels."""
     flicker_after: float | None = None
 
     @property
     def badness(self) -> float:
-        """What the worst moments are chosen by: lost quality, or rain that is left."""
+        """Selects the worst moments: lost quality, or remaining rain."""
         if self.psnr_after is not None and self.psnr_before is not None:
             return self.psnr_before - self.psnr_after
         return self.rain_after + max(0.0, 1 - self.sharp_after / max(self.sharp_before, 1e-6))
@@ -93,14 +93,14 @@ class _CameraScores:
     spread: list[ScoredFrame] = field(default_factory=list)
 
 
-class Judge:
-    """Watches a replay; a ``replaying.Observer``."""
+class FrameScorer:
+    """Scores a replay as its ``replaying.Observer``."""
 
     def __init__(self) -> None:
         self._cameras: dict[str, _CameraScores] = defaultdict(_CameraScores)
 
     def frame(self, camera: CameraTopics, before: Frame, result: Result) -> None:
-        """Take note of a frame and what became of it."""
+        """Note a frame and what became of it."""
         step = result.step
         self.note(
             camera.image.topic,
@@ -113,7 +113,7 @@ class Judge:
         )
 
     def reference(self, camera: CameraTopics, frame: Frame) -> None:
-        """Take note of the scene without rain."""
+        """Note the scene without rain."""
         self.note_truth(camera.image.topic, frame)
 
     def note(
@@ -127,7 +127,7 @@ class Judge:
         reset: str | None = None,
         compared: bool = False,
     ) -> None:
-        """Judge one frame; ``compared`` says that a truth will come, or has."""
+        """Score one frame; ``compared``: its reference has come, or will."""
         kept = self._cameras[topic]
         small = _fitted(after, before.image)
         moves = self._moves(kept, before.image, small)
@@ -144,7 +144,7 @@ class Judge:
             moves_after=moves[1] if moves else None,
         )
         kept.scores.append(score)
-        # Copies: the originals lie in buffers that the next frame is written to.
+        # Copies, because the originals are in buffers that the next frame overwrites.
         moment = ScoredFrame(
             len(kept.scores) - 1,
             score, topic, before.image.copy(), after.copy(),
@@ -160,7 +160,7 @@ class Judge:
                 self._keep(kept, kept.waiting.popitem(last=False)[1])
 
     def note_truth(self, topic: str, truth: Frame) -> None:
-        """The scene without rain, before or after its frame."""
+        """Note the scene without rain, before or after its frame."""
         kept = self._cameras[topic]
         if (moment := kept.waiting.pop(truth.stamp_ns, None)) is not None:
             self._compare(kept, moment, truth.image)
@@ -181,7 +181,7 @@ class Judge:
         return worst + [m for m in kept.spread if m.score.stamp_ns not in stamps]
 
     def summary(self) -> dict[str, dict[str, Any]]:
-        """Each camera's figures: means, and tails where they matter."""
+        """Each camera's figures: means, and percentiles where they matter."""
         return {topic: summary(kept.scores) for topic, kept in self._cameras.items()}
 
     def _moves(
@@ -205,7 +205,7 @@ class Judge:
         self._keep(kept, moment._replace(truth=truth.copy()))
 
     def _keep(self, kept: _CameraScores, moment: ScoredFrame) -> None:
-        """Keep the pictures of the worst frames so far, and of every so many-th."""
+        """Keep the pictures of the worst frames so far, and of frames at even intervals."""
         near = [one for one in kept.worst if _apart_s(one, moment) < _APART_S]
         if all(moment.score.badness > one.score.badness for one in near):
             kept.worst = [one for one in kept.worst if _apart_s(one, moment) >= _APART_S]
@@ -241,7 +241,7 @@ def summary(scores: list[FrameScore]) -> dict[str, Any]:
 
 
 def combined(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """The figures of several cameras or recordings as one, each frame counting alike."""
+    """The figures of several cameras or recordings as one, with equal weight for each frame."""
     frames = sum(part["frames"] for part in parts)
     result: dict[str, Any] = {"frames": frames}
     for name in parts[0]:

@@ -1,7 +1,7 @@
-"""Makes a recording out of a simulated drive, a video or pictures, with rain and all truths.
+"""Makes a recording of a simulated drive, a video or pictures, with rain and the ground truth.
 
-It stands in for a recording of a real camera where there is none, and holds what no real one can:
-the same scene without the rain, its depth, and where everything in it is.
+It replaces a recording of a real camera, and has what no real one can have: the same scene without
+rain, its depth, and the place of every object.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ if TYPE_CHECKING:
     from rain_removal_ros.simulation.scenes import RainSettings, SceneSettings, Shot, View
 
 FIRST_STAMP_NS = 1_700_000_000_000_000_000
-"""Recordings made twice are the same, so they begin at a fixed time."""
+"""A fixed start, so that the same options make the same recording."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """What is recorded beside the rainy images."""
+    """What is recorded."""
 
     camera: str = "/camera"
     """The namespace of the topics."""
     seconds: float | None = None
-    """Length; None is all there is, and of the endless drive 20 seconds."""
+    """Length; None for all, or for 20 seconds of the endless drive."""
     jpeg: bool = False
-    """Images as JPEG rather than raw."""
+    """Images as JPEG instead of raw."""
     quality: int = 90
     force: bool = False
     compression: str = "none"
@@ -61,7 +61,7 @@ def make(
     *,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> int:
-    """Write a recording of a scene in the rain; returns how many frames."""
+    """Write a recording of a scene in rain; returns the number of frames."""
     from rain_removal_ros.simulation.scenes import Film, open_scene
 
     opened = open_scene(scene)
@@ -122,28 +122,14 @@ class _Recorder:
 
 
 def calibration(shot: Shot, stamped: Any) -> Any:
-    """The camera of a shot; where nothing is known of it, zeros, which mean uncalibrated."""
-    height, width = shot.image.shape[:2]
-    fx, fy, cx, cy = shot.lens or (0.0,) * 4
-    one = 1.0 if shot.lens else 0.0
-    roi = new(
-        "sensor_msgs/msg/RegionOfInterest",
-        x_offset=0, y_offset=0, height=0, width=0, do_rectify=False,
-    )  # fmt: skip
-    return new(
-        CAMERA_INFO,
-        header=stamped,
-        height=height,
-        width=width,
-        distortion_model="plumb_bob" if shot.lens else "",
-        d=np.zeros(5 if shot.lens else 0),
-        k=np.array([fx, 0, cx, 0, fy, cy, 0, 0, one], np.float64),
-        r=np.eye(3).reshape(9) * one,
-        p=np.array([fx, 0, cx, 0, 0, fy, cy, 0, 0, 0, one, 0], np.float64),
-        binning_x=0,
-        binning_y=0,
-        roi=roi,
-    )
+    """The CameraInfo message of a shot."""
+    fields = {
+        name: np.array(value) if isinstance(value, list) else value
+        for name, value in shot.calibration.items()
+    }
+    whole = {"x_offset": 0, "y_offset": 0, "height": 0, "width": 0, "do_rectify": False}
+    roi = new("sensor_msgs/msg/RegionOfInterest", **whole)
+    return new(CAMERA_INFO, header=stamped, **fields, binning_x=0, binning_y=0, roi=roi)
 
 
 def depth_image(depth: NDArray[np.float32], stamped: Any) -> Any:
@@ -163,7 +149,7 @@ def depth_image(depth: NDArray[np.float32], stamped: Any) -> Any:
 
 
 def detections(boxes: tuple[Box, ...], stamped: Any) -> Any:
-    """Boxes as vision_msgs has them: by their middle; the id is that of the object."""
+    """Boxes as in vision_msgs, by their centre; the id is the object's number."""
     return new(BOXES, header=stamped, detections=[_detection(box, stamped) for box in boxes])
 
 

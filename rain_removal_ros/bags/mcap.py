@@ -1,7 +1,7 @@
-"""Reads MCAP files, whole or not: by the index at their end where that can be believed.
+"""Reads MCAP files, damaged ones too.
 
-Where it cannot, because it was never written or does not fit the file, every record that is whole
-is found by reading the file from its beginning. What is lost is said.
+The index at the end is used if it is consistent. If it was never written or does not fit the file,
+the file is read from its beginning and every complete record is found. Losses are reported.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import BinaryIO, NamedTuple
 
 from rain_removal_ros.bags.merging import in_order
 from rain_removal_ros.bags.messages import Channel, Message, canonical, qos_of
-from rain_removal_ros.bags.unpacking import Budget, unpacked
+from rain_removal_ros.bags.unpacking import UnpackLimit, unpacked
 from rain_removal_ros.errors import BagError
 
 __all__ = ["McapPart"]
@@ -30,16 +30,17 @@ _HEAD = struct.Struct("<BQ")
 _MESSAGE_HEAD = struct.Struct("<HIQQ")
 _FOOTER_BYTES = _HEAD.size + 20 + len(_MAGIC)
 _RUN_BYTES = 1 << 20
-"""Messages outside of chunks are taken together up to this size."""
+"""Messages outside of chunks are grouped up to this size."""
 _MOST_INDEX_BYTES = 1 << 28
 _MOST_CHANNELS = 10_000
 _MOST_CHUNKS_OPEN = 4
-"""Of the largest that are allowed, or as many smaller ones: chunks that overlap in time."""
+"""The most chunks of the largest size, or as many bytes of smaller ones, that are open at once
+because they overlap in time."""
 
 
 @dataclass
 class McapChunk:
-    """A chunk, or a run of messages outside of any."""
+    """A chunk, or a run of messages outside of chunks."""
 
     offset: int
     size: int
@@ -62,13 +63,13 @@ class _Statistics(NamedTuple):
 class McapPart:
     """An MCAP file, open for reading."""
 
-    def __init__(self, path: Path, budget: Budget) -> None:
+    def __init__(self, path: Path, limit: UnpackLimit) -> None:
         self.path = path
         self.channels: list[Channel] = []
         self.counts: Counter[Channel] = Counter()
         self.losses: list[str] = []
         self.start_ns, self.end_ns = 2**63 - 1, 0
-        self._budget = budget
+        self._limit = limit
         self.packed_bytes = path.stat().st_size
         self._forget()
         try:
@@ -92,7 +93,7 @@ class McapPart:
     def messages(
         self, channels: set[Channel], start_ns: int | None, stop_ns: int | None
     ) -> Iterator[Message]:
-        """The messages there are, in order of time."""
+        """All messages, in order of time."""
         first = -(2**63) if start_ns is None else start_ns
         last = 2**63 if stop_ns is None else stop_ns
         open_bytes = [0]
@@ -103,7 +104,7 @@ class McapPart:
                 self._lose(f"{self.path.name} is damaged at byte {block.offset}")
                 return
             open_bytes[0] += len(content)
-            if open_bytes[0] > _MOST_CHUNKS_OPEN * self._budget.chunk_bytes:
+            if open_bytes[0] > _MOST_CHUNKS_OPEN * self._limit.chunk_bytes:
                 raise BagError(
                     f"{self.path} has chunks that overlap in time, too many to be in memory at "
                     "once; limits.chunk_mb allows more"
@@ -134,14 +135,14 @@ class McapPart:
     # --- The index at the end ----------------------------------------------------------------
 
     def _read_index(self) -> bool:
-        """Whether there is one, and it fits the file."""
+        """Read the index; returns whether it exists and fits the file."""
         try:
             return self._take_index(self._summary())
         except (struct.error, ValueError):
             return False
 
     def _summary(self) -> memoryview:
-        """The records between the data and the footer; ``ValueError`` where they are not whole."""
+        """The records between the data and the footer; ``ValueError`` if they are not complete."""
         begin = self._size - _FOOTER_BYTES
         if begin < len(_MAGIC):
             raise ValueError("there is no room for a footer")
@@ -173,8 +174,8 @@ class McapPart:
         if statistics is None or not self._is_all(statistics, [block for block, _ in chunks]):
             return False
         for _, size in chunks:
-            self._budget.check_chunk(size)
-            self._budget.take(size)
+            self._limit.check_chunk(size)
+            self._limit.take(size)
         self._blocks = [block for block, _ in chunks]
         for number, count in statistics.counts.items():
             if number in self._by_id:
@@ -184,7 +185,7 @@ class McapPart:
         return True
 
     def _is_all(self, said: _Statistics, blocks: list[McapChunk]) -> bool:
-        """Whether an index lists what there is: nothing is missing, twice there or elsewhere."""
+        """Whether an index lists exactly the chunks of the file."""
         if said.chunks != len(blocks) or said.channels != len(self._by_id):
             return False
         if said.schemas != len(self._schemas) or (said.counts and not blocks):
@@ -226,7 +227,7 @@ class McapPart:
         elif kind == _MESSAGE:
             self._take_message(begin, length)
         elif kind in (_SCHEMA, _CHANNEL):
-            self._budget.check_chunk(length)
+            self._limit.check_chunk(length)
             self._file.seek(begin)
             self._note(kind, memoryview(self._file.read(length)))
         elif kind == _MESSAGE_INDEX and self._in_bad_chunk and length >= 6:
@@ -243,8 +244,8 @@ class McapPart:
             self._index(block, content)
 
     def _take_message(self, begin: int, length: int) -> None:
-        """Messages that follow each other directly share a block."""
-        self._budget.check_chunk(length)
+        """Add a message. Adjacent messages share a block."""
+        self._limit.check_chunk(length)
         last = self._blocks[-1] if self._blocks else None
         start, size = begin - _HEAD.size, length + _HEAD.size
         joins = last is not None and not last.chunked and last.size < _RUN_BYTES
@@ -259,7 +260,7 @@ class McapPart:
             self._count(last, channel_id, stamp)
 
     def _take_cut(self, kind: int, begin: int, size: int) -> None:
-        """The last record, of which the end is missing."""
+        """Note a last record whose end is missing."""
         self.losses.append(f"{self.path.name} is cut off in the middle of a record")
         if kind == _CHUNK:
             block = McapChunk(begin, size - begin, chunked=True)
@@ -267,7 +268,7 @@ class McapPart:
                 self._index(block, content)
 
     def _index(self, block: McapChunk, content: memoryview) -> None:
-        self._budget.take(len(content))
+        self._limit.take(len(content))
         self._blocks.append(block)
         for kind, body in _records(content):
             if kind == _MESSAGE and len(body) >= _MESSAGE_HEAD.size:
@@ -309,7 +310,7 @@ class McapPart:
     # --- Content -----------------------------------------------------------------------------
 
     def _sorted(self, content: memoryview) -> Iterator[tuple[int, int]]:
-        """Where each message begins and ends, in order of time."""
+        """Begin and end of each message, in order of time."""
         begins, ends, stamps = array("q"), array("q"), array("Q")
         for kind, begin, end in _places(content):
             if kind == _MESSAGE and end - begin >= _MESSAGE_HEAD.size:
@@ -322,8 +323,8 @@ class McapPart:
         return ((begins[index], ends[index]) for index in order)
 
     def _content(self, block: McapChunk) -> memoryview | None:
-        """The records in a block; None where it is damaged."""
-        self._budget.check_chunk(block.size)
+        """The records in a block; None if it is damaged."""
+        self._limit.check_chunk(block.size)
         self._file.seek(block.offset)
         raw = memoryview(self._file.read(block.size))
         if not block.chunked:
@@ -334,7 +335,7 @@ class McapPart:
             (packed_size,) = struct.unpack_from("<Q", raw, 32 + length)
         except (struct.error, UnicodeDecodeError):
             return None
-        self._budget.check_chunk(size)
+        self._limit.check_chunk(size)
         packed = raw[40 + length :]
         cut = len(packed) < packed_size
         content = unpacked(packed[:packed_size], compression, size)
@@ -345,7 +346,7 @@ class McapPart:
 
 
 def _places(content: memoryview) -> Iterator[tuple[int, int, int]]:
-    """Kind, begin and end of the records that are whole."""
+    """Kind, begin and end of each complete record."""
     at = 0
     while at + _HEAD.size <= len(content):
         kind, length = _HEAD.unpack_from(content, at)
@@ -357,7 +358,7 @@ def _places(content: memoryview) -> Iterator[tuple[int, int, int]]:
 
 
 def _records(content: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """The records that are whole."""
+    """The complete records."""
     return ((kind, content[begin:end]) for kind, begin, end in _places(content))
 
 
@@ -388,7 +389,7 @@ def _channel(body: memoryview) -> tuple[int, int, str, str, Mapping[str, str]]:
 
 
 def _chunk_index(body: memoryview) -> tuple[McapChunk, int]:
-    """Where a chunk is, and how large once unpacked."""
+    """Where a chunk is, and its unpacked size."""
     start, end, offset, length, indexed = struct.unpack_from("<QQQQI", body)
     at = 36 + indexed + 8
     _, at = _text(body, at)

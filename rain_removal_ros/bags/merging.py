@@ -1,4 +1,4 @@
-"""Brings what lies in several places into the order of time, holding as little as possible."""
+"""Merges messages from several places in order of time, with as little as possible in memory."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def in_order(
 ) -> Iterator[Message]:
     """The messages of several places, each in order, as one sequence in order.
 
-    A source is the time of its first message, a place, and what opens it. It is opened when its
-    time has come, so of many places that follow each other only one is open.
+    A source is the time of its first message, a place, and a function that opens it. It is opened
+    when its time has come, so of many places that follow each other only one is open.
     """
     heap: list[tuple[int, int, Iterator[Message], Message | None]] = [
         (first, number, _later(open_place, place), None)

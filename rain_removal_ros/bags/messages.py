@@ -1,7 +1,8 @@
-"""What is written of ROS messages: their types, and their bytes to objects and back.
+"""ROS messages in recordings: their types, and conversion between bytes and objects.
 
 The types are the standard ones of ROS 2 as rosbags knows them, and those of vision_msgs, which it
-does not. A recording's own definitions are copied with it, but images are read by the standard.
+does not know. A recording's own definitions are copied with it, but images are read with the
+standard ones.
 """
 
 from __future__ import annotations
@@ -46,20 +47,21 @@ _VISION = {
 }
 _IDL_RULE = "=" * 80 + "\n"
 MOST_DEFINITION = 1 << 18
-"""Letters of a type and all within; sensor_msgs/PointCloud2 has 10,000."""
+"""The longest definition, with everything nested; that of sensor_msgs/PointCloud2 has 10,000
+characters."""
 _MOST_QOS = 1 << 14
 _ZEROS = "RIHS01_" + "0" * 64
 
 
 @dataclass(frozen=True)
 class Channel:
-    """One topic of a recording, with everything that another recording needs to carry it."""
+    """One topic of a recording, with everything needed to write it to another."""
 
     topic: str
     msgtype: str
-    """As ROS 2 spells it: ``sensor_msgs/msg/Image``."""
+    """As in ROS 2: ``sensor_msgs/msg/Image``."""
     definition: str = ""
-    """The text of the type and of those within; empty where the recording does not hold it."""
+    """The text of the type and of nested ones; empty if the recording does not have it."""
     encoding: str = "cdr"
     qos: tuple[Qos, ...] = ()
 
@@ -83,7 +85,7 @@ def store() -> Typestore:
 
 
 def canonical(msgtype: str) -> str:
-    """A type's name with ``/msg/`` in it, which older recorders leave out."""
+    """A type's name with ``/msg/``, which older recorders leave out."""
     parts = msgtype.split("/")
     return f"{parts[0]}/msg/{parts[1]}" if len(parts) == 2 else msgtype
 
@@ -102,7 +104,7 @@ def definition_of(msgtype: str) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def digest_of(msgtype: str, definition: str) -> str:
-    """The hash by which ROS tells types apart (RIHS01); zeros where the text is not understood."""
+    """The hash by which ROS distinguishes types (RIHS01); zeros if the text cannot be parsed."""
     if len(definition) > MOST_DEFINITION:
         return _ZEROS
     try:
@@ -119,7 +121,7 @@ def digest_of(msgtype: str, definition: str) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def qos_of(text: str) -> tuple[Qos, ...]:
-    """The qualities of service that a recording noted; none where they are not understood."""
+    """The qualities of service that a recording has; none if they cannot be parsed."""
     if len(text) > _MOST_QOS:
         return ()
     try:
@@ -135,10 +137,10 @@ def _parts(definition: str) -> list[str]:
 
 
 def decoded(channel: Channel, data: bytes | memoryview) -> Any:
-    """The message object in the bytes; what cannot be read is a ``FrameError``."""
+    """The message object in the bytes; a ``FrameError`` if they cannot be read."""
     try:
         return store().deserialize_cdr(data, channel.msgtype)
-    except Exception as error:  # what rosbags does not check in the bytes comes as any error
+    except Exception as error:  # rosbags does not check the bytes and may raise anything
         reason = re.sub(r"\s+", " ", str(error)) or type(error).__name__
         raise FrameError(f"a message on {channel.topic} cannot be read: {reason}") from error
 
@@ -149,7 +151,7 @@ def encoded(message: Any) -> memoryview:
 
 
 def new(msgtype: str, **fields: Any) -> Any:
-    """A message of a known type; all its fields must be given."""
+    """A message of a known type; all fields must be given."""
     return store().types[msgtype](**fields)
 
 

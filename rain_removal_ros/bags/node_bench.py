@@ -1,8 +1,8 @@
-"""Measures the live node on a recording, and several settings of it against each other.
+"""Measures the live node on a recording, and compares several settings.
 
-Player, node and recorder are processes of their own and talk over DDS, at the recording's own rate:
-what is measured is what a robot would get. The frames that came through are then judged like those
-of a replay, so that a fast poor setting and a slow good one stand in one table.
+Player, node and recorder are separate processes that communicate over DDS, at the recording's own
+rate, so the figures are those of a robot. The frames that came through are then scored like those
+of a replay, so that a fast but poor setting and a slow but good one can be compared.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from rain_removal_ros import codec
-from rain_removal_ros.bags.frame_scores import Judge
+from rain_removal_ros.bags.frame_scores import FrameScorer
 from rain_removal_ros.bags.messages import Channel, Message, decoded
 from rain_removal_ros.bags.reading import Recording, open_recording
 from rain_removal_ros.bags.topics import CameraTopics, camera_topics
@@ -36,28 +36,28 @@ from rain_removal_ros.settings import Settings, flatten, refuse, replace
 
 _READY_S = 120.0
 _DRAIN_S = 15.0
-"""How long the node may take, after the last frame was sent, to give account of all."""
+"""The time, after the last frame was sent, in which the node must account for all frames."""
 _DIAGNOSTICS = "/diagnostics"
 _CLEAN = "/bench/image_derained"
 _UNUSABLE = {
     "input.cameras": "one camera is played, the one of --topic",
     "input.transport": "the recording decides",
-    "node.autostart": "nobody would start the node",
-    "node.diagnostics_s": "its own measurements need them often",
+    "node.autostart": "the node would not start",
+    "node.diagnostics_s": "the benchmark sets it itself",
 }
-"""Settings that are taken by the benchmark itself."""
+"""Settings that the benchmark needs itself, and why."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One setting to be measured."""
+    """One setting to measure."""
 
     name: str
     settings: Settings
 
 
 def attempts(base: Settings, wanted: Sequence[str]) -> list[Attempt]:
-    """Settings by ``NAME:key=value,key=value``; without any, the base alone."""
+    """Settings from ``NAME:key=value,key=value``; without any, only the base."""
     found = []
     for text in wanted:
         name, _, rest = text.partition(":")
@@ -87,7 +87,7 @@ def check(settings: Settings) -> None:
 def online(
     source: Path, attempt: Attempt, *, topic: str = "", reference: str = "", rate: float = 1.0
 ) -> dict[str, Any]:
-    """Play a recording to the node as ``attempt`` sets it, and measure; see ``measure``."""
+    """Play a recording to the node with the settings of ``attempt``; see ``measure``."""
     check(attempt.settings)
     _check_weights(attempt.settings)
     with open_recording(source, attempt.settings.limits) as recording:
@@ -107,10 +107,10 @@ def online(
 
 @dataclass
 class NodeRecording:
-    """What is left of a run."""
+    """The results of a run."""
 
     stamps: dict[int, int]
-    """The recording's stamp of each frame, by that under which it was played."""
+    """The recording's stamp of each frame, by the stamp it was played with."""
     recorded: Path
     seconds: float
     cpu_percent: float
@@ -148,7 +148,7 @@ class _NodeRun:
                 "--limits.chunk-mb", str(self._attempt.settings.limits.chunk_mb),
             ) as player:  # fmt: skip
                 assert player.stdout
-                player.stdout.readline()  # it says that it begins, or it ends
+                player.stdout.readline()  # waits until the player says that it begins, or ends
                 began, cpu = time.monotonic(), _cpu_seconds(node.pid)
                 self._await_end(player, node)
             seconds = time.monotonic() - began
@@ -175,7 +175,7 @@ class _NodeRun:
 
     @contextmanager
     def _process(self, *command: str) -> Iterator[subprocess.Popen[str]]:
-        """A process that is gone afterwards; what it says on stderr is kept for errors."""
+        """A process that ends with the block; its stderr is kept for errors."""
         log = self._folder / f"{command[1]}-{len(list(self._folder.iterdir()))}.log"
         with (
             log.open("w") as errors,
@@ -189,7 +189,7 @@ class _NodeRun:
     def _await_ready(
         self, heard: Queue[str], node: subprocess.Popen[str], recorder: subprocess.Popen[str]
     ) -> None:
-        """Wait until the recorder hears of a loaded network."""
+        """Wait until the recorder reports a loaded network."""
         deadline = time.monotonic() + _READY_S
         while not _hear(heard, "ready", 0.1):
             for process, name in ((node, "the node"), (recorder, "the recorder")):
@@ -213,19 +213,19 @@ class _NodeRun:
 
     def _last_line(self, process: subprocess.Popen[str]) -> str:
         lines = self._logs[process.pid].read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else f"it said nothing; exit code {process.returncode}"
+        return lines[-1] if lines else f"no message; exit code {process.returncode}"
 
 
 def measure(
     recording: Recording, camera: CameraTopics, attempt: Attempt, seen: NodeRecording
 ) -> dict[str, Any]:
-    """The figures of a run: latency, drops by reason, rate, load, and quality."""
+    """The figures of a run: latency, drops by reason, rate, load and quality."""
     latencies: list[float] = []
     arrivals: list[int] = []
-    judge = Judge()
+    scorer = FrameScorer()
     with open_recording(seen.recorded) as recorded:
         frames = _frames(recorded, seen.stamps, latencies, arrivals)
-        _judge(recording, camera, frames, judge)
+        _score(recording, camera, frames, scorer)
         counts = _counts(recorded, min(seen.stamps, default=0))
     if not latencies:
         raise BagError(
@@ -252,7 +252,7 @@ def measure(
     }
     for name, share in (("median", 50), ("p95", 95), ("p99", 99), ("max", 100)):
         row[f"latency_ms_{name}"] = float(np.percentile(latencies, share))
-    (figures,) = judge.summary().values()
+    (figures,) = scorer.summary().values()
     row["quality"] = {k: v for k, v in figures.items() if not k.startswith("network_ms")}
     return row
 
@@ -260,7 +260,7 @@ def measure(
 def _frames(
     recorded: Recording, stamps: Mapping[int, int], latencies: list[float], arrivals: list[int]
 ) -> Iterator[Frame]:
-    """The derained frames that came through, under the stamps of the recording."""
+    """The derained frames that came through, with the recording's stamps."""
     wanted = [channel for channel in recorded.channels if channel.topic == _CLEAN]
     for message in recorded.messages(wanted):
         frame = codec.decode(decoded(message.channel, message.data))
@@ -271,10 +271,10 @@ def _frames(
         yield Frame(frame.image, original, frame.frame_id)
 
 
-def _judge(
-    recording: Recording, camera: CameraTopics, derained: Iterator[Frame], judge: Judge
+def _score(
+    recording: Recording, camera: CameraTopics, derained: Iterator[Frame], scorer: FrameScorer
 ) -> None:
-    """Bring together what came in, what came out, and what was true."""
+    """Score what came out against what came in and the reference."""
     wanted = [camera.image, *([camera.reference] if camera.reference else [])]
     waiting = next(derained, None)
     for message in recording.messages(wanted):
@@ -282,9 +282,9 @@ def _judge(
         if frame is None:
             continue
         if message.channel == camera.reference:
-            judge.note_truth(camera.image.topic, frame)
+            scorer.note_truth(camera.image.topic, frame)
         elif waiting is not None and frame.stamp_ns == waiting.stamp_ns:
-            judge.note(
+            scorer.note(
                 camera.image.topic, frame, waiting.image, compared=camera.reference is not None
             )
             waiting = next(derained, None)
@@ -303,7 +303,7 @@ def _decoded(message: Message) -> Frame | None:
 
 
 def diagnosis(channel: Channel, data: bytes | memoryview) -> dict[str, str]:
-    """All values in a message on /diagnostics, by their keys."""
+    """All values in a message on /diagnostics, by key."""
     found = decoded(channel, data)
     return {pair.key: pair.value for status in found.status for pair in status.values}
 
@@ -334,14 +334,14 @@ def _counts(recorded: Recording, start_ns: int) -> dict[str, dict[str, int]]:
 
 
 def _check_weights(settings: Settings) -> None:
-    """Say at once what the node would go on trying."""
+    """Report bad weights at once; the node would keep trying."""
     from rain_removal_ros import checkpoints
 
     checkpoints.choose(settings.network)
 
 
 def _changed(settings: Settings) -> dict[str, Any]:
-    """What differs from the defaults; files by their whole path, as the node starts elsewhere."""
+    """What differs from the defaults; paths are absolute, as the node starts in another folder."""
     defaults = flatten(Settings())
     changes = {k: v for k, v in flatten(settings).items() if v != defaults[k]}
     weights = changes.get("network.weights", "")
@@ -351,7 +351,7 @@ def _changed(settings: Settings) -> dict[str, Any]:
 
 
 def _middleware() -> dict[str, str]:
-    """A corner of the ROS graph to itself, and room for large images."""
+    """A ROS domain of its own, and room for large images."""
     return {
         "ROS_DOMAIN_ID": str(1 + os.getpid() % 100),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
@@ -360,7 +360,7 @@ def _middleware() -> dict[str, str]:
 
 
 def _lines(process: subprocess.Popen[str]) -> Queue[str]:
-    """What a process says, line by line."""
+    """The lines that a process prints."""
     lines: Queue[str] = Queue()
 
     def listen() -> None:
@@ -374,7 +374,7 @@ def _lines(process: subprocess.Popen[str]) -> Queue[str]:
 
 
 def _hear(lines: Queue[str], word: str, timeout_s: float) -> bool:
-    """Wait for a word; returns whether it was said."""
+    """Wait for a word; returns whether it came."""
     deadline = time.monotonic() + timeout_s
     with suppress(Empty):
         while lines.get(timeout=max(0.0, deadline - time.monotonic())) != word:
@@ -384,11 +384,11 @@ def _hear(lines: Queue[str], word: str, timeout_s: float) -> bool:
 
 
 def _await_settled(heard: Queue[str]) -> None:
-    """Wait until the node has given account of all frames."""
+    """Wait until the node has accounted for all frames."""
     with suppress(Empty):
         while True:
             heard.get_nowait()
-    # The first may still be of the moment before the last frame.
+    # The first may still be from before the last frame.
     for _ in range(2):
         _hear(heard, "settled", _DRAIN_S)
 
@@ -400,7 +400,7 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def _peak_mib(pid: int) -> float:
-    """The most memory that a process has held."""
+    """Peak memory of a process."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024

@@ -1,7 +1,7 @@
-"""Opens a recording, whatever kind it is and whatever happened to it.
+"""Opens recordings of every kind, damaged ones too.
 
-What is damaged is read as far as it goes. A folder is taken file by file, so that one that is
-damaged or a lost metadata.yaml spoils no more than itself.
+Damaged files are read as far as possible. The files of a folder are read one by one, so a damaged
+file or a lost metadata.yaml affects nothing else.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rain_removal_ros.bags.merging import in_order
 from rain_removal_ros.bags.messages import Channel, Message
 from rain_removal_ros.bags.ros1 import Ros1Part
 from rain_removal_ros.bags.sqlite import SqlitePart
-from rain_removal_ros.bags.unpacking import Budget, unpacked, unpacked_file
+from rain_removal_ros.bags.unpacking import UnpackLimit, unpacked, unpacked_file
 from rain_removal_ros.errors import BagError
 from rain_removal_ros.settings import LimitSettings
 
@@ -29,7 +29,7 @@ __all__ = ["Recording", "find_recordings", "open_recording"]
 _SUFFIXES = (".mcap", ".db3", ".bag", ".mcap.zstd", ".db3.zstd")
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _MOST_METADATA = 1 << 22
-"""Bytes: ten thousand files."""
+"""Bytes: enough for ten thousand files."""
 
 
 class Part(Protocol):
@@ -74,7 +74,7 @@ class Recording:
         known: dict[tuple[str, str, str], Channel] = {}
         for part in parts:
             for channel in part.channels:
-                # The files of one recording may differ in what they say beside the type.
+                # The files of one recording may differ in everything but the type.
                 key = (channel.topic, channel.msgtype, channel.encoding)
                 self._merged[channel] = known.setdefault(key, channel)
                 self.counts[known[key]] += part.counts[channel]
@@ -94,15 +94,15 @@ class Recording:
         start_ns: int | None = None,
         stop_ns: int | None = None,
     ) -> Iterator[Message]:
-        """The messages of all channels or some, from ``start_ns`` on and before ``stop_ns``."""
+        """The messages of all or some channels, from ``start_ns`` on and before ``stop_ns``."""
         wanted = set(self.channels if channels is None else channels)
-        budget = Budget(self.path, sum(part.packed_bytes for part in self._parts), self._limits)
+        limit = UnpackLimit(self.path, sum(part.packed_bytes for part in self._parts), self._limits)
 
         def of(part: Part) -> Iterator[Message]:
             own = {own for own in part.channels if self._merged[own] in wanted}
             for message in part.messages(own, start_ns, stop_ns) if own else ():
                 channel = self._merged[message.channel]
-                yield Message(channel, message.stamp_ns, _plain(message.data, budget))
+                yield Message(channel, message.stamp_ns, _plain(message.data, limit))
 
         return in_order((part.start_ns, part, of) for part in self._parts)
 
@@ -119,7 +119,7 @@ class Recording:
 
 
 def open_recording(path: Path, limits: LimitSettings | None = None) -> Recording:
-    """Open a folder of a recording, or one of its files."""
+    """Open a recording: a folder, or one of its files."""
     limits = limits or LimitSettings()
     if not path.exists():
         raise BagError(f"there is no recording {path}")
@@ -139,14 +139,15 @@ def open_recording(path: Path, limits: LimitSettings | None = None) -> Recording
         if not parts:
             raise BagError(f"no file of {path} can be read: {'; '.join(losses)}")
         return Recording(path, parts, losses, limits, stack.pop_all())
-    raise AssertionError  # the stack swallows nothing
+    raise AssertionError  # the stack suppresses no exception
 
 
 def find_recordings(path: Path) -> list[Path]:
     """All recordings at a path: itself, or those anywhere below it.
 
-    The files of a folder are one recording if a metadata.yaml says so, or if it is lost and their
-    names tell: ``drive_0.mcap``, ``drive_1.mcap``. Otherwise each is one of its own.
+    The files of a folder are one recording if a metadata.yaml says so, or if it is missing and
+    their names are numbered: ``drive_0.mcap``, ``drive_1.mcap``. Otherwise each file is a
+    recording.
     """
     if not path.is_dir():
         return [path] if _is_storage(path) else []
@@ -160,7 +161,7 @@ def _found_in(path: Path, seen: set[Path]) -> list[Path]:
     entries = [entry for entry in sorted(path.iterdir()) if not entry.name.startswith(".")]
     files = [entry for entry in entries if _is_storage(entry)]
     folders = [entry for entry in entries if entry.is_dir()]
-    # Links may lead back.
+    # Links may form a loop.
     below = [found for e in folders if e.resolve() not in seen for found in _found_in(e, seen)]
     names = {re.sub(r"(_\d+)?\.(mcap|db3)(\.zstd)?$", "", file.name) for file in files}
     if len(names) == 1 and not below and files[0].suffix != ".bag":
@@ -206,18 +207,20 @@ def _listed(metadata: Path) -> list[str] | None:
         return None
 
 
-def _plain(data: bytes | memoryview, budget: Budget) -> bytes | memoryview:
-    """A message that was compressed by itself, unpacked. CDR never begins like that."""
+def _plain(data: bytes | memoryview, limit: UnpackLimit) -> bytes | memoryview:
+    """A message that was compressed on its own, unpacked. CDR never begins with zstd's magic
+    number.
+    """
     if bytes(data[:4]) != _ZSTD_MAGIC:
         return data
-    content = unpacked(data, "zstd", budget.chunk_bytes)
-    if content is None:  # damaged: passed on as it is, and found unreadable there
+    content = unpacked(data, "zstd", limit.chunk_bytes)
+    if content is None:  # damaged: passed on as it is, and found unreadable later
         return data
-    budget.take(len(content))
+    limit.take(len(content))
     return content
 
 
-_KINDS: dict[str, Callable[[Path, Budget], Part]] = {
+_KINDS: dict[str, Callable[[Path, UnpackLimit], Part]] = {
     ".mcap": McapPart,
     ".db3": SqlitePart,
     ".bag": Ros1Part,
@@ -225,9 +228,9 @@ _KINDS: dict[str, Callable[[Path, Budget], Part]] = {
 
 
 def _open_part(path: Path, limits: LimitSettings, stack: ExitStack) -> Part:
-    budget = Budget(path, path.stat().st_size, limits)
+    limit = UnpackLimit(path, path.stat().st_size, limits)
     if path.name.endswith(".zstd"):
-        path = unpacked_file(path, budget, stack)
+        path = unpacked_file(path, limit, stack)
     if path.suffix not in _KINDS:
         raise BagError(f"{path} is no recording: .mcap, .db3 and .bag are, and folders of them")
-    return _KINDS[path.suffix](path, budget)
+    return _KINDS[path.suffix](path, limit)

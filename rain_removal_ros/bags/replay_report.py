@@ -1,4 +1,4 @@
-"""What a replay has to show: figures for programs, and a page for people."""
+"""The results of a replay: figures as JSON, and a page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rain_removal_ros.bags.frame_scores import FrameScore, Judge, as_rows
+from rain_removal_ros.bags.frame_scores import FrameScore, FrameScorer, as_rows
 from rain_removal_ros.bags.replaying import Replayed
 from rain_removal_ros.manifest import manifest
 from rain_removal_ros.runtime.files import write_json
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from rain_removal_ros.settings import Settings
 
 _MOST_POINTS = 600
-"""Points of a plot, of which longer series keep every so many-th."""
+"""The most points of a plot; longer series are thinned out."""
 _PICTURES = 12
 
 
 def payload(
-    done: Replayed, engine: Engine, settings: Settings, judge: Judge | None
+    done: Replayed, engine: Engine, settings: Settings, scorer: FrameScorer | None
 ) -> dict[str, Any]:
     """All figures of a replay."""
     from rain_removal_ros.settings import flatten
@@ -35,19 +35,19 @@ def payload(
         "frames": done.frames,
         "overhead_ms": done.overhead_ms,
     }
-    if judge is not None:
-        result["scores"] = judge.summary()
-        result["each_frame"] = {topic: as_rows(rows) for topic, rows in judge.scores().items()}
+    if scorer is not None:
+        result["scores"] = scorer.summary()
+        result["each_frame"] = {topic: as_rows(rows) for topic, rows in scorer.scores().items()}
     return result
 
 
 def write(path: Path, result: dict[str, Any]) -> None:
-    """The figures as JSON."""
+    """Write the figures as JSON."""
     write_json(path, result)
 
 
-def write_report(path: Path, result: dict[str, Any], judge: Judge) -> None:
-    """The page."""
+def write_report(path: Path, result: dict[str, Any], scorer: FrameScorer) -> None:
+    """Write the page."""
     from rain_removal_ros.report import Page, facts, fold
 
     page = Page(
@@ -55,8 +55,8 @@ def write_report(path: Path, result: dict[str, Any], judge: Judge) -> None:
         f"{result['frames']} frames derained by {result['engine']['network']} "
         f"on {result['engine']['device']}.",
     )
-    for topic, scores in judge.scores().items():
-        _add_camera(page, topic, scores, result["scores"][topic], judge)
+    for topic, scores in scorer.scores().items():
+        _add_camera(page, topic, scores, result["scores"][topic], scorer)
     page.section("What was read", *_reading(result))
     page.section(
         "How it was made",
@@ -68,7 +68,7 @@ def write_report(path: Path, result: dict[str, Any], judge: Judge) -> None:
 
 
 def _add_camera(
-    page: Any, topic: str, scores: list[FrameScore], figures: dict[str, Any], judge: Judge
+    page: Any, topic: str, scores: list[FrameScore], figures: dict[str, Any], scorer: FrameScorer
 ) -> None:
     from rain_removal_ros.report import gallery, histogram, line_plot, side_by_side, slider, tiles
 
@@ -87,7 +87,7 @@ def _add_camera(
         ("psnr", "PSNR against the scene without rain", "dB"),
         ("ssim", "SSIM against the scene without rain", ""),
         ("flicker", "Flicker", "grey levels"),
-        ("rain", "Rain level seen in the frame", ""),
+        ("rain", "Rain level, measured in the frame", ""),
         ("sharp", "Sharpness", "grey levels"),
         ("moves", "Change from frame to frame", "grey levels"),
     ):
@@ -115,23 +115,23 @@ def _add_camera(
             truth=moment.truth,
             caption=_caption(moment.score, first),
         )
-        for moment in judge.moments(topic)[:_PICTURES]
+        for moment in scorer.moments(topic)[:_PICTURES]
     ]
     page.section(f"{topic}: worst moments first", gallery(*sliders))
 
 
 def verdict(figures: dict[str, Any]) -> str:
-    """Whether it is better, in a few words."""
+    """Whether the result is better, in a few words."""
     if figures["psnr_after"] is not None:
         gain = figures["psnr_after"] - figures["psnr_before"]
         if abs(gain) < 0.1:
-            return "neither better nor worse than it came"
+            return "neither better nor worse than the input"
         return f"{'better' if gain > 0 else 'worse'} by {abs(gain):.1f} dB"
     before, after = figures["rain_before"], figures["rain_after"]
     if before is None or before < 0.02:
         return "hardly any rain to remove"
     share = 1 - after / before
-    return f"{100 * share:.0f} % less rain to be seen" if share > 0 else "no less rain to be seen"
+    return f"{100 * share:.0f} % less rain visible" if share > 0 else "no less rain visible"
 
 
 def _tiles(figures: dict[str, Any]) -> dict[str, str]:
@@ -175,7 +175,7 @@ def _reading(result: dict[str, Any]) -> list[Any]:
     said = {
         "recording": result["source"],
         "written": result["output"],
-        "messages as they were": result["copied"],
+        "messages copied unchanged": result["copied"],
         "beside the network": f"{result['overhead_ms']:.1f} ms a frame",
         "lost": "; ".join(result["losses"]) or "nothing",
     }

@@ -1,8 +1,8 @@
-"""Derains the cameras of a recording and writes another: everything as it was, and what is new.
+"""Derains the cameras of a recording and writes a new recording with the results added.
 
-Every frame goes through the cameras as in the node, in order, and the time is the recording's own:
-on a CPU the same recording gives the same bytes, unless ``safety.budget_ms`` bounds what a frame
-may take. However long a recording is, a few frames of it are in memory.
+Every frame goes through the cameras as in the node, in order, on the recording's own time. On a CPU
+the same recording gives the same bytes, unless ``safety.budget_ms`` limits the time per frame. Only
+a few frames are in memory, however long the recording is.
 """
 
 from __future__ import annotations
@@ -40,12 +40,13 @@ if TYPE_CHECKING:
     from rain_removal_ros.engines import Engine
 
 _AHEAD = 16
-"""Messages by which calibrations are read ahead of images: many cameras send the image first."""
+"""Messages that calibrations are read ahead of images: many cameras send the image first."""
 _UNUSABLE = {
-    "input.cameras": "which topics are cameras is said by --topics",
-    "input.transport": "which topics are cameras is said by --topics",
-    "input.max_age_ms": "in a recording no frame is late",
+    "input.cameras": "choose cameras with --topics",
+    "input.transport": "choose cameras with --topics",
+    "input.max_age_ms": "no frame of a recording is late",
     "safety.watchdog_s": "a replay waits for its network",
+    "safety.memory_mb": "what is derained would depend on what else the process does",
 }
 """Settings that a replay cannot honour, and why."""
 
@@ -55,22 +56,22 @@ class ReplayOptions:
     """What of a recording is derained, and how the result is written."""
 
     topics: tuple[str, ...] = ()
-    """Image topics; none for all that are found."""
+    """Image topics; empty for all that are found."""
     in_place_of: tuple[str, ...] = ()
-    """Image topics whose derained images take their place."""
+    """Image topics that are replaced by their derained images."""
     ending: str = "derained"
     start_s: float = 0.0
     duration_s: float | None = None
     every: int = 1
-    """Of each camera, only every so many-th frame is derained."""
+    """Derain every N-th frame of each camera only."""
     reference: str = ""
-    """The topic of the same scene without rain; empty for one of the usual name."""
+    """The topic of the same scene without rain; empty for the usual name."""
     compression: str = "none"
     force: bool = False
 
     def __post_init__(self) -> None:
         if self.every < 1:
-            raise BagError(f"every N-th frame needs an N of 1 or more, not {self.every}")
+            raise BagError(f"--every must be 1 or more, not {self.every}")
         if self.start_s < 0 or (self.duration_s is not None and self.duration_s <= 0):
             raise BagError("the start must not be negative, and the duration must be above 0")
 
@@ -83,10 +84,10 @@ class CameraTally:
     clean_topic: str
     cleaned: int = 0
     passed: dict[str, int] = field(default_factory=dict)
-    """Passed on as they came, by reason."""
+    """Frames that passed through, by reason."""
     dropped: dict[str, int] = field(default_factory=dict)
     skipped: int = 0
-    """Left out, as only every N-th was wanted."""
+    """Left out, because only every N-th was wanted."""
     unreadable: int = 0
     faults: dict[str, int] = field(default_factory=dict)
     resets: dict[str, int] = field(default_factory=dict)
@@ -95,11 +96,11 @@ class CameraTally:
 
     @property
     def frames(self) -> int:
-        """Those that were written."""
+        """The frames that were written."""
         return self.cleaned + sum(self.passed.values())
 
     def count(self, result: Result) -> None:
-        """Take note of what became of a frame."""
+        """Note what became of a frame."""
         if result.fault is not None:
             _count(self.faults, result.fault.kind)
             self.unreadable += result.fault.kind == "unreadable"
@@ -127,7 +128,7 @@ class Replayed:
     losses: list[str] = field(default_factory=list)
     seconds: float = 0.0
     network_seconds: float = 0.0
-    judging_seconds: float = 0.0
+    scoring_seconds: float = 0.0
 
     @property
     def frames(self) -> int:
@@ -135,8 +136,8 @@ class Replayed:
 
     @property
     def overhead_ms(self) -> float:
-        """What reading, decoding, encoding and writing took, a frame."""
-        rest = self.seconds - self.network_seconds - self.judging_seconds
+        """Milliseconds per frame for reading, decoding, encoding and writing."""
+        rest = self.seconds - self.network_seconds - self.scoring_seconds
         return 1e3 * rest / max(1, self.frames)
 
 
@@ -163,7 +164,7 @@ def replay(
     observer: Observer | None = None,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> Replayed:
-    """Clean a recording into another. ``progress`` gets the frames done, and those there are."""
+    """Derain a recording into another. ``progress`` gets the frames done and their total."""
     options = options or ReplayOptions()
     check(settings)
     with open_recording(source, settings.limits) as recording:
@@ -185,7 +186,7 @@ def replay(
 
 
 class _Replay:
-    """One replay on its way."""
+    """One replay in progress."""
 
     def __init__(
         self,
@@ -219,7 +220,8 @@ class _Replay:
 
     def run(self, done: Replayed) -> Replayed:
         began = time.perf_counter()
-        # All before the first message, so that the order of topics does not depend on theirs.
+        # All channels before the first message, so that their order does not depend on the
+        # messages.
         for channel in self._recording.channels:
             if channel not in self._dropped:
                 self._output.add(channel)
@@ -234,7 +236,7 @@ class _Replay:
                 self._output.write(message.channel, message.stamp_ns, message.data)
                 done.copied += 1
             if self._observer and (camera := self._references.get(message.channel)) is not None:
-                done.judging_seconds += _timed(self._see_reference, camera, message)
+                done.scoring_seconds += _timed(self._see_reference, camera, message)
             if (replayed := self._replayed.get(message.channel)) is not None:
                 frames += self._frame(replayed, message, done)
                 self._progress(frames, total)
@@ -244,7 +246,7 @@ class _Replay:
         return done
 
     def _calibrations_first(self, messages: Iterable[Message]) -> Iterator[Message]:
-        """All messages; the cameras get to know calibrations some messages ahead."""
+        """All messages; cameras get their calibrations some messages ahead."""
         waiting: deque[Message] = deque()
         for message in messages:
             if (owner := self._infos.get(message.channel)) is not None:
@@ -266,7 +268,7 @@ class _Replay:
         return self._recording.messages(start_ns=start, stop_ns=stop)
 
     def _frame(self, replayed: _Replayed, message: Message, done: Replayed) -> int:
-        """Deal with one frame; returns how many were."""
+        """Process one frame; returns how many were."""
         replayed.seen += 1
         if (replayed.seen - 1) % self._options.every:
             replayed.tally.skipped += 1
@@ -286,11 +288,11 @@ class _Replay:
         if result.step is not None:
             done.network_seconds += result.step.seconds
         if self._observer and result.outcome is not Outcome.DROPPED:
-            done.judging_seconds += _timed(self._see, replayed.topics, original, result)
+            done.scoring_seconds += _timed(self._see, replayed.topics, original, result)
         return 1
 
     def _keep_broken(self, replayed: _Replayed, message: Message, reason: str) -> None:
-        """Count a message that is none; where it would be replaced, it is passed on."""
+        """Count an unreadable message; if it would be replaced, it is passed on."""
         replayed.tally.unreadable += 1
         replayed.tally.last_fault = reason
         if replayed.topics.in_place:
@@ -298,7 +300,7 @@ class _Replay:
 
     def _see(self, camera: CameraTopics, original: Any, result: Result) -> None:
         assert self._observer is not None
-        with suppress(FrameError):  # what cannot be read cannot be judged
+        with suppress(FrameError):  # what cannot be read cannot be scored
             self._observer.frame(camera, result.frame or codec.decode(original), result)
 
     def _see_reference(self, camera: CameraTopics, message: Message) -> None:
@@ -308,7 +310,7 @@ class _Replay:
 
 
 class _Replayed:
-    """One camera on its way."""
+    """One camera in progress."""
 
     def __init__(self, number: int, topics: CameraTopics) -> None:
         self.number = number
@@ -318,7 +320,7 @@ class _Replayed:
         self.seen = 0
 
     def keep_calibration(self, message: Message) -> None:
-        """Let the camera know a calibration."""
+        """Give the camera a calibration."""
         try:
             self.camera.calibrations.keep(decoded(message.channel, message.data))
         except FrameError as error:
@@ -326,7 +328,7 @@ class _Replayed:
 
 
 def _check_derained(cameras: Sequence[CameraTally]) -> None:
-    """A recording in which the network failed at every frame is none."""
+    """Raise if the network failed at every frame."""
     failed = [camera for camera in cameras if camera.faults.get("network")]
     if failed and not any(camera.cleaned for camera in cameras):
         raise EngineError(f"no frame could be derained: {failed[0].last_fault}")

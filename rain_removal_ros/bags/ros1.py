@@ -1,4 +1,4 @@
-"""Reads ROS 1 bags. Their messages are handed out as ROS 2 would have written them."""
+"""Reads ROS 1 bags and returns their messages as ROS 2 would have written them."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from rain_removal_ros.bags.messages import (
     definition_of,
     store,
 )
-from rain_removal_ros.bags.unpacking import Budget, unpacked
+from rain_removal_ros.bags.unpacking import UnpackLimit, unpacked
 from rain_removal_ros.errors import BagError
 
 __all__ = ["Ros1Part"]
 
 _UNKNOWN_START = 2**63 - 1
 _STARTS = {b"BZh": "bz2", b"\x04\x22\x4d\x18": "lz4"}
-"""No record begins so: it would be half a gigabyte long."""
+"""No record begins with these: it would be half a gigabyte long."""
 
 
 class _Reader(Reader):
-    """rosbags' reader, which unpacks chunks of any size, and believes any index."""
+    """rosbags' reader, made strict: it would unpack chunks of any size and believe any index."""
 
-    def __init__(self, path: Path, budget: Budget) -> None:
+    def __init__(self, path: Path, limit: UnpackLimit) -> None:
         super().__init__(path)
-        self._budget = budget
+        self._limit = limit
         self._places: set[int] = set()
         self._known: set[int] = set()
 
@@ -46,34 +46,34 @@ class _Reader(Reader):
 
     def read_chunk(self) -> Any:
         chunk = super().read_chunk()
-        self._budget.check_chunk(chunk.datasize)
+        self._limit.check_chunk(chunk.datasize)
         return chunk._replace(decompressor=partial(self._unpacked, chunk.datapos))
 
     def _unpacked(self, place: int, packed: bytes) -> bytes:
         kinds = (name for start, name in _STARTS.items() if packed.startswith(start))
-        content = unpacked(packed, next(kinds, ""), self._budget.chunk_bytes)
+        content = unpacked(packed, next(kinds, ""), self._limit.chunk_bytes)
         if content is None:
             raise ReaderError("a chunk is damaged, or larger than limits.chunk_mb")
         if place not in self._known:
             self._known.add(place)
-            self._budget.take(len(content))
+            self._limit.take(len(content))
         return bytes(content)
 
 
 class Ros1Part:
     """A ROS 1 bag, open for reading."""
 
-    def __init__(self, path: Path, budget: Budget) -> None:
+    def __init__(self, path: Path, limit: UnpackLimit) -> None:
         self.losses: list[str] = []
         self.counts: Counter[Channel] = Counter()
         self._path = path
         self.packed_bytes = path.stat().st_size
         try:
-            self._reader = _Reader(path, budget)
+            self._reader = _Reader(path, limit)
             self._reader.open()
         except BagError:
             raise
-        except Exception as error:  # what rosbags does not check comes as any error there is
+        except Exception as error:  # rosbags does not check everything and may raise any error
             reason = " ".join(str(error).split()) or type(error).__name__
             raise BagError(
                 f"{path} cannot be read: {reason}; 'rosbag reindex' repairs bags that were cut off"
@@ -137,7 +137,7 @@ class Ros1Part:
         self.end_ns = self._reader.end_time - 1
 
     def _types(self) -> Any:
-        """The bag's types, with ROS 2's names and header wherever they mean the same."""
+        """The bag's types, with ROS 2's names and header where they mean the same."""
         types: dict[str, Any] = {}
         for connection in self._reader.connections:
             text = connection.msgdef.data

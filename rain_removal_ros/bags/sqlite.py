@@ -1,8 +1,8 @@
-"""Reads SQLite recordings, whole or not: row by row as far as that goes, journal included.
+"""Reads SQLite recordings, damaged ones too: row by row as far as possible, journal included.
 
-A database is a program as much as a file: a view can go on for ever, and so can a table whose pages
-point at each other. So only plain tables are read, no step of reading takes long, and no more comes
-out of a file than its size has room for.
+A database is a program as much as a file: a view can run for ever, and so can a table whose pages
+point at each other. So only plain tables are read, the time for each row is limited, and a file
+cannot yield more rows and bytes than its size has room for.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import Any
 from urllib.parse import quote
 
 from rain_removal_ros.bags.messages import Channel, Message, canonical, qos_of
-from rain_removal_ros.bags.unpacking import Budget
+from rain_removal_ros.bags.unpacking import UnpackLimit
 from rain_removal_ros.errors import BagError
 
 __all__ = ["SqlitePart"]
 
 _TABLE = re.compile(r"\s*CREATE\s+TABLE\b", re.IGNORECASE)
 _STEPS = 100_000
-"""Of SQLite's machine between two looks at how long it takes."""
+"""Steps of SQLite's virtual machine between two checks of the time taken."""
 _MOST_LOOKS = 1000
-"""For one row: seconds. A row takes a few dozen steps."""
+"""The most checks for one row: seconds. A row takes a few dozen steps."""
 _LEAST_ROW_BYTES = 6
 _MOST_TOPICS = 10_000
 
@@ -34,12 +34,12 @@ _MOST_TOPICS = 10_000
 class SqlitePart:
     """An SQLite recording, open for reading."""
 
-    def __init__(self, path: Path, budget: Budget) -> None:
+    def __init__(self, path: Path, limit: UnpackLimit) -> None:
         self.path = path
         self.losses: list[str] = []
         self.start_ns, self.end_ns = 2**63 - 1, 0
         self.counts: Counter[Channel] = Counter()
-        self._budget = budget
+        self._limit = limit
         self.packed_bytes = path.stat().st_size
         self._looks = 0
         self._size = path.stat().st_size
@@ -64,7 +64,7 @@ class SqlitePart:
     def messages(
         self, channels: set[Channel], start_ns: int | None, stop_ns: int | None
     ) -> Iterator[Message]:
-        """The messages there are, in order of time."""
+        """All messages, in order of time."""
         first = -(2**63) if start_ns is None else start_ns
         last = 2**63 if stop_ns is None else stop_ns
         left = self._size
@@ -94,7 +94,7 @@ class SqlitePart:
     # --- Opening -----------------------------------------------------------------------------
 
     def _opened(self) -> sqlite3.Connection:
-        """With its journal, or without it where that cannot be used."""
+        """Open the database with its journal, or without if that cannot be used."""
         name = quote(str(self.path.absolute()))
         for mode in ("mode=ro", "immutable=1"):
             base = sqlite3.connect(f"file:{name}?{mode}", uri=True, check_same_thread=False)
@@ -112,10 +112,10 @@ class SqlitePart:
     def _guard(self, base: sqlite3.Connection) -> None:
         base.text_factory = lambda text: text.decode("utf-8", "replace")
         base.execute("PRAGMA trusted_schema = OFF")
-        # Without this, a file that is shorter than it says is not looked into at all.
+        # Without this, a file that is shorter than it says is not read at all.
         base.execute("PRAGMA writable_schema = ON")
         if hasattr(base, "setlimit"):  # Python 3.11
-            limit = min(self._budget.chunk_bytes, 2**31 - 1)
+            limit = min(self._limit.chunk_bytes, 2**31 - 1)
             base.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limit)
         base.set_progress_handler(self._is_too_long, _STEPS)
 
@@ -124,7 +124,7 @@ class SqlitePart:
         return self._looks > _MOST_LOOKS
 
     def _columns(self, table: str) -> set[str]:
-        """The columns of a table but for computed ones; none where there is no table."""
+        """The columns of a table except computed ones; empty if there is no table."""
         query = "SELECT type, sql FROM sqlite_master WHERE lower(name) = ?"
         for kind, text in self._base.execute(query, (table,)):
             if kind != "table" or not isinstance(text, str) or not _TABLE.match(text):
@@ -162,9 +162,9 @@ class SqlitePart:
         return found
 
     def _read_order(self) -> array[int] | None:
-        """The rows in order of time; None where that is the order they were written in.
+        """Row numbers in order of time; None if that is the order they were written in.
 
-        Counts them, too.
+        Also counts the rows.
         """
         rows, stamps = array("q"), array("q")
         most = self._size // _LEAST_ROW_BYTES

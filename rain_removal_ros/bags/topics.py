@@ -1,4 +1,4 @@
-"""Which topics of a recording are derained, and what the new ones beside them are called."""
+"""Which topics of a recording are derained, and the names of the new topics."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from rain_removal_ros.camera import OutputKind
 from rain_removal_ros.errors import BagError, FrameError
 
 REFERENCE = "image_clean"
-"""What a camera's rainless images are called in the recordings that are made here."""
+"""The name of the images without rain in recordings made with ``bag-make``."""
 _OURS = ("attention", REFERENCE)
 _NO_COLOURS = ("32FC1", "64FC1", "16UC1", "32SC1", "8SC1", "16SC1")
 
 
 @dataclass(frozen=True)
 class CameraTopics:
-    """One camera of a recording: what comes in, and what goes out."""
+    """One camera of a recording: its inputs and outputs."""
 
     image: Channel
     info: Channel | None
-    """Its calibration, where it was recorded."""
+    """Its calibration, if recorded."""
     reference: Channel | None
-    """The same scene without rain, where it was recorded."""
+    """The same scene without rain, if recorded."""
     outputs: Mapping[OutputKind, Channel]
     """What is written."""
     in_place: bool
-    """Whether the derained images take the place of those that came in."""
+    """Whether the derained images replace the recorded ones."""
 
     @property
     def derained(self) -> Channel:
-        """Where the derained images go, raw or compressed as they came."""
+        """The topic of the derained images, raw or compressed like the input."""
         return self.outputs[own_kind(self.image)]
 
 
 def own_kind(image: Channel) -> OutputKind:
-    """The output of the kind that a camera's images have."""
+    """The output of the same kind as the camera's images."""
     return OutputKind.COMPRESSED if image.msgtype == COMPRESSED else OutputKind.IMAGE
 
 
@@ -60,7 +60,7 @@ def camera_topics(
     reference: str = "",
     compressed: bool = False,
 ) -> list[CameraTopics]:
-    """The cameras to derain: those asked for, else all that can be found.
+    """The cameras to derain: the requested ones, or all that are found.
 
     With ``compressed``, raw cameras get compressed images too.
     """
@@ -122,7 +122,7 @@ def _reference(recording: Recording, image: Channel, asked: str) -> Channel | No
 
 
 def _image(recording: Recording, topic: str) -> Channel:
-    """The image channel of this name, or an error that offers near ones."""
+    """The image channel of this name; an error names near ones."""
     images = {c.topic: c for c in recording.channels if c.msgtype in (IMAGE, COMPRESSED)}
     if topic in images:
         return images[topic]
@@ -135,7 +135,7 @@ def _image(recording: Recording, topic: str) -> Channel:
 
 
 def _found(recording: Recording) -> list[Channel]:
-    """What looks like a camera's colour images; of one camera, the raw rather than the packed."""
+    """Topics that look like a camera's colour images; of one camera, raw before compressed."""
     images = [
         channel
         for channel in recording.channels
@@ -152,7 +152,7 @@ def _found(recording: Recording) -> list[Channel]:
 
 
 def _has_colours(recording: Recording, channel: Channel) -> bool:
-    """Whether a channel carries pictures, going by its first message that can be read."""
+    """Whether a channel has colour images, judging by its first readable message."""
     for message in recording.messages([channel]):
         try:
             first: Any = decoded(channel, message.data)

@@ -1,7 +1,7 @@
-"""Unpacks what is compressed in recordings, and no more of it than was agreed.
+"""Unpacks compressed data in recordings, within limits.
 
-A few hundred kilobytes can stand for terabytes. So how much a recording may unpack to depends on
-its own size, and how much of it may be in memory at once is fixed.
+A few hundred kilobytes can expand to terabytes. So the total that a recording may unpack to depends
+on its size, and the amount in memory at once is fixed.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import Any
 from rain_removal_ros.errors import BagError
 from rain_removal_ros.settings import LimitSettings
 
-__all__ = ["Budget", "unpacked", "unpacked_file", "zstd"]
+__all__ = ["UnpackLimit", "unpacked", "unpacked_file", "zstd"]
 
 _MB = 10**6
 _ALWAYS_BYTES = 100 * _MB
-"""However small a recording is, it may unpack to so much."""
+"""The amount that any recording may unpack to, however small it is."""
 _PIECE_BYTES = 1 << 20
 _KEPT_FREE_BYTES = 1 << 30
-"""Of the disk that files are unpacked to; of a small one a twentieth."""
+"""Disk space that unpacking leaves free; on a small disk, a twentieth."""
 
 
-class Budget:
+class UnpackLimit:
     """What one recording may still unpack to."""
 
     def __init__(self, path: Path, packed_bytes: int, limits: LimitSettings) -> None:
@@ -45,7 +45,7 @@ class Budget:
             )
 
     def check_chunk(self, count: int) -> None:
-        """Refuse a chunk, or a message, of so many bytes where it is too large for the memory."""
+        """Refuse a chunk or message of so many bytes if it is too large for memory."""
         if count > self.chunk_bytes:
             raise BagError(
                 f"{self._path} holds a chunk of {count / _MB:.0f} MB; limits.chunk_mb allows more "
@@ -54,7 +54,7 @@ class Budget:
 
 
 def zstd() -> Any:
-    """Whichever zstd module rosbags has brought with it."""
+    """Any of the zstd modules that rosbags depends on."""
     for name in ("compression.zstd", "backports.zstd", "zstandard"):
         try:
             return importlib.import_module(name)
@@ -67,7 +67,7 @@ Bytes = bytes | memoryview
 
 
 def unpacked(packed: Bytes, compression: str, most_bytes: int) -> Bytes | None:
-    """What can be unpacked of something that may be cut; None if nothing can, or if it is more."""
+    """Unpack data that may be cut off; None if nothing can be unpacked, or if it is too much."""
     try:
         content = _unpacked(packed, compression, most_bytes + 1)
     except BagError:
@@ -96,8 +96,8 @@ def _unpacked(packed: Bytes, compression: str, most_bytes: int) -> Bytes:
     raise ValueError(f"no compression is called {compression!r}")
 
 
-def unpacked_file(path: Path, budget: Budget, stack: ExitStack) -> Path:
-    """A file that was compressed as a whole, unpacked for as long as the stack is not closed."""
+def unpacked_file(path: Path, limit: UnpackLimit, stack: ExitStack) -> Path:
+    """A file that was compressed as a whole, unpacked until the stack closes."""
     with ExitStack() as mine:
         folder = mine.enter_context(tempfile.TemporaryDirectory(prefix="rain-removal-"))
         target = Path(folder) / path.stem
@@ -105,7 +105,7 @@ def unpacked_file(path: Path, budget: Budget, stack: ExitStack) -> Path:
             try:
                 content = mine.enter_context(zstd().open(packed, "rb"))
                 while piece := content.read(_PIECE_BYTES):
-                    budget.take(len(piece))
+                    limit.take(len(piece))
                     _check_disk(path, Path(folder))
                     file.write(piece)
             except OSError as error:

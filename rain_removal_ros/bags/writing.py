@@ -1,7 +1,8 @@
 """Writes a recording that appears whole under its name, or not at all.
 
-It is built in a hidden folder beside the target and moved there at the end. What a killed run left
-behind is removed by the next; two runs at once for one target are refused.
+It is built in a hidden folder beside the target and moved into place at the end. The remains of a
+killed run are removed by the next one. A second run for the same target at the same time is
+refused.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class BagWriter:
         self._connections: dict[Channel, Any] = {}
 
     def add(self, channel: Channel) -> None:
-        """Make room for a channel; one that is there already is left alone."""
+        """Add a channel, unless it exists already."""
         if channel in self._connections:
             return
         definition = channel.definition or definition_of(channel.msgtype)
@@ -57,7 +58,7 @@ class BagWriter:
 def create(
     path: Path, *, force: bool = False, compression: str = "none", source: Path | None = None
 ) -> Iterator[BagWriter]:
-    """Write a recording to ``path``: a folder, or one file where the name ends in ``.mcap``.
+    """Write a recording to ``path``: a folder, or one file if the name ends in ``.mcap``.
 
     ``source`` is the recording that is read meanwhile, which must not be overwritten.
     """
@@ -97,7 +98,7 @@ def _check(path: Path, source: Path | None, *, overwrite: bool) -> None:
 
 @contextmanager
 def _locked(draft: Path) -> Iterator[None]:
-    """The draft's folder, empty, for this process alone, and gone afterwards."""
+    """An empty draft folder, locked for this process and removed afterwards."""
     draft.mkdir(exist_ok=True)
     handle = os.open(draft, os.O_RDONLY)
     try:
@@ -124,7 +125,7 @@ def _empty(folder: Path) -> None:
 
 
 def _move(built: Path, path: Path, aside: Path) -> None:
-    """Put what was built in its place; what was there before is kept until it is."""
+    """Move the draft into place; the previous recording is kept until that is done."""
     if path.exists():
         path.rename(aside)
     try:

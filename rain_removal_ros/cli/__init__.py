@@ -1,10 +1,10 @@
 """Removes rain from pictures, videos and recordings; trains and measures the networks.
 
-One subcommand is one file here, found by itself: the module's docstring is its help,
+Each subcommand is one file here, found by itself: the module's docstring is its help,
 ``add_arguments(parser)`` declares its flags, and ``run(args)`` does the work and may return an exit
-code. The file's name is the command's name unless the module sets ``NAME``. At its top a
-module imports nothing heavy, so that ``--help`` is instant: torch, OpenCV and what needs them are
-imported inside ``run``.
+code. The file's name is the command's name unless the module sets ``NAME``. At its top a module
+imports nothing heavy, so that ``--help`` is instant: torch, OpenCV and what needs them are imported
+inside ``run``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["commands", "main"]
 _INTERRUPTED = 130
 _READER_GONE = 141
 _OF_TORCH = ("torch", "onnx")
-"""What the extra of this name brings."""
+"""The packages of the extra named torch."""
 
 
 def commands() -> dict[str, ModuleType]:
@@ -44,7 +44,7 @@ def commands() -> dict[str, ModuleType]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand and say how it ended, as an exit code."""
+    """Run one subcommand; returns the exit code."""
     try:
         try:
             return _run(_parser().parse_args(argv))
@@ -53,15 +53,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
-        # Whoever read the output, `head` say, has enough. Python flushes once more at its end,
-        # and that must not fail a second time.
+        # The reader of the output, such as `head`, has enough. Python flushes once more at exit,
+        # which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _READER_GONE
 
 
 def _run(args: argparse.Namespace) -> int:
     keep_freed_memory()
-    # What decoders print of a damaged file would stand beside our one line about it.
+    # Decoders' own messages about a damaged file would appear beside our one line.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     try:
@@ -79,7 +79,7 @@ def _run(args: argparse.Namespace) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        # Of the machine, not of ours: a full disk, a folder that may not be read, a name too long.
+        # The machine's fault: a full disk, a folder without permission, a name too long.
         if error.strerror is None:
             raise
         about = f"{error.filename}: " if error.filename else ""
@@ -89,7 +89,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that answers a mistake with one line, which names what may have been meant."""
+    """A parser that reports a mistake in one line, with what may have been meant."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")

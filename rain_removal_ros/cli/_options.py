@@ -1,4 +1,4 @@
-"""Flags that mean the same in every subcommand that has them."""
+"""Flags that have the same meaning in every subcommand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """``--json FILE``: the results once more, for programs; ``files.write_json`` writes them."""
+    """``--json FILE``: the results for programs; ``files.write_json`` writes them."""
     parser.add_argument(
         "--json",
         type=output_file,
@@ -39,7 +39,7 @@ _FLAGS = {
     "precision": ("engine.precision", "FORMAT"),
     "threads": ("engine.threads", "N"),
 }
-"""Flags that all commands share, the setting that each is, and what it takes."""
+"""Flags that all commands share, with the setting of each and its metavar."""
 
 
 def add_shared(
@@ -47,7 +47,7 @@ def add_shared(
 ) -> list[argparse.Action]:
     """Flags that are settings, with the settings' help and default unless another is given.
 
-    Of ``several``, each takes values with blanks or commas between them, and may be given again.
+    Those in ``several`` take values separated by blanks or commas, and can be repeated.
     """
     from rain_removal_ros.settings import Settings, entries
 
@@ -79,7 +79,7 @@ def add_several(
     help: str,
     default: object = None,
 ) -> argparse.Action:
-    """A flag that takes values with blanks or commas between them, and may be given again."""
+    """A flag that takes values separated by blanks or commas, and can be repeated."""
 
     def items(text: str) -> list[Any]:
         return [kind(item) for item in text.split(",") if item]
@@ -104,12 +104,12 @@ class _Several(argparse.Action):
 
 
 def add_report(parser: argparse.ArgumentParser, help: str) -> argparse.Action:
-    """``--report FILE``: a page to look at."""
+    """``--report FILE``: an HTML report."""
     return parser.add_argument("--report", type=output_file, metavar="FILE", help=help)
 
 
 def rename(parser: argparse.ArgumentParser, old: str, now: argparse.Action) -> None:
-    """Let the flag ``old`` go on, with a line that names the one that it is called now."""
+    """Accept the flag ``old``, with a line that names its successor."""
     parser.add_argument(old, action=_Renamed, now=now)
 
 
@@ -136,18 +136,20 @@ class _Renamed(argparse.Action):
         new = self._now.option_strings[-1]
         print(f"{parser.prog}: {option_string} is deprecated, use {new}", file=sys.stderr)
         self._now(parser, namespace, values, option_string)
-        self._now.required = False  # it has been given
+        self._now.required = False  # the flag was given
 
 
 def network_settings(args: argparse.Namespace) -> NetworkSettings:
-    """The network that ``--model`` and ``--stages`` ask for."""
+    """The network settings from ``--model`` and ``--stages``."""
     from rain_removal_ros.settings import NetworkSettings, build
 
     return build(NetworkSettings, {"weights": args.model, **_given(args, ("stages",))})
 
 
 def engine_settings(args: argparse.Namespace, **more: object) -> EngineSettings:
-    """What ``--engine``, ``--device``, ``--precision`` and ``--threads`` ask for, and ``more``."""
+    """The engine settings from ``--engine``, ``--device``, ``--precision`` and ``--threads``, and
+    ``more``.
+    """
     from rain_removal_ros.settings import EngineSettings, build
 
     given = _given(args, ("engine", "device", "precision", "threads"))
@@ -185,7 +187,7 @@ def size(text: str) -> tuple[int, int]:
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """Whole numbers from ``least`` on."""
+    """A type for integers from ``least`` on."""
 
     def number(text: str) -> int:
         if not text.isdigit() or int(text) < least:
@@ -214,7 +216,7 @@ def add_settings(parser: argparse.ArgumentParser, *groups: str) -> None:
 
 
 def settings_from(args: argparse.Namespace) -> Settings:
-    """The settings that the flags of ``add_settings`` ask for."""
+    """The settings from the flags of ``add_settings``."""
     from rain_removal_ros.parsing import from_yaml
     from rain_removal_ros.settings import Settings, build, load
 

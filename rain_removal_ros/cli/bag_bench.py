@@ -21,16 +21,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="+", type=Path, metavar="IN", help="recordings")
     parser.add_argument(
         "--try", dest="wanted", action="append", default=[], metavar="NAME:SETTINGS",
-        help="a setting to be measured, beside what the flags say",
+        help="a setting to measure, in addition to the flags",
     )  # fmt: skip
     parser.add_argument("--offline", action="store_true", help="every frame, without ROS")
-    parser.add_argument("--topic", default="", metavar="TOPIC", help="the images to be cleaned")
+    parser.add_argument("--topic", default="", metavar="TOPIC", help="the images to derain")
     parser.add_argument(
         "--reference", default="", metavar="TOPIC", help="the same images without rain"
     )
-    parser.add_argument("--rate", type=float, default=1.0, metavar="X", help="play so much faster")
+    parser.add_argument("--rate", type=float, default=1.0, metavar="X", help="playback speed")
     add_report(parser, "also write an HTML report")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="offline: at a time")
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="offline: recordings at a time"
+    )
     parser.add_argument("--ray", metavar="ADDRESS", help="offline: a Ray cluster, or 'local'")
     add_json(parser)
     groups = ("network", "engine", "stream", "output", "bypass", "input", "safety", "limits")
@@ -43,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
 
     found = [recording for path in args.inputs for recording in find_recordings(path) or [path]]
     attempts = node_bench.attempts(settings_from(args), args.wanted)
-    for attempt in attempts:  # before the first has taken its time
+    for attempt in attempts:  # before the first recording takes its time
         (replaying.check if args.offline else node_bench.check)(attempt.settings)
     rows: list[dict[str, Any]]
     if args.offline:

@@ -25,7 +25,7 @@ from rain_removal_ros.cli._options import (
 )
 
 if TYPE_CHECKING:
-    from rain_removal_ros.benchmark import Case, Measured
+    from rain_removal_ros.benchmark import Case, Measurement
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=10.0,
         metavar="S",
-        help="what has run so long is measured no further, however often that was (default: 10)",
+        help="no more rounds for a configuration after this time (default: 10)",
     )
     parser.add_argument(
         "--untrained",
@@ -157,23 +157,22 @@ def _no_weights(name: str) -> str:
 
 
 def _progress(line: str) -> None:
-    """One line, written over and over."""
+    """One line, overwritten again and again."""
     import sys
 
     print(f"\r{line[:100]:<100}\r", end="", file=sys.stderr, flush=True)
 
 
 def _nothing(line: str) -> None:
-    """What is said where nobody watches."""
+    """No progress, if nobody watches."""
 
 
 def _failure(case: Case, reason: str) -> dict[str, Any]:
     return {**dataclasses.asdict(case), "error": reason}
 
 
-def _plot(measured: list[Measured]) -> str:
-    """Times against the pixels of all cameras: what grows linearly with them rises like the
-    diagonal."""
+def _plot(measured: list[Measurement]) -> str:
+    """Time against the pixels of all cameras; linear growth rises like the diagonal."""
     from rain_removal_ros.report import line_drawing
 
     lines: dict[str, list[tuple[float, float]]] = {}
@@ -210,7 +209,7 @@ _TITLES = (
 _TEXTS = frozenset({"network", "engine", "device", "precision"})
 
 
-def _print_table(measured: list[Measured]) -> None:
+def _print_table(measured: list[Measurement]) -> None:
     rows = [_TITLES, *map(_cells, measured)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -221,7 +220,7 @@ def _print_table(measured: list[Measured]) -> None:
         print("  ".join(cells).rstrip())
 
 
-def _cells(row: Measured) -> tuple[str, ...]:
+def _cells(row: Measurement) -> tuple[str, ...]:
     return (
         row.model,
         f"{row.engine}, compiled" if row.compile else row.engine,

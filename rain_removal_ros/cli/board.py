@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shipped",
         metavar="NAME",
-        help="what to hold it against (default: what ships of the same network and size)",
+        help="what to compare it with (default: what ships of the same network and size)",
     )
     parser.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="the folder of the data sets"
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     setup = board.Setup(data=args.data, extent=extent, cache=args.cache or cache_folder("board"))
     parts = board.choose(args.only, extent)
     rival = args.shipped or board.counterpart(args.candidate)
-    # One thread: two that wait for each other are slower than one wherever the machine is shared.
+    # One thread: two that wait for each other are slower than one on a shared machine.
     candidate, shipped = board.compare(
         args.candidate,
         rival,

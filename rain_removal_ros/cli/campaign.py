@@ -56,12 +56,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _start(args: argparse.Namespace, campaign: Campaign) -> int:
-    """Run in a process of its own, which goes on when this one has ended."""
+    """Run in a process of its own, which outlives this one."""
     from rain_removal_ros.errors import TrainingError
     from rain_removal_ros.training import campaign as campaigns
 
     with campaigns.only_one(campaign.runs):
-        pass  # refused in the foreground, where it is seen
+        pass  # refused in the foreground, where it is visible
     command = [sys.executable, "-m", "rain_removal_ros", "campaign", "run", str(args.config)]
     command += ["--runs", str(campaign.runs), "--max-minutes", str(args.max_minutes)]
     with _log(campaign).open("ab") as log:

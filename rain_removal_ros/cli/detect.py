@@ -27,7 +27,7 @@ from rain_removal_ros.cli._options import (
 )
 
 if TYPE_CHECKING:
-    from rain_removal_ros.detection.analysis import Findings
+    from rain_removal_ros.detection.analysis import Analysis, Row
     from rain_removal_ros.detection.candidates import Candidate
     from rain_removal_ros.detection.report import ReportFacts
     from rain_removal_ros.detection.sources import FrameSource
@@ -122,7 +122,7 @@ def _add_sequences(group: argparse._ArgumentGroup) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="with --bag: a topic with images that were derained online, scored as one more arm",
+        help="with --bag: a topic with images that were derained online, one more candidate",
     )
 
 
@@ -154,10 +154,10 @@ def run(args: argparse.Namespace) -> None:
     watching = [detectors.create(name, provider=args.provider) for name in args.detector or ["hog"]]
     _refuse_twins("detectors", [each.name for each in watching])
     source = _source(args)
-    arms, models = _arms(args, source)
+    compared, models = _candidates(args, source)
     if not args.detector:
         print(f"rain-removal detect: {detectors.BUILT_IN}", file=sys.stderr)
-    seen = harness.run(source, arms, watching, cache=args.cache or cache_folder("detect"))
+    seen = harness.run(source, compared, watching, cache=args.cache or cache_folder("detect"))
     classes = [name.strip() for name in args.classes.split(",") if name.strip()]
     results = [
         analysis.conclude(seen, each, models, classes=classes, rounds=args.rounds)
@@ -214,8 +214,8 @@ def _severities(text: str) -> tuple[float, ...]:
         raise DataError(f"--rain is severities from 0 to 1 as in 0.3,0.6,1, not {text!r}") from None
 
 
-def _arms(args: argparse.Namespace, source: FrameSource) -> tuple[list[Candidate], list[str]]:
-    """The arms, and which of them are networks, in the order in which they were named."""
+def _candidates(args: argparse.Namespace, source: FrameSource) -> tuple[list[Candidate], list[str]]:
+    """The candidates, and which of them are networks, in the order in which they were named."""
     from rain_removal_ros import checkpoints
     from rain_removal_ros.detection import candidates
 
@@ -224,7 +224,7 @@ def _arms(args: argparse.Namespace, source: FrameSource) -> tuple[list[Candidate
     if "all" in names:
         names = [path.stem for path in checkpoints.shipped()] or ["auto"]
     derain = [candidates.Derain(name, engine, stages=args.stages) for name in names]
-    models = [arm.name for arm in derain]
+    models = [each.name for each in derain]
     _refuse_twins("models", models)
     every: list[Candidate] = [candidates.Input()]
     if source.has_reference:
@@ -271,7 +271,12 @@ def _labels(args: argparse.Namespace, source: FrameSource) -> str:
     return "known exactly" if any(item.truth for item in source.items) else "none"
 
 
-def _payload(made: dict[str, Any], results: list[Findings], facts: ReportFacts) -> dict[str, Any]:
+def _as_json(row: Row) -> dict[str, Any]:
+    """The row with the keys that readers of older files know."""
+    return {"arm" if key == "candidate" else key: value for key, value in asdict(row).items()}
+
+
+def _payload(made: dict[str, Any], results: list[Analysis], facts: ReportFacts) -> dict[str, Any]:
     return {
         "manifest": made,
         "facts": asdict(facts),
@@ -282,7 +287,7 @@ def _payload(made: dict[str, Any], results: list[Findings], facts: ReportFacts) 
                 "classes": each.labels,
                 "score": each.score,
                 "notes": each.notes,
-                "rows": [asdict(row) for row in each.rows],
+                "rows": [_as_json(row) for row in each.rows],
                 "gates": [asdict(gate) | {"advice": gate.advice} for gate in each.gates],
                 "helped": [asdict(example) for example in each.helped],
                 "hurt": [asdict(example) for example in each.hurt],

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
     from rain_removal_ros.runtime.files import write_whole
 
     if args.stages < 0:
-        raise SettingsError(f"--stages {args.stages}: there are no fewer than 0")
+        raise SettingsError(f"--stages {args.stages}: it must be 0 or more")
     checkpoint = checkpoints.load(checkpoints.resolve(args.model))
     graph, facts = export(checkpoint.network, stages=args.stages)
     write_whole(args.output, graph, raises=EngineError)
@@ -39,4 +39,4 @@ def run(args: argparse.Namespace) -> None:
     print(f"in: {', '.join(facts.input_names)}; out: {', '.join(facts.output_names)}")
     for part in facts.state:
         print(f"fresh {part.input}: {part.fresh}")
-    print(f"off from torch by {facts.difference:.1g} at most ({facts.tolerance:g} is allowed)")
+    print(f"differs from torch by at most {facts.difference:.1g} ({facts.tolerance:g} is allowed)")

@@ -1,4 +1,4 @@
-"""Lists the networks: what each costs, what it does, and whether its weights are installed."""
+"""Lists the networks: what each costs and does, and whether its weights are installed."""
 
 from __future__ import annotations
 

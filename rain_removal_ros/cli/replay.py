@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--report",
         type=output_file,
         metavar="FILE",
-        help="judge every frame and write an HTML report",
+        help="score every frame and write an HTML report",
     )
     parser.add_argument(
         "--reference", default="", metavar="TOPIC", help="the same images without rain"
@@ -107,7 +107,7 @@ def _run_one(args: argparse.Namespace, source: Path) -> None:
     settings = settings_from(args)
     engine = load(settings.network, settings.engine)
     say_cautions("replay", engine)
-    judge = frame_scores.Judge() if args.report else None
+    scorer = frame_scores.FrameScorer() if args.report else None
     with tqdm(disable=None, unit="frame") as bar:
 
         def progress(done: int, total: int) -> None:
@@ -115,12 +115,18 @@ def _run_one(args: argparse.Namespace, source: Path) -> None:
             bar.update(done - bar.n)
 
         done = replay(
-            source, args.output, engine, settings, _options(args), observer=judge, progress=progress
+            source,
+            args.output,
+            engine,
+            settings,
+            _options(args),
+            observer=scorer,
+            progress=progress,
         )
     _print(done)
-    payload = replay_report.payload(done, engine, settings, judge)
-    if judge is not None:
-        replay_report.write_report(args.report, payload, judge)
+    payload = replay_report.payload(done, engine, settings, scorer)
+    if scorer is not None:
+        replay_report.write_report(args.report, payload, scorer)
         print(f"report: {args.report}")
     if args.json:
         replay_report.write(args.json, payload)
@@ -132,7 +138,7 @@ def _run_many(args: argparse.Namespace, sources: list[Path]) -> int:
     from rain_removal_ros.bags import fleet
 
     order = fleet.FleetOptions(
-        settings=settings_from(args), options=_options(args), judged=args.report is not None
+        settings=settings_from(args), options=_options(args), scored=args.report is not None
     )
     with tqdm(disable=None, unit="recording") as bar:
 
@@ -171,16 +177,16 @@ def _print(done: Replayed) -> None:
         print(f"rain-removal replay: lost: {loss}", file=sys.stderr)
     for camera in done.cameras:
         notes: list[Any] = [f"{camera.frames} frames"]
-        notes += [f"{count} of them as they came ({why})" for why, count in camera.passed.items()]
+        notes += [f"{count} of them unchanged ({why})" for why, count in camera.passed.items()]
         notes += [f"{count} dropped ({why})" for why, count in camera.dropped.items()]
         notes += [f"{camera.unreadable} unreadable"] if camera.unreadable else []
         notes += [f"{camera.skipped} left out"] if camera.skipped else []
         notes += [f"{sum(camera.resets.values())} fresh starts"] if len(camera.resets) > 1 else []
         if camera.last_fault:
-            said = f"{camera.topic}: the last fault: {camera.last_fault}"
+            said = f"{camera.topic}: last fault: {camera.last_fault}"
             print(f"rain-removal replay: {said}", file=sys.stderr)
         print(f"{camera.topic} -> {camera.clean_topic}: {', '.join(notes)}")
     print(
-        f"{done.output}: {done.copied} messages as they were, "
+        f"{done.output}: {done.copied} messages copied unchanged, "
         f"{done.overhead_ms:.1f} ms a frame beside the network"
     )

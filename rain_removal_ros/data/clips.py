@@ -1,7 +1,6 @@
 """Clips to cut training samples from: still pictures, videos and folders of frames.
 
-A still becomes a clip by a camera that pans over it. Pictures are decoded once and kept as 8 bit,
-up to a memory limit, because decoding costs more than everything else.
+A still becomes a clip by a camera that pans over it. Pictures are decoded once and kept as 8 bit.
 """
 
 from __future__ import annotations
@@ -16,43 +15,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rain_removal_ros.data import pictures, still_camera
+from rain_removal_ros.data import still_camera
+from rain_removal_ros.data.cache import Cache, Views
 from rain_removal_ros.data.pairs import Pair
-from rain_removal_ros.data.videos import opened
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
+from rain_removal_ros.media import pictures
+from rain_removal_ros.media.videos import opened
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
-
-Views = tuple[Image, ...]
-"""One moment as seen with and without rain (rainy, clean), or in the one way there is."""
-
-
-class Cache:
-    """Decoded pictures up to a limit; the rest is decoded each time."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self.limit_bytes = limit_bytes
-        self.used_bytes = 0
-        self._kept: dict[tuple[str, int], Views] = {}
-
-    @property
-    def full(self) -> bool:
-        return self.used_bytes >= self.limit_bytes
-
-    def get(self, key: tuple[str, int], load: Callable[[], Views]) -> Views:
-        found = self._kept.get(key)
-        if found is None:
-            found = load()
-            self.put(key, found)
-        return found
-
-    def put(self, key: tuple[str, int], views: Views) -> None:
-        size = sum(view.nbytes for view in views)
-        if key not in self._kept and self.used_bytes + size <= self.limit_bytes:
-            # A view would keep the whole picture in memory.
-            self._kept[key] = tuple(np.ascontiguousarray(view) for view in views)
-            self.used_bytes += size
 
 
 @dataclass(frozen=True)
@@ -113,6 +84,9 @@ class Video:
 
     def read_through(self, cache: Cache) -> Iterator[Views]:
         """All frames that can be read, which may be fewer than the file claims."""
+        if cache.holds((self.name, self.frames - 1)):
+            yield from (self.frame(index, cache) for index in range(self.frames))
+            return
         capture = opened(self.path)
         for index in itertools.count():
             there, decoded = capture.read()

@@ -1,4 +1,4 @@
-"""Training samples from several sources: pairs, clean scenes with synthetic rain, real rain.
+"""Training samples from several sources: pairs, dry scenes with synthetic rain, real rain.
 
 Sample number n of a run depends only on the seed and n. A run can therefore continue exactly
 without saved state, and any number of processes can share one sequence.
@@ -22,7 +22,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from rain_removal_ros.data import clips, pairs, rain, scenery
-from rain_removal_ros.data.clips import Cache, Clip, Video, Window
+from rain_removal_ros.data.cache import Cache, FolderCache, MemoryCache
+from rain_removal_ros.data.clips import Clip, Video, Window
 from rain_removal_ros.errors import DataError, SettingsError
 from rain_removal_ros.settings import setting
 
@@ -116,6 +117,10 @@ class DataSettings:
         unit="GB",
         low=0.0,
     )
+    decoded: str = setting(
+        "",
+        "folder in which decoded pictures are kept instead, for all processes and later runs",
+    )
     workers: int = setting(
         1, "processes that prepare batches; 0 prepares them between steps", low=0
     )
@@ -140,7 +145,7 @@ class Samples(NamedTuple):
 
 
 class RainMaker:
-    """Draws rain over clean clips, with the available streak textures."""
+    """Draws rain over clips, with the available streak textures."""
 
     def __init__(self, settings: DataSettings) -> None:
         folder = settings.folder / settings.textures
@@ -174,6 +179,7 @@ class Source:
 
     def __init__(self, settings: SourceSettings, root: Path) -> None:
         self.settings = settings
+        self.path = pairs.split_layout(str(root / settings.path))[0]
         found = _find(settings, root)
         if settings.skip_every:
             found = [clip for i, clip in enumerate(found) if i % settings.skip_every]
@@ -182,9 +188,14 @@ class Source:
         if not found:
             raise DataError(f"nothing is left of {settings.path} after skip_every and only_every")
         self.clips: list[Clip] = found
+        self.cache: Cache = MemoryCache(0)
 
     def preload(self, cache: Cache, window: Window, broken_share: float) -> None:
-        """Decode what fits into memory. Name what cannot be used; refuse if that is too much."""
+        """Decode what the cache has room for, and draw from it from then on.
+
+        What cannot be used is named. It is refused if that is too much.
+        """
+        self.cache = cache
         usable: list[Clip] = []
         refused: list[str] = []
         for clip in self.clips:
@@ -207,7 +218,6 @@ class Source:
     def draw(
         self,
         window: Window,
-        cache: Cache,
         rng: np.random.Generator,
         taken: set[str] | None = None,
     ) -> tuple[Pixels, Pixels]:
@@ -220,7 +230,7 @@ class Source:
         for _ in range(_DRAWS):
             clip = self._pick(rng, taken)
             try:
-                parts = clips.cut(clip, window, cache, rng, retouch)
+                parts = clips.cut(clip, window, self.cache, rng, retouch)
             except DataError as error:
                 # Only what did not fit into memory can still fail.
                 print(f"left out: {error}", file=sys.stderr)
@@ -237,6 +247,14 @@ class Source:
                 clip = self.clips[int(rng.integers(len(self.clips)))]
             taken.add(clips.scene(clip))
         return clip
+
+
+def cache_of(source: Source, settings: DataSettings, memory: MemoryCache) -> Cache:
+    """Where the pictures of a source are kept."""
+    listed = source.settings.kind == "pairs" and source.path.is_file()
+    if not settings.decoded or listed:  # a change of files that are only listed is not noticed
+        return memory
+    return FolderCache(Path(settings.decoded).expanduser(), source.path)
 
 
 def _find(settings: SourceSettings, root: Path) -> list[Clip]:
@@ -295,9 +313,9 @@ class Mix(Dataset[Samples]):
         # OpenCV's threads do not survive the fork; a worker would wait for them forever.
         cv2.setNumThreads(0)
         self.rain = RainMaker(settings)
-        self.cache = Cache(int(settings.memory_gb * 1e9))
+        memory = MemoryCache(int(settings.memory_gb * 1e9))
         for source in (*self.labelled, *self.unlabelled):
-            source.preload(self.cache, self.window, settings.broken_share)
+            source.preload(cache_of(source, settings, memory), self.window, settings.broken_share)
 
     def batches(self, first: int, end: int) -> Iterator[Samples]:
         """Batches ``first`` to ``end``, prepared ahead by the workers."""
@@ -369,7 +387,7 @@ class Mix(Dataset[Samples]):
         rng: np.random.Generator,
         taken: set[str] | None,
     ) -> tuple[Pixels, Pixels]:
-        first, last = source.draw(window, self.cache, rng, taken)
+        first, last = source.draw(window, rng, taken)
         if source.settings.kind == "clean":
             # Rain falls and the sky is above, so these scenes are only ever mirrored.
             how = "none" if self.settings.augment == "none" else "mirror"

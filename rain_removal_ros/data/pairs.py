@@ -14,9 +14,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from rain_removal_ros.data import pictures
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
+from rain_removal_ros.media import pictures
 
 __all__ = ["LAYOUTS", "Pair", "find_pairs", "split_layout"]
 
@@ -30,13 +30,13 @@ class Pair:
     reference: Path
 
     def load(self) -> tuple[Image, Image]:
-        """The rainy and the clean picture, RGB, of one size."""
+        """The rainy picture and its reference, RGB, of one size."""
         if self.rainy == self.reference:
             return _halves(pictures.read(self.rainy))
         rainy, reference = pictures.read(self.rainy), pictures.read(self.reference)
         if rainy.shape != reference.shape:
             raise DataError(
-                f"{self.rainy} is {_size(rainy)} but its clean picture {self.reference} is "
+                f"{self.rainy} is {_size(rainy)} but its reference {self.reference} is "
                 f"{_size(reference)}"
             )
         return rainy, reference
@@ -53,7 +53,7 @@ def split_layout(text: str) -> tuple[Path, str | None]:
 def find_pairs(folder: Path, layout: str | None = None) -> list[Pair]:
     """All pairs of a data set, ordered by name; the layout is recognised unless it is given.
 
-    ``folder`` may also be a list file with a rainy and a clean path per line.
+    ``folder`` may also be a list file with the paths of a rainy picture and its reference per line.
     """
     if not folder.exists():
         raise DataError(f"{folder} does not exist")
@@ -68,7 +68,7 @@ def find_pairs(folder: Path, layout: str | None = None) -> list[Pair]:
         found = finder(folder)
         if found:
             return found
-    raise DataError(f"{folder} holds no pairs of rainy and clean pictures{_hint(folder)}")
+    raise DataError(f"{folder} holds no pairs of rainy pictures and references{_hint(folder)}")
 
 
 def _hint(folder: Path) -> str:
@@ -97,7 +97,7 @@ _SCENE_FRAME = re.compile(r"^(?P<scene>.*?)[-_]?(?P<kind>[CR])[-_](?P<number>\d+
 
 
 def _list_file(folder: Path) -> list[Pair]:
-    """SPA-Data: a text file with a rainy and a clean path per line."""
+    """SPA-Data: a text file with the paths of a rainy picture and its reference per line."""
     files = [folder] if folder.is_file() else sorted(folder.glob("*.txt"))
     for file in files:
         rows = [line.split() for line in file.read_text(errors="replace").splitlines()]
@@ -143,7 +143,7 @@ def _scenes(folder: Path) -> list[Pair]:
 
 
 def _folders(folder: Path) -> list[Pair]:
-    """Two folders, or clean pictures here and rainy ones in a folder below."""
+    """Two folders, or references here and rainy pictures in a folder below."""
     if not folder.is_dir():
         return []
     below = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
@@ -170,7 +170,7 @@ def _one_folder(folder: Path) -> list[Pair]:
 
 
 def _side_by_side(folder: Path) -> list[Pair]:
-    """Rain800: one picture per pair, clean left, rainy right."""
+    """Rain800: one picture per pair, the reference left, the rainy picture right."""
     if not folder.is_dir():
         return []
     here = pictures.list_pictures(folder)
@@ -204,9 +204,9 @@ LAYOUTS: dict[str, Callable[[Path], list[Pair]]] = {
 def _match(
     folder: Path, rainy: list[Path], reference: list[Path], roots: tuple[Path, Path]
 ) -> list[Pair]:
-    """Each rainy picture with the clean one of its name, in the same folder below ``roots``.
+    """Each rainy picture with the reference of its name, in the same folder below ``roots``.
 
-    If there is no such folder, as for Rain200's ``rain/X2``, the clean one is at the root.
+    If there is no such folder, as for Rain200's ``rain/X2``, the reference is at the root.
     """
     if not rainy or not reference:
         return []
@@ -223,7 +223,7 @@ def _match(
         partners = next(filter(None, (same.get(name) or alike.get(name) for name in names)), [])
         if len(partners) > 1:
             both = " and ".join(str(partner.relative_to(folder)) for partner in partners)
-            raise DataError(f"in {folder} both {both} may be the clean picture of {path.name}")
+            raise DataError(f"in {folder} both {both} may be the reference of {path.name}")
         if partners:
             found.append(Pair(_name(path, folder), path, partners[0]))
         else:
@@ -240,7 +240,7 @@ def _key(stem: str) -> str:
 
 
 def _names(stem: str) -> list[str]:
-    """Possible names of the clean picture: the same, similar, or a prefix if it serves several.
+    """Possible names of the reference: the same, similar, or a prefix if it serves several.
 
     ``3_14`` belongs to ``3``, ``im_1_s80_a05`` to ``im_1``.
     """
@@ -252,7 +252,7 @@ def _refuse_lost(folder: Path, lost: list[Path]) -> None:
     if lost:
         named = ", ".join(str(path.relative_to(folder)) for path in lost[:3])
         more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
-        raise DataError(f"in {folder} no clean picture belongs to {named}{more}")
+        raise DataError(f"in {folder} no reference belongs to {named}{more}")
 
 
 def _name(path: Path, folder: Path) -> str:

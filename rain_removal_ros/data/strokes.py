@@ -1,4 +1,4 @@
-"""Bright strokes drawn on a clean picture, to measure how much of a single one a network removes.
+"""Bright strokes drawn on a dry picture, to measure how much of a single one a network removes.
 
 Shares no code with ``data.rain``, which networks learn from, so that a fault there cannot hide
 here.

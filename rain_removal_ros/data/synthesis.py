@@ -1,6 +1,6 @@
-"""Makes a paired data set out of clean pictures: the same picture under many rains.
+"""Makes a paired data set from dry pictures: the same picture in many rains.
 
-What was drawn for each pair is written beside the pictures, so that a set can be judged, made
+What was drawn for each pair is saved beside the pictures, so that a set can be examined, made
 again, or split by how hard it rains.
 """
 
@@ -18,15 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from rain_removal_ros.data import pictures
 from rain_removal_ros.data.rain import Rain, Texture, load_textures, render, sample
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
 from rain_removal_ros.manifest import manifest
+from rain_removal_ros.media import pictures
 from rain_removal_ros.runtime.files import write_json, write_whole
 
 _STEEPEST = 0.75
-"""Radians from the vertical that the outermost of several directions lie at."""
+"""The angle from the vertical, in radians, of the outermost of several directions."""
 _REFERENCE_SIZE = 500
 """Longer side, in pixels, of the pictures that drops of scale 1 suit."""
 _DEPTH_SUFFIXES = (".npy", ".png", ".tif", ".tiff", ".exr")
@@ -34,7 +34,7 @@ _DEPTH_SUFFIXES = (".npy", ".png", ".tif", ".tiff", ".exr")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SynthesisOptions:
-    """What the rain is to be like; what is left open is drawn at random."""
+    """Properties of the rain; what is not set is drawn at random."""
 
     directions: int = 1
     severity: float | None = None
@@ -50,7 +50,8 @@ def synthesize(
     depth: Path | None = None,
     textures: Path | None = None,
 ) -> int:
-    """Write ``input/``, ``target/`` and ``manifest.json`` into ``out``; how many pairs.
+    """Write ``input/``, ``target/`` and ``manifest.json`` into ``out``; returns the number of
+    pairs.
 
     Pictures that cannot be used are named and left out.
     """
@@ -58,7 +59,7 @@ def synthesize(
         raise DataError(f"directions is how many rains a picture gets, got {options.directions}")
     if depth is not None and not depth.is_dir():
         raise DataError(f"no folder of depth maps at {depth}")
-    # Refuses a severity or style that does not exist before anything is written.
+    # Refuses an unknown severity or style before anything is written.
     sample(np.random.default_rng(0), severity=options.severity, style=options.style)
     named = _named(source)
     streaks = load_textures(textures) if textures else []
@@ -90,10 +91,10 @@ def synthesize(
 def read_depth(
     folder: Path, picture: Path, source: Path, shape: tuple[int, ...]
 ) -> NDArray[np.float32]:
-    """The depth map that belongs to a picture, H x W, the farthest at 1.
+    """The depth map of a picture, H x W, the farthest at 1.
 
-    Larger is farther. What is not finite or not positive, as where a sensor saw nothing, is as far
-    as can be.
+    Larger is farther. Values that are not finite or not positive, where a sensor saw nothing, count
+    as the farthest.
     """
     stem = (folder / _relative(picture, source)).with_suffix("")
     path = next((p for s in _DEPTH_SUFFIXES if (p := stem.with_suffix(s)).is_file()), None)
@@ -101,10 +102,10 @@ def read_depth(
         raise DataError(f"{picture} has no depth map {stem}{{{','.join(_DEPTH_SUFFIXES)}}}")
     try:
         if path.suffix == ".npy":
-            raw = np.load(path, mmap_mode="r")  # which makes room for no more than there is
+            raw = np.load(path, mmap_mode="r")  # needs no more memory than the file
         else:
             data = pictures.encoded(path)
-            raw = pictures.as_decoded(path, data, cv2.IMREAD_UNCHANGED)
+            raw = pictures.decode(path, data, cv2.IMREAD_UNCHANGED)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"the depth map {path} cannot be read: {error}") from error
     if not isinstance(raw, np.ndarray) or raw.ndim != 2 or raw.shape != shape[:2]:
@@ -120,7 +121,7 @@ def read_depth(
 
 
 def _named(source: Path) -> dict[str, Path]:
-    """The pictures to be used by the names their pairs will have."""
+    """The pictures to use, by the names of their pairs."""
     if not source.exists():
         raise DataError(f"no picture or folder at {source}")
     paths = pictures.find_pictures(source) if source.is_dir() else [source]
@@ -150,7 +151,7 @@ def _make_folders(out: Path) -> None:
 
 
 def _rains(name: str, options: SynthesisOptions, textures: int, reference: Image) -> Iterator[Rain]:
-    """The rains for one picture, whatever others there are."""
+    """The rains for one picture, independent of the other pictures."""
     rng = np.random.default_rng((options.seed, zlib.crc32(name.encode())))
     scale = max(reference.shape[:2]) / _REFERENCE_SIZE
     angles = np.linspace(-_STEEPEST, _STEEPEST, options.directions)

@@ -1,6 +1,6 @@
-"""Does deraining help an object detector? Measured in a way that allows the answer no.
+"""Measures whether deraining helps an object detector, in a way that allows the answer no.
 
-Truth comes from labels (``truth``), detections from ``detectors``, pictures from ``sources`` by
-way of ``candidates``; ``harness`` brings them together, ``scoring`` and ``bootstrap`` turn them
-into differences with intervals, ``analysis`` into verdicts, and ``report`` into pages.
+``truth`` reads labels, ``detectors`` find objects, ``sources`` give frames and ``candidates`` turn
+them into pictures. ``harness`` runs all combinations, ``scoring`` and ``bootstrap`` give
+differences with intervals, ``analysis`` verdicts, and ``report`` pages.
 """

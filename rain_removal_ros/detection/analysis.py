@@ -31,7 +31,7 @@ from rain_removal_ros.detection.harness import DetectionResults
 from rain_removal_ros.detection.scoring import Matches
 from rain_removal_ros.errors import DataError
 
-__all__ = ["FALSE_PER_PICTURE", "Findings", "Gate", "Row", "Share", "conclude", "gated", "late"]
+__all__ = ["FALSE_PER_PICTURE", "Analysis", "Gate", "Row", "Share", "conclude", "gated", "late"]
 
 FALSE_PER_PICTURE = 0.1
 """The rate of false alarms at which recall is measured."""
@@ -57,7 +57,7 @@ class Row:
 
     detector: str
     condition: str
-    arm: str
+    candidate: str
     scores: dict[str, Estimate]
     differences: dict[str, Estimate]
     """From the input. Lost and gained objects and false alarms are averages per picture."""
@@ -81,7 +81,7 @@ class Gate:
     threshold: float
     """Deraining above it is best; below 0 for always, 1 for never."""
     over_never: Estimate
-    """AP50 against leaving all frames alone; the threshold is chosen on the other half."""
+    """AP50 compared with deraining no frame; the threshold is chosen on the other half."""
     over_always: Estimate
     curve: list[tuple[float, float]]
     """AP50 of all conditions together over the threshold."""
@@ -110,7 +110,7 @@ class Example:
 
 
 @dataclass
-class Findings:
+class Analysis:
     """The results of one detector."""
 
     detector: str
@@ -130,8 +130,8 @@ def gated(model: str) -> str:
     return f"{model}, gated"
 
 
-def late(arm: str, frames: int) -> str:
-    return f"{arm}, {frames} frame{'s' * (frames > 1)} late"
+def late(candidate: str, frames: int) -> str:
+    return f"{candidate}, {frames} frame{'s' * (frames > 1)} late"
 
 
 def conclude(
@@ -142,73 +142,76 @@ def conclude(
     classes: Sequence[str] = (),
     rounds: int = 1000,
     seed: int = 0,
-) -> Findings:
+) -> Analysis:
     """Score every candidate as one detector sees it."""
-    findings = _begun(run, detector, classes)
+    analysis = _begun(run, detector, classes)
     groups = [item.group for item in run.source.items]
-    sides = _Sides(run, findings, models, draws(groups, rounds=rounds, seed=seed))
-    if not findings.is_pseudo:
-        # As a user would who tuned the detector in clear weather.
-        findings.score = scoring.best_score(sides.reference)
+    compared = _Comparison(run, analysis, models, draws(groups, rounds=rounds, seed=seed))
+    if not analysis.is_pseudo:
+        # As a user would tune the detector in clear weather.
+        analysis.score = scoring.best_score(compared.reference)
     for model in models:
-        findings.gates.append(_gate(sides, model))
+        analysis.gates.append(_gate(compared, model))
     for condition in run.source.conditions:
-        findings.rows += _rows(sides, condition.name)
-    _add_examples(sides, run.source.conditions[-1].name)
-    return findings
+        analysis.rows += _rows(compared, condition.name)
+    _add_examples(compared, run.source.conditions[-1].name)
+    return analysis
 
 
-class _Sides:
+class _Comparison:
     """Every candidate's matches under every condition, and the draws that all share."""
 
     def __init__(
-        self, run: DetectionResults, findings: Findings, models: Sequence[str], weights: Weights
+        self, run: DetectionResults, analysis: Analysis, models: Sequence[str], weights: Weights
     ) -> None:
-        self.run, self.findings, self.models, self.weights = run, findings, models, weights
+        self.run, self.analysis, self.models, self.weights = run, analysis, models, weights
         self.sequences = [item.sequence for item in run.source.items]
         self.groups = [item.group for item in run.source.items]
         self.group_count = len(set(self.groups))
         self.matches: dict[tuple[str, str], Matches] = {}
         self._ap50: dict[tuple[str, str], Values] = {}
-        for condition, arm, name in run.found:
-            if name == findings.detector:
-                self.matches[condition, arm] = self._match(run.found[condition, arm, name])
-                self._add_late(condition, arm)
+        for condition, candidate, name in run.found:
+            if name == analysis.detector:
+                self.matches[condition, candidate] = self._match(
+                    run.found[condition, candidate, name]
+                )
+                self._add_late(condition, candidate)
 
-    def ap50(self, condition: str, arm: str) -> Values:
-        place = (condition, arm)
+    def ap50(self, condition: str, candidate: str) -> Values:
+        place = (condition, candidate)
         if place not in self._ap50:
             self._ap50[place] = 100 * scoring.mean_ap(self.matches[place], self.weights, iou=0.5)
         return self._ap50[place]
 
-    def arms(self, condition: str) -> list[str]:
-        return [arm for name, arm in self.matches if name == condition]
+    def candidates(self, condition: str) -> list[str]:
+        return [candidate for name, candidate in self.matches if name == condition]
 
     @property
     def reference(self) -> Matches:
-        """Clear weather, or the closest to it."""
+        """Clear weather, or the lightest rain."""
         first = self.run.source.conditions[0].name
         return self.matches.get((first, REFERENCE), self.matches[first, INPUT])
 
     def _match(self, found: Sequence[Detections]) -> Matches:
-        return scoring.match(self.findings.truths, found, self.findings.labels)
+        return scoring.match(self.analysis.truths, found, self.analysis.labels)
 
-    def _add_late(self, condition: str, arm: str) -> None:
+    def _add_late(self, condition: str, candidate: str) -> None:
         """Add late candidates, which show an older frame at each moment."""
         frame_s = self.run.source.frame_s
-        if frame_s is None or arm not in self.models:
+        if frame_s is None or candidate not in self.models:
             return
-        # One time for all conditions: load on the machine during one of them is not the network's.
-        seconds = [taken for (_, name), taken in self.run.seconds.items() if name == arm]
+        # One time for all conditions, because load on the machine during one of them is not the
+        # network's.
+        seconds = [taken for (_, name), taken in self.run.seconds.items() if name == candidate]
         age = max(1, math.ceil(statistics.median(seconds) / frame_s))
-        for side in (INPUT, arm):
-            found = self.run.found[condition, side, self.findings.detector]
+        for side in (INPUT, candidate):
+            found = self.run.found[condition, side, self.analysis.detector]
             self.matches[condition, late(side, age)] = self._match(
                 _aged(found, self.sequences, age)
             )
 
 
-def _begun(run: DetectionResults, detector: Detector, classes: Sequence[str]) -> Findings:
+def _begun(run: DetectionResults, detector: Detector, classes: Sequence[str]) -> Analysis:
     truths = [item.truth for item in run.source.items]
     notes: list[str] = []
     is_pseudo = not any(truths)
@@ -232,7 +235,7 @@ def _begun(run: DetectionResults, detector: Detector, classes: Sequence[str]) ->
     left_out = sorted(known - set(labels))
     if left_out and not classes:
         notes.append(f"Classes it does not know, not scored: {', '.join(left_out)}.")
-    return Findings(
+    return Analysis(
         detector.name, labels, [each or _nothing() for each in truths], is_pseudo, detector.sure,
         notes=notes,
     )  # fmt: skip
@@ -255,56 +258,65 @@ def _common(known: set[str], detector: Detector, classes: Sequence[str]) -> tupl
     return tuple(both)
 
 
-def _rows(sides: _Sides, condition: str) -> list[Row]:
+def _rows(compared: _Comparison, condition: str) -> list[Row]:
     """The condition's candidates, the input first; in clear weather the input is the reference."""
     is_clear = next(
-        each.severity == 0 for each in sides.run.source.conditions if each.name == condition
+        each.severity == 0 for each in compared.run.source.conditions if each.name == condition
     )
-    arms = [arm for arm in sides.arms(condition) if not (is_clear and arm == REFERENCE)]
-    return [_row(sides, condition, arm) for arm in arms]
+    candidates = [
+        candidate
+        for candidate in compared.candidates(condition)
+        if not (is_clear and candidate == REFERENCE)
+    ]
+    return [_row(compared, condition, candidate) for candidate in candidates]
 
 
-def _row(sides: _Sides, condition: str, arm: str) -> Row:
-    matches, base = sides.matches[condition, arm], sides.matches[condition, INPUT]
-    scores, before = _scores(sides, condition, arm), _scores(sides, condition, INPUT)
+def _row(compared: _Comparison, condition: str, candidate: str) -> Row:
+    matches, base = compared.matches[condition, candidate], compared.matches[condition, INPUT]
+    scores, before = (
+        _scores(compared, condition, candidate),
+        _scores(compared, condition, INPUT),
+    )
     differences = {name: values - before[name] for name, values in scores.items()}
-    differences |= _changes(sides, matches, base)
+    differences |= _changes(compared, matches, base)
     ap50 = estimate(differences["AP50"])
-    seconds = sides.run.seconds.get((condition, arm))
+    seconds = compared.run.seconds.get((condition, candidate))
     return Row(
-        sides.findings.detector,
+        compared.analysis.detector,
         condition,
-        arm,
+        candidate,
         {name: estimate(values) for name, values in scores.items()},
         {name: estimate(values) for name, values in differences.items()},
-        verdict(ap50, groups=sides.group_count) if arm != INPUT else "",
-        {label: _share(sides, matches, base, label=label) for label in matches.labels},
-        {size: _share(sides, matches, base, size=size) for size in scoring.SIZES[1:]},
-        _recovered(sides, condition, arm),
+        verdict(ap50, groups=compared.group_count) if candidate != INPUT else "",
+        {label: _share(compared, matches, base, label=label) for label in matches.labels},
+        {size: _share(compared, matches, base, size=size) for size in scoring.SIZES[1:]},
+        _recovered(compared, condition, candidate),
         None if seconds is None else 1000 * seconds,
         {label: _thinned(*scoring.curve(matches, label)) for label in matches.labels},
     )
 
 
-def _scores(sides: _Sides, condition: str, arm: str) -> dict[str, Values]:
-    matches, weights = sides.matches[condition, arm], sides.weights
+def _scores(compared: _Comparison, condition: str, candidate: str) -> dict[str, Values]:
+    matches, weights = compared.matches[condition, candidate], compared.weights
     scores = {
-        "AP50": sides.ap50(condition, arm),
+        "AP50": compared.ap50(condition, candidate),
         "AP": 100 * scoring.mean_ap(matches, weights),
         "AP75": 100 * scoring.mean_ap(matches, weights, iou=0.75),
         "recall": 100 * scoring.recall_at(matches, weights, false_per_picture=FALSE_PER_PICTURE),
         "calibration error": 100 * scoring.calibration_error(matches, weights),
     }
-    return scores | _steadiness(sides, matches)
+    return scores | _steadiness(compared, matches)
 
 
-def _steadiness(sides: _Sides, matches: Matches) -> dict[str, Values]:
+def _steadiness(compared: _Comparison, matches: Matches) -> dict[str, Values]:
     """How often tracks are lost and found again, per hundred frames in which they exist."""
-    truths = sides.findings.truths
+    truths = compared.analysis.truths
     if not any(truth.tracks for truth in truths):
         return {}
-    breaks, changes, frames = _track_events(matches, truths, sides.sequences, sides.findings.score)
-    weights = sides.weights.astype(np.float64)
+    breaks, changes, frames = _track_events(
+        matches, truths, compared.sequences, compared.analysis.score
+    )
+    weights = compared.weights.astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         return {
             "fragments": 100 * (weights @ breaks) / (weights @ frames),
@@ -333,56 +345,61 @@ def _track_events(
     return breaks, changes, frames
 
 
-def _changes(sides: _Sides, matches: Matches, base: Matches) -> dict[str, Values]:
+def _changes(compared: _Comparison, matches: Matches, base: Matches) -> dict[str, Values]:
     """Objects lost and gained against the input, and false alarms added, per picture."""
-    score = sides.findings.score
+    score = compared.analysis.score
     mine, before = scoring.found_objects(matches, score), scoring.found_objects(base, score)
     lost = np.array([(b & ~m).sum() for m, b in zip(mine, before, strict=True)])
     gained = np.array([(m & ~b).sum() for m, b in zip(mine, before, strict=True)])
     false = scoring.false_alarms(matches, score) - scoring.false_alarms(base, score)
     amounts = {"lost": lost, "gained": gained, "false alarms": false}
-    return {name: scoring.per_picture(values, sides.weights) for name, values in amounts.items()}
+    return {name: scoring.per_picture(values, compared.weights) for name, values in amounts.items()}
 
 
 def _share(
-    sides: _Sides, matches: Matches, base: Matches, *, label: str | None = None, size: str = "all"
+    compared: _Comparison,
+    matches: Matches,
+    base: Matches,
+    *,
+    label: str | None = None,
+    size: str = "all",
 ) -> Share:
     mine, before = (
-        100 * scoring.mean_ap(each, sides.weights, label=label, size=size, iou=0.5)
+        100 * scoring.mean_ap(each, compared.weights, label=label, size=size, iou=0.5)
         for each in (matches, base)
     )
     difference = estimate(mine - before)
     if not np.isfinite(difference.value):
         return Share(estimate(mine), difference, CANNOT_TELL)
-    return Share(estimate(mine), difference, verdict(difference, groups=sides.group_count))
+    return Share(estimate(mine), difference, verdict(difference, groups=compared.group_count))
 
 
-def _recovered(sides: _Sides, condition: str, arm: str) -> Estimate | None:
-    """None if what rain costs cannot be told from chance."""
-    if arm in (INPUT, REFERENCE) or (condition, REFERENCE) not in sides.matches:
+def _recovered(compared: _Comparison, condition: str, candidate: str) -> Estimate | None:
+    """None if the cost of rain is not significant."""
+    if candidate in (INPUT, REFERENCE) or (condition, REFERENCE) not in compared.matches:
         return None
-    base = sides.ap50(condition, INPUT)
-    cost = sides.ap50(condition, REFERENCE) - base
+    base = compared.ap50(condition, INPUT)
+    cost = compared.ap50(condition, REFERENCE) - base
     if not estimate(cost).low > 0:
         return None
     with np.errstate(invalid="ignore", divide="ignore"):
         return estimate(
-            100 * (sides.ap50(condition, arm) - base) / np.where(cost > 0, cost, np.nan)
+            100 * (compared.ap50(condition, candidate) - base) / np.where(cost > 0, cost, np.nan)
         )
 
 
-def _gate(sides: _Sides, model: str) -> Gate:
-    """The best threshold, and what a gate is worth on pictures that did not choose it.
+def _gate(compared: _Comparison, model: str) -> Gate:
+    """The best threshold, and what a gate gains on pictures that did not choose it.
 
-    Adds the gated arm under every condition: each half of the sequences is derained above the
+    Adds the gated candidate under every condition: each half of the sequences is derained above the
     threshold that is best for the other.
     """
-    names = [condition.name for condition in sides.run.source.conditions]
-    never = scoring.join([sides.matches[name, INPUT] for name in names])
-    always = scoring.join([sides.matches[name, model] for name in names])
-    levels = np.concatenate([sides.run.levels[name] for name in names])
-    order = {group: number for number, group in enumerate(dict.fromkeys(sides.groups))}
-    half = np.array([order[group] % 2 for group in sides.groups], bool)
+    names = [condition.name for condition in compared.run.source.conditions]
+    never = scoring.join([compared.matches[name, INPUT] for name in names])
+    always = scoring.join([compared.matches[name, model] for name in names])
+    levels = np.concatenate([compared.run.levels[name] for name in names])
+    order = {group: number for number, group in enumerate(dict.fromkeys(compared.groups))}
+    half = np.array([order[group] % 2 for group in compared.groups], bool)
     halves = np.tile(half, len(names))
     thresholds = [_ALWAYS, *_THRESHOLDS.tolist(), _NEVER]
     weights = np.stack([np.ones(len(halves)), ~halves, halves]).astype(np.float32)
@@ -391,21 +408,21 @@ def _gate(sides: _Sides, model: str) -> Gate:
         for threshold in thresholds
     ])  # fmt: skip
     best, of_first, of_second = (_highest_of_best(thresholds, column) for column in values.T)
-    if sides.group_count < 2:
+    if compared.group_count < 2:
         of_first = of_second = best
     for name in names:
         above = np.where(half, of_first, of_second)
-        use = np.asarray(sides.run.levels[name]) > above
-        sides.matches[name, gated(model)] = scoring.choose(
-            sides.matches[name, INPUT], sides.matches[name, model], use
+        use = np.asarray(compared.run.levels[name]) > above
+        compared.matches[name, gated(model)] = scoring.choose(
+            compared.matches[name, INPUT], compared.matches[name, model], use
         )
-    pooled = np.tile(sides.weights, len(names))
-    both = scoring.join([sides.matches[name, gated(model)] for name in names])
+    pooled = np.tile(compared.weights, len(names))
+    both = scoring.join([compared.matches[name, gated(model)] for name in names])
     gate, none, every = (
         100 * scoring.mean_ap(each, pooled, iou=0.5) for each in (both, never, always)
     )
     return Gate(
-        sides.findings.detector,
+        compared.analysis.detector,
         model,
         best,
         estimate(gate - none),
@@ -424,24 +441,24 @@ def _highest_of_best(thresholds: Sequence[float], values: NDArray[np.float64]) -
     )
 
 
-def _add_examples(sides: _Sides, condition: str) -> None:
+def _add_examples(compared: _Comparison, condition: str) -> None:
     """Add the pictures on which the first model changed most, under the hardest condition."""
-    findings = sides.findings
-    if not sides.models:
+    analysis = compared.analysis
+    if not compared.models:
         return
-    model = sides.models[0]
-    gains = _gains(sides.matches[condition, model], findings.score)
-    gains = gains - _gains(sides.matches[condition, INPUT], findings.score)
+    model = compared.models[0]
+    gains = _gains(compared.matches[condition, model], analysis.score)
+    gains = gains - _gains(compared.matches[condition, INPUT], analysis.score)
     order = np.argsort(-gains, kind="stable")
     for index in order[:_EXAMPLES]:
         if gains[index] > 0:
-            findings.helped.append(
-                Example(findings.detector, condition, model, int(index), int(gains[index]))
+            analysis.helped.append(
+                Example(analysis.detector, condition, model, int(index), int(gains[index]))
             )
     for index in order[::-1][:_EXAMPLES]:
         if gains[index] < 0:
-            findings.hurt.append(
-                Example(findings.detector, condition, model, int(index), int(gains[index]))
+            analysis.hurt.append(
+                Example(analysis.detector, condition, model, int(index), int(gains[index]))
             )
 
 

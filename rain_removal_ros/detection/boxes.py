@@ -1,7 +1,7 @@
 """The objects on a picture, and the detections.
 
-Boxes are left, top, right, bottom in pixels, the picture's left upper corner being 0, 0: a box over
-the whole picture is 0, 0, width, height. Formats that count from 1 are shifted where they are read.
+Boxes are left, top, right, bottom in pixels from the picture's top left corner: a box over the
+whole picture is 0, 0, width, height. Formats that count from 1 are converted on reading.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class Candidate(Protocol):
 
 
 class Input:
-    """The frame as it came."""
+    """The frame itself."""
 
     name = fingerprint = INPUT
 
@@ -106,7 +106,7 @@ class TemporalMedian:
 
 
 class Online:
-    """The image that some program published for the frame when it was recorded."""
+    """The image that some program published for the frame while it was recorded."""
 
     def __init__(self, topic: str) -> None:
         self._topic = topic
@@ -133,7 +133,7 @@ class Derain:
         if stages:
             self.name += f", {stages} stages"
         self._stream = Stream(self._engine)
-        # The library in C and the stream are above both.
+        # The C library and the stream are in these two packages.
         packages = (rain_removal_ros, runtime, networks, engines)
         folders = [Path(each.__path__[0]) for each in packages]
         code = code_checksum(*folders)

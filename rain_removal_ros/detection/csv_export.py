@@ -1,7 +1,7 @@
-"""The findings as CSV: one line per detector, condition and candidate, with every score.
+"""The analysis as CSV: one line per detector, condition and candidate, with every score.
 
-An estimate takes three columns: its value, and the ends of its 95 % interval. The line of a gated
-network under the condition ``all`` has what its gate is worth over all conditions together.
+An estimate takes three columns: its value, and the ends of its 95 % interval. For a gated network,
+the condition ``all`` has the gain of the gate over all conditions together.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import io
 import math
 from collections.abc import Sequence
 
-from rain_removal_ros.detection.analysis import Findings, Gate, Row, Share, gated
+from rain_removal_ros.detection.analysis import Analysis, Gate, Row, Share, gated
 from rain_removal_ros.detection.bootstrap import Estimate
 
 __all__ = ["ALL_CONDITIONS", "as_csv"]
@@ -20,14 +20,14 @@ ALL_CONDITIONS = "all"
 _DIGITS = 3
 
 
-def as_csv(all_findings: Sequence[Findings]) -> str:
+def as_csv(analyses: Sequence[Analysis]) -> str:
     """A header of all columns that occur, then the lines."""
     lines = [
         line
-        for findings in all_findings
+        for analysis in analyses
         for line in (
-            *(_row(row) for row in findings.rows),
-            *(_gate(gate) for gate in findings.gates),
+            *(_row(row) for row in analysis.rows),
+            *(_gate(gate) for gate in analysis.gates),
         )
     ]
     columns = list(dict.fromkeys(name for line in lines for name in line))
@@ -39,7 +39,7 @@ def as_csv(all_findings: Sequence[Findings]) -> str:
 
 
 def _row(row: Row) -> dict[str, str]:
-    line = {"detector": row.detector, "condition": row.condition, "shown": row.arm}
+    line = {"detector": row.detector, "condition": row.condition, "shown": row.candidate}
     line["verdict"] = row.verdict
     if row.milliseconds is not None:
         line["ms"] = _number(row.milliseconds)

@@ -49,9 +49,9 @@ class DetectionResults:
     """By condition: the rain level, measured as in the node."""
     _pictures: dict[tuple[str, str], Path] = field(default_factory=dict)
 
-    def picture(self, condition: str, arm: str, index: int) -> Image:
+    def picture(self, condition: str, candidate: str, index: int) -> Image:
         """What a candidate showed, as decoded from JPEG."""
-        path = self._pictures[condition, arm] / f"{index:06d}.jpg"
+        path = self._pictures[condition, candidate] / f"{index:06d}.jpg"
         shown = cv2.imread(str(path))
         if shown is None:
             raise DataError(f"{path} is gone; run again with another --cache")
@@ -59,20 +59,24 @@ class DetectionResults:
 
 
 def run(
-    source: FrameSource, arms: Sequence[Candidate], detectors: Sequence[Detector], *, cache: Path
+    source: FrameSource,
+    candidates: Sequence[Candidate],
+    detectors: Sequence[Detector],
+    *,
+    cache: Path,
 ) -> DetectionResults:
     """Run every frame of a source, under every condition, through every candidate."""
     with _writing(cache):
         cache.mkdir(parents=True, exist_ok=True)
     done = DetectionResults(source)
     for condition in source.conditions:
-        passes = [_Pass(cache, source, condition, arm, detectors) for arm in arms]
+        passes = [_Pass(cache, source, condition, candidate, detectors) for candidate in candidates]
         gauge = _Gauge(cache, source, condition)
         if gauge.missing or any(one.missing for one in passes):
             _see(source, condition, [one for one in passes if one.missing], gauge)
         done.levels[condition.name] = gauge.levels
         for one in passes:
-            place = (condition.name, one.arm.name)
+            place = (condition.name, one.candidate.name)
             done.seconds[place] = float(np.median(one.seconds))
             done._pictures[place] = one.pictures
             for name, found in one.found.items():
@@ -88,16 +92,16 @@ class _Pass:
         cache: Path,
         source: FrameSource,
         condition: Condition,
-        arm: Candidate,
+        candidate: Candidate,
         detectors: Sequence[Detector],
     ) -> None:
-        self.arm = arm
+        self.candidate = candidate
         self.found: dict[str, list[Detections]] = {}
         self.seconds: list[float] = []
         self.missing: list[Detector] = []
         # Rain does not change the reference, so one run serves every condition.
-        weather = "any" if arm.name == REFERENCE else condition.name
-        place = (source.fingerprint, weather, arm.fingerprint)
+        weather = "any" if candidate.name == REFERENCE else condition.name
+        place = (source.fingerprint, weather, candidate.fingerprint)
         self.pictures = cache / _key("pictures", *place)
         self._files = {
             each.name: cache / f"{_key('found', *place, each.fingerprint)}.json"
@@ -171,12 +175,12 @@ def _see(source: FrameSource, condition: Condition, passes: Sequence[_Pass], gau
                 sequence = item.sequence
                 rain.reset()
                 for one in passes:
-                    one.arm.begin()
+                    one.candidate.begin()
             gauge.levels.append(rain.update(scene.rainy))
             pictures = []
             for one in passes:
                 began = time.perf_counter()
-                pictures.append(one.arm.show(scene))
+                pictures.append(one.candidate.show(scene))
                 one.seconds.append(time.perf_counter() - began)
                 one.keep_picture(index, pictures[-1])
             # Detectors start after all times are taken, so that they do not disturb them.

@@ -22,7 +22,7 @@ def read(message: Any) -> list[Found]:
     boxes = []
     for number, each in enumerate(message.detections):
         if not each.results:
-            raise DataError(f"box {number} of a Detection2DArray says not what it is")
+            raise DataError(f"box {number} of a Detection2DArray has no class")
         best = max(each.results, key=lambda result: float(result.hypothesis.score)).hypothesis
         middle, x, y = each.bbox.center.position, each.bbox.size_x / 2, each.bbox.size_y / 2
         box = (middle.x - x, middle.y - y, middle.x + x, middle.y + y)

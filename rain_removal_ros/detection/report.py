@@ -1,4 +1,4 @@
-"""The findings as Markdown and as one HTML file with plots and pictures."""
+"""The analysis as Markdown and as one HTML file with plots and pictures."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import numpy as np
 from rain_removal_ros import report
 from rain_removal_ros.detection.analysis import (
     FALSE_PER_PICTURE,
+    Analysis,
     Example,
-    Findings,
     Row,
     gated,
 )
@@ -33,7 +33,7 @@ _COUNTED = ("lost", "gained", "false alarms")
 _VERDICTS = (
     "Differences are to the rainy input on the same pictures, with 95 % intervals from {rounds} "
     "paired draws of {groups}. The verdict is about the difference in AP50: helps or hurts only if "
-    "the whole interval is on one side of zero. Won back is the share of what rain costs. AP is "
+    "the whole interval is on one side of zero. Recovered is the share of what rain costs. AP is "
     "COCO's, in points from 0 to 100."
 )
 _SCORES = (
@@ -56,33 +56,33 @@ class ReportFacts:
     """Names and values: pictures, rain, machine."""
 
 
-def page(path: Path, all_findings: Sequence[Findings], facts: ReportFacts) -> str:
-    """One table of all detectors, below the text that the page has above its tables."""
+def page(path: Path, analyses: Sequence[Analysis], facts: ReportFacts) -> str:
+    """One table of all detectors, below the existing text of the page."""
     above = f"# Does it help?\n\n{_MARK}\n"
     if path.is_file():
         text, mark, _ = path.read_text(encoding="utf-8").partition(_MARK)
         if mark:
             above = f"{text}{mark}\n"
     return "\n".join(
-        [above, *_preamble(facts, _VERDICTS), *_markdown_table(*_overview(all_findings)), ""]
+        [above, *_preamble(facts, _VERDICTS), *_markdown_table(*_overview(analyses)), ""]
     )
 
 
-def markdown(all_findings: Sequence[Findings], facts: ReportFacts) -> str:
+def markdown(analyses: Sequence[Analysis], facts: ReportFacts) -> str:
     """Every table, for a terminal."""
     parts = _preamble(facts, _HOW)
-    for findings in all_findings:
-        parts += [f"## {findings.detector}{_pseudo(findings)}", ""]
-        parts += [f"{note}\n" for note in findings.notes]
-        parts += ["AP50, verdict, and the share won back of what rain costs:", ""]
-        parts += _markdown_table(*_glance(findings))
+    for analysis in analyses:
+        parts += [f"## {analysis.detector}{_pseudo(analysis)}", ""]
+        parts += [f"{note}\n" for note in analysis.notes]
+        parts += ["AP50, verdict, and the share recovered of what rain costs:", ""]
+        parts += _markdown_table(*_glance(analysis))
         parts += ["", "When to derain, over all conditions together:", ""]
-        parts += [*_markdown_table(*_gates(findings)), ""]
-        parts += _titled("With intervals", _table(findings))
-        parts += _titled("More scores, as differences to the input", _details(findings))
-        if len(findings.labels) > 1:
-            parts += _titled("By class, AP50", _shares(findings, _classes))
-        parts += _titled("By size of the object, AP50", _shares(findings, _sizes))
+        parts += [*_markdown_table(*_gates(analysis)), ""]
+        parts += _titled("With intervals", _table(analysis))
+        parts += _titled("More scores, as differences to the input", _details(analysis))
+        if len(analysis.labels) > 1:
+            parts += _titled("By class, AP50", _shares(analysis, _classes))
+        parts += _titled("By size of the object, AP50", _shares(analysis, _sizes))
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -92,57 +92,55 @@ def _preamble(facts: ReportFacts, how: str) -> list[str]:
     return [*settings, "", how.format(rounds=facts.rounds, groups=facts.groups), ""]
 
 
-def _overview(all_findings: Sequence[Findings]) -> tuple[list[str], list[list[str]]]:
-    """AP50, verdict and share won back of every candidate, without the gated ones."""
+def _overview(analyses: Sequence[Analysis]) -> tuple[list[str], list[list[str]]]:
+    """AP50, verdict and share recovered of every candidate except the gated ones."""
     head: list[str] = []
     lines = []
-    for findings in all_findings:
-        head, rows = _glance(findings)
-        without = {gated(gate.model) for gate in findings.gates}
-        name = f"{findings.detector}{_pseudo(findings)}"
+    for analysis in analyses:
+        head, rows = _glance(analysis)
+        without = {gated(gate.model) for gate in analysis.gates}
+        name = f"{analysis.detector}{_pseudo(analysis)}"
         lines += [[name, *row] for row in rows if row[0] not in without]
     return ["detector", *head], lines
 
 
-def html(
-    all_findings: Sequence[Findings], run: DetectionResults, facts: ReportFacts
-) -> report.Page:
+def html(analyses: Sequence[Analysis], run: DetectionResults, facts: ReportFacts) -> report.Page:
     """The report, with curves and pictures."""
     made = report.Page(
-        "Does taking the rain out help?",
-        f"{run.source.name}, seen by {', '.join(each.detector for each in all_findings)}.",
+        "Does deraining help?",
+        f"{run.source.name}, seen by {', '.join(each.detector for each in analyses)}.",
     )
     made.section("What was compared", report.facts(dict(facts.setting)))
-    for findings in all_findings:
-        heading = f"{findings.detector}{_pseudo(findings)}"
+    for analysis in analyses:
+        heading = f"{analysis.detector}{_pseudo(analysis)}"
         made.section(
             heading,
-            *findings.notes,
+            *analysis.notes,
             report.table(
-                *_glance(findings),
-                caption="AP50, verdict, and the share won back of what rain costs",
+                *_glance(analysis),
+                caption="AP50, verdict, and the share recovered of what rain costs",
             ),
-            report.fold("With intervals", report.table(*_table(findings))),
-            report.side_by_side(*_plots(findings)),
-            report.fold("More scores", report.table(*_details(findings))),
-            report.fold("By class", report.table(*_shares(findings, _classes))),
-            report.fold("By size of the object", report.table(*_shares(findings, _sizes))),
+            report.fold("With intervals", report.table(*_table(analysis))),
+            report.side_by_side(*_plots(analysis)),
+            report.fold("More scores", report.table(*_details(analysis))),
+            report.fold("By class", report.table(*_shares(analysis, _classes))),
+            report.fold("By size of the object", report.table(*_shares(analysis, _sizes))),
         )
         made.section(
-            f"{findings.detector}: when to derain",
-            report.table(*_gates(findings), caption="All conditions taken together"),
+            f"{analysis.detector}: when to derain",
+            report.table(*_gates(analysis), caption="All conditions taken together"),
             report.line_plot(
-                {gate.model: [(max(0.0, x), y) for x, y in gate.curve] for gate in findings.gates},
+                {gate.model: [(max(0.0, x), y) for x, y in gate.curve] for gate in analysis.gates},
                 title="AP50 over the gate's threshold",
-                x="rain level above which frames are cleaned",
+                x="rain level above which frames are derained",
                 y="AP50",
             ),
         )
-        for name, examples in (("helped", findings.helped), ("hurt", findings.hurt)):
+        for name, examples in (("helped", analysis.helped), ("hurt", analysis.hurt)):
             made.section(
-                f"{findings.detector}: {name} most",
+                f"{analysis.detector}: {name} most",
                 _LEGEND if examples else f"No picture was {name}.",
-                report.gallery(*(_example(run, findings, each) for each in examples)),
+                report.gallery(*(_example(run, analysis, each) for each in examples)),
             )
     made.section("How it was measured", _HOW.format(rounds=facts.rounds, groups=facts.groups))
     return made
@@ -154,59 +152,63 @@ _LEGEND = (
 )
 
 
-def _pseudo(findings: Findings) -> str:
-    return " (pseudo ground truth)" if findings.is_pseudo else ""
+def _pseudo(analysis: Analysis) -> str:
+    return " (pseudo ground truth)" if analysis.is_pseudo else ""
 
 
-def _glance(findings: Findings) -> tuple[list[str], list[list[str]]]:
+def _glance(analysis: Analysis) -> tuple[list[str], list[list[str]]]:
     """A line for each candidate, a column for each condition."""
-    conditions = list(dict.fromkeys(row.condition for row in findings.rows))
-    cells = {(row.arm, row.condition): row for row in findings.rows}
+    conditions = list(dict.fromkeys(row.condition for row in analysis.rows))
+    cells = {(row.candidate, row.condition): row for row in analysis.rows}
     lines = []
     # The last condition has all candidates; the first, clear weather, has no reference.
-    for arm in dict.fromkeys(arm for each in conditions[::-1] for arm, at in cells if at == each):
-        rows = [cells.get((arm, condition)) for condition in conditions]
+    for candidate in dict.fromkeys(
+        candidate for each in conditions[::-1] for candidate, at in cells if at == each
+    ):
+        rows = [cells.get((candidate, condition)) for condition in conditions]
         times = [row.milliseconds for row in rows if row is not None and row.milliseconds]
-        shown = _ms(float(np.median(times))) if times and arm not in (INPUT, REFERENCE) else ""
-        lines.append([arm, *("" if row is None else _brief(row) for row in rows), shown])
+        shown = (
+            _ms(float(np.median(times))) if times and candidate not in (INPUT, REFERENCE) else ""
+        )
+        lines.append([candidate, *("" if row is None else _brief(row) for row in rows), shown])
     return ["shown", *conditions, "ms"], lines
 
 
 def _brief(row: Row) -> str:
     words = [f"{row.scores['AP50'].value:.1f}"]
-    if row.arm not in (INPUT, REFERENCE):
+    if row.candidate not in (INPUT, REFERENCE):
         words.append(row.verdict)
         if row.recovered is not None and math.isfinite(row.recovered.value):
             words.append(f"{_rounded(row.recovered.value, 0):.0f} %".replace("-", "−"))
     return ", ".join(word for word in words if word)
 
 
-def _table(findings: Findings) -> tuple[list[str], list[list[str]]]:
+def _table(analysis: Analysis) -> tuple[list[str], list[list[str]]]:
     head = ["condition", "shown", "AP50", "difference", "verdict", "won back", "AP", "ms"]
     return head, [
         [
             row.condition,
-            row.arm,
+            row.candidate,
             _interval(row.scores["AP50"]),
-            "" if row.arm == INPUT else _interval(row.differences["AP50"], sign="+"),
+            "" if row.candidate == INPUT else _interval(row.differences["AP50"], sign="+"),
             row.verdict,
             "" if row.recovered is None else _interval(row.recovered, digits=0, unit=" %"),
             f"{row.scores['AP'].value:.1f}",
             ""
-            if row.milliseconds is None or row.arm in (INPUT, REFERENCE)
+            if row.milliseconds is None or row.candidate in (INPUT, REFERENCE)
             else _ms(row.milliseconds),
         ]
-        for row in findings.rows
+        for row in analysis.rows
     ]
 
 
-def _details(findings: Findings) -> tuple[list[str], list[list[str]]]:
-    rows = [row for row in findings.rows if row.arm != INPUT]
+def _details(analysis: Analysis) -> tuple[list[str], list[list[str]]]:
+    rows = [row for row in analysis.rows if row.candidate != INPUT]
     names = [name for name in rows[0].differences if name != "AP50"] if rows else []
     return ["condition", "shown", *names], [
         [
             row.condition,
-            row.arm,
+            row.candidate,
             *(
                 _interval(
                     row.differences[name],
@@ -229,25 +231,25 @@ def _sizes(row: Row) -> Mapping[str, Any]:
 
 
 def _shares(
-    findings: Findings, of: Callable[[Row], Mapping[str, Any]]
+    analysis: Analysis, of: Callable[[Row], Mapping[str, Any]]
 ) -> tuple[list[str], list[list[str]]]:
     return ["condition", "shown", "of", "AP50", "difference", "verdict"], [
         [
             row.condition,
-            row.arm,
+            row.candidate,
             name,
             f"{share.score.value:.1f}",
             _interval(share.difference, sign="+"),
             share.verdict,
         ]
-        for row in findings.rows
-        if row.arm != INPUT
+        for row in analysis.rows
+        if row.candidate != INPUT
         for name, share in of(row).items()
         if math.isfinite(share.score.value)
     ]
 
 
-def _gates(findings: Findings) -> tuple[list[str], list[list[str]]]:
+def _gates(analysis: Analysis) -> tuple[list[str], list[list[str]]]:
     return ["model", "advice", "gated against never", "gated against always"], [
         [
             gate.model,
@@ -255,35 +257,35 @@ def _gates(findings: Findings) -> tuple[list[str], list[list[str]]]:
             _interval(gate.over_never, sign="+"),
             _interval(gate.over_always, sign="+"),
         ]
-        for gate in findings.gates
+        for gate in analysis.gates
     ]
 
 
-def _plots(findings: Findings) -> Iterable[str]:
-    conditions = list(dict.fromkeys(row.condition for row in findings.rows))
+def _plots(analysis: Analysis) -> Iterable[str]:
+    conditions = list(dict.fromkeys(row.condition for row in analysis.rows))
     severity = {name: float(name.rpartition(" ")[2]) for name in conditions if name[-1].isdigit()}
     severity |= {"clear": 0.0}
     if len(conditions) > 1:
         lines: dict[str, list[tuple[float, ...]]] = {}
-        for row in findings.rows:
+        for row in analysis.rows:
             point = (severity[row.condition], row.scores["AP50"].value)
-            lines.setdefault(row.arm, []).append(point)
+            lines.setdefault(row.candidate, []).append(point)
         if REFERENCE in lines and INPUT in lines:
             lines[REFERENCE] = [lines[INPUT][0], *lines[REFERENCE]]
         yield report.line_plot(lines, title="AP50 over severity", x="severity of rain", y="AP50")
-    hardest = [row for row in findings.rows if row.condition == conditions[-1]]
-    for label in findings.labels[:4]:
+    hardest = [row for row in analysis.rows if row.condition == conditions[-1]]
+    for label in analysis.labels[:4]:
         yield report.line_plot(
-            {row.arm: row.curves[label] for row in hardest},
+            {row.candidate: row.curves[label] for row in hardest},
             title=f"{label} under {conditions[-1]}",
             x="recall",
             y="precision",
         )
     yield report.scatter_plot(
         {
-            row.arm: [(row.milliseconds, row.scores["AP50"].value, row.arm)]
+            row.candidate: [(row.milliseconds, row.scores["AP50"].value, row.candidate)]
             for row in hardest
-            if row.milliseconds is not None and row.arm != REFERENCE
+            if row.milliseconds is not None and row.candidate != REFERENCE
         },
         title=f"What it costs, under {conditions[-1]}",
         x="ms a frame",
@@ -291,16 +293,16 @@ def _plots(findings: Findings) -> Iterable[str]:
     )
 
 
-def _example(run: DetectionResults, findings: Findings, example: Example) -> str:
-    truth = findings.truths[example.index]
+def _example(run: DetectionResults, analysis: Analysis, example: Example) -> str:
+    truth = analysis.truths[example.index]
     shown = []
     size = run.picture(example.condition, INPUT, example.index).shape[1::-1]
-    for arm in (INPUT, example.model):
-        picture = run.picture(example.condition, arm, example.index)
+    for candidate in (INPUT, example.model):
+        picture = run.picture(example.condition, candidate, example.index)
         if picture.shape[1::-1] != size:
             picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
-        found = run.found[example.condition, arm, findings.detector][example.index]
-        shown.append(_drawn(picture, truth, found.above(findings.score), findings.labels))
+        found = run.found[example.condition, candidate, analysis.detector][example.index]
+        shown.append(_drawn(picture, truth, found.above(analysis.score), analysis.labels))
     item = run.source.items[example.index]
     return report.slider(
         shown[0],

@@ -42,14 +42,14 @@ class RankedDetections:
     """IoU thresholds x detections: whether it is ignored."""
 
     def take(self, chosen: NDArray[Any]) -> RankedDetections:
-        """Those at some places, in their order, or those where a mask says so."""
+        """Those at some places, in that order, or those where a mask is true."""
         return RankedDetections(
             self.scores[chosen], self.picture[chosen], self.hit[:, chosen], self.ignored[:, chosen]
         )
 
     @classmethod
     def joined(cls, parts: Sequence[RankedDetections]) -> RankedDetections:
-        """All of several, ranked anew."""
+        """Several as one, ranked again."""
         every = cls(
             np.concatenate([part.scores for part in parts]),
             np.concatenate([part.picture for part in parts]),
@@ -218,7 +218,7 @@ def curve(matches: Matches, label: str) -> tuple[NDArray[np.float64], NDArray[np
 
 
 def best_score(matches: Matches) -> float:
-    """The score at which precision and recall are best together (F1), over all classes."""
+    """The score at which precision and recall together are best (F1), over all classes."""
     tables = matches.of(None)
     scores = np.concatenate([table.detections.scores for table in tables])
     hit = np.concatenate([table.detections.hit[_HALF] for table in tables])
@@ -281,7 +281,7 @@ def _mean(values: NDArray[np.float64], axes: tuple[int, ...]) -> Values:
 def _evaluated(
     truths: Sequence[Truths], detections: Sequence[Detections], labels: Sequence[str]
 ) -> Any:
-    """A COCOeval that has matched everything; ``origin`` leads from its ids to our numbers."""
+    """A COCOeval after matching; ``origin`` maps its ids to our numbers."""
     try:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
@@ -344,7 +344,7 @@ def _as_coco(box: NDArray[np.float64]) -> list[float]:
 
 
 def _table(found: Sequence[dict[str, Any] | None], origin: NDArray[np.intp]) -> ScoreTable:
-    """One class and size from pycocotools' record of each picture; None if it has neither."""
+    """One class and size from pycocotools' record of each picture, which may be None."""
     none = np.zeros((len(IOUS), 0), bool)
     parts = [RankedDetections(np.zeros(0), _NONE, none, none)]
     found_at: list[NDArray[np.float64]] = []
@@ -369,7 +369,7 @@ def _table(found: Sequence[dict[str, Any] | None], origin: NDArray[np.intp]) -> 
 
 
 def _merged(tables: Sequence[ScoreTable], starts: Iterable[int]) -> ScoreTable:
-    """Tables as one; the pictures of each are numbered from one of ``starts`` on."""
+    """Several tables as one; the pictures of each are numbered from one of ``starts`` on."""
     shifted = [
         replace(table.detections, picture=table.detections.picture + start)
         for table, start in zip(tables, starts, strict=False)

@@ -16,12 +16,13 @@ from typing import Protocol
 import numpy as np
 
 from rain_removal_ros import simulation
-from rain_removal_ros.data import pictures, rain
+from rain_removal_ros.data import rain
 from rain_removal_ros.detection import truth
 from rain_removal_ros.detection.boxes import Truths
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
 from rain_removal_ros.manifest import code_checksum
+from rain_removal_ros.media import pictures
 from rain_removal_ros.simulation.drive import Drive
 
 __all__ = [
@@ -49,7 +50,7 @@ class Condition:
 
     name: str
     severity: float | None = None
-    """Of synthetic rain; None for rain as it was recorded."""
+    """Severity of synthetic rain; None for recorded rain."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Item:
     sequence: str
     truth: Truths | None = None
     block: str = ""
-    """The part of a long sequence; empty where the sequence is drawn as a whole."""
+    """The part of a long sequence; empty if the sequence is drawn as a whole."""
 
     @property
     def group(self) -> str:

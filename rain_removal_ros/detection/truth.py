@@ -21,13 +21,13 @@ from rain_removal_ros.detection.boxes import Truths, areas, as_boxes, clipped
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.parsing import from_json, from_yaml
 
-__all__ = ["FORMATS", "Labelled", "as_truths", "common_name", "read"]
+__all__ = ["FORMATS", "Labels", "as_truths", "common_name", "read"]
 
 _TEXT = "PASCAL Annotation Version 1.00"
 _KITTI_FIELDS = (15, 16)
 _YOLO_FIELDS = 5
 _FAR = 1e9
-"""Pixels from a picture's corner; no picture is so large."""
+"""Pixels from a picture's corner; no picture is this large."""
 _NAMES = ("classes.txt", "data.yaml", "dataset.yaml", "obj.names")
 
 _SAME = {
@@ -49,7 +49,7 @@ _PASCAL_1 = re.compile(
 
 @dataclass
 class _Raw:
-    """One object as a file gives it."""
+    """One object as the file gives it."""
 
     label: str
     box: tuple[float, float, float, float]
@@ -57,7 +57,7 @@ class _Raw:
 
 
 @dataclass
-class Labelled:
+class Labels:
     """The labels of pictures."""
 
     truths: dict[str, Truths]
@@ -70,7 +70,7 @@ Sizes = Mapping[str, tuple[int, int]]
 """Width and height of every wanted picture, by name without suffix."""
 
 
-def read(path: Path, sizes: Sizes, *, form: str = "auto") -> Labelled:
+def read(path: Path, sizes: Sizes, *, form: str = "auto") -> Labels:
     """The labels at ``path`` for these pictures; a picture without labels is an error."""
     if not path.exists():
         raise DataError(f"there are no labels at {path}")
@@ -83,7 +83,7 @@ def read(path: Path, sizes: Sizes, *, form: str = "auto") -> Labelled:
             f"{path} has no labels for {len(missing)} of {len(sizes)} pictures, "
             f"{missing[0]} among them"
         )
-    labelled = Labelled({})
+    labelled = Labels({})
     lost = cut = 0
     for name, (width, height) in sizes.items():
         objects = raw[name]
@@ -328,7 +328,7 @@ def _lines(path: Path) -> list[tuple[str, str]]:
 
 
 def _is_text(name: Any) -> bool:
-    """Whether it can be written anywhere; JSON has halves of characters."""
+    """Whether it can be written anywhere: JSON allows lone surrogates."""
     return isinstance(name, str) and not re.search("[\ud800-\udfff]", name)
 
 

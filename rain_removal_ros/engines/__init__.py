@@ -1,8 +1,8 @@
-"""What runs a network: one small interface, several ways.
+"""Engines run a network: one small interface, several implementations.
 
-An engine takes RGB frames as they come out of the codec and gives derained ones back; padding,
-number formats, devices and copies are its affair alone. State goes in and out as an opaque value
-that only the engine that made it can read, so that it can stay on the device.
+An engine takes RGB frames as the codec makes them and returns derained ones. Padding, number
+formats, devices and copies are internal to it. State goes in and out as an opaque value that only
+the engine that made it can read, so it can stay on the device.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ def builds_stages(engine: str) -> bool:
 
 
 def create(network: Network, settings: EngineSettings) -> LoadedEngine:
-    """The engine that ``settings`` ask for, running ``network``.
+    """The engine that ``settings`` select, running ``network``; an ``EngineError`` if it is
+    unavailable.
 
-    One that cannot be had is an ``EngineError``.
     "auto" is torch: on a CPU no other was faster by more than 7 % in the same precision, bfloat16
     is faster still where the CPU multiplies it, and nothing has to be built.
     """
-    compute_with(settings.threads)  # for pixels, whoever runs the network
+    compute_with(settings.threads)  # for the pixels, whichever engine runs the network
     if settings.name in ("auto", "torch"):
         from rain_removal_ros.engines.torch import TorchEngine
 
@@ -71,11 +71,11 @@ def create(network: Network, settings: EngineSettings) -> LoadedEngine:
 def load_somehow(
     network: NetworkSettings, engine: EngineSettings, tried: Callable[[Engine], object]
 ) -> LoadedEngine:
-    """As ``load``, by other means where what was asked for cannot be had; ``note`` then says so.
+    """As ``load``, with a fallback if the request cannot be met; ``note`` then says which.
 
-    These are torch instead of another engine, uncompiled, and, where the device was left open, the
-    CPU. ``tried`` steps the engine: what fails there, be it for want of memory, cannot be had.
-    What the user got wrong, such as a weight file, is raised as it is.
+    The fallbacks are torch instead of another engine, no compilation, and the CPU if the device is
+    ``auto``. ``tried`` steps the engine, so that failures at run time, such as too little memory,
+    lead to the next fallback. Mistakes of the user, such as a wrong weight file, are raised.
     """
     reasons: list[str] = []
     for way in _ways(engine):
@@ -83,7 +83,7 @@ def load_somehow(
             loaded = load(network, way)
             tried(loaded)
         except Exception as error:
-            # Exporters, compilers and runtimes have exceptions of their own, with no common base.
+            # Exporters, compilers and runtimes have exceptions without a common base.
             if not isinstance(error, EngineError):
                 if isinstance(error, RainRemovalError):
                     raise
@@ -98,7 +98,7 @@ def load_somehow(
 
 
 def _ways(asked: EngineSettings) -> Iterator[EngineSettings]:
-    """How to run a network: as asked, and what else there is, the nearest first."""
+    """Ways to run a network: as requested, then the fallbacks, nearest first."""
     yield asked
     plain = dataclasses.replace(asked, name="torch", compile=False)
     if not has_torch():
@@ -106,7 +106,7 @@ def _ways(asked: EngineSettings) -> Iterator[EngineSettings]:
     if asked.name not in ("auto", "torch") or asked.compile:
         yield plain
     if asked.device == "auto" and _sees_cuda():
-        # A lower precision was meant for the GPU; a CPU may have to emulate it.
+        # The lower precision was meant for the GPU; a CPU may have to emulate it.
         precision = "float32" if asked.precision == "float32" else "auto"
         yield dataclasses.replace(plain, device="cpu", precision=precision)
 
@@ -118,7 +118,7 @@ def _sees_cuda() -> bool:
 
 
 def load(network: NetworkSettings, engine: EngineSettings) -> LoadedEngine:
-    """The network and weights that one group of settings asks for, run as the other asks.
+    """The network and weights that ``settings`` select, in the selected engine.
 
     Without torch, ONNX Runtime runs the graphs that ship; other networks are an ``EngineError``.
     """

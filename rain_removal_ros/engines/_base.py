@@ -1,4 +1,4 @@
-"""What every engine is: what it takes, what it gives back, and what it says of itself."""
+"""The interface of all engines: inputs, outputs, and the description of an engine."""
 
 from __future__ import annotations
 
@@ -20,33 +20,35 @@ class Derained:
     image: Image
     """sH x sW x 3 RGB."""
     attention: NDArray[np.uint8] | None
-    """H x W, 255 where the network saw rain; None when it was not asked for."""
+    """H x W, 255 where the network saw rain; None if it was not requested."""
     rain_level: float | None
     """In [0, 1], from networks that estimate it."""
     state: Any
-    """For the next frame; None is a fresh start."""
+    """To pass in with the next frame; None is a fresh start."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What runs, on what and how; it does not change while an engine lives."""
+    """What runs, on what and how; constant for the life of an engine."""
 
     network: str
     engine: str
     device: str
     precision: str
     scale: int = 1
+    stride: int = 1
+    """Frames are padded to multiples of it."""
     recurrent: bool = False
     stages: int = 1
-    """Passes over a frame unless a step asks for others."""
+    """Passes over a frame, unless a step asks for another number."""
     any_stages: bool = False
-    """Whether other numbers of stages cost nothing; else each is a graph to be built."""
+    """Whether other numbers of stages cost nothing; if not, a graph must be built for each."""
     cautions: Cautions = Cautions()
     """What measurements found against the weights."""
 
 
 class Engine(Protocol):
-    """What runs a network, frame by frame."""
+    """Runs a network, frame by frame."""
 
     @property
     def info(self) -> EngineInfo: ...
@@ -60,11 +62,11 @@ class Engine(Protocol):
         attention: bool = True,
         into: Sequence[Image | None] | None = None,
     ) -> list[Derained]:
-        """Derain one frame of each of several cameras, all of one size, in one batch.
+        """Derain one frame each of several cameras, all of one size, in one batch.
 
-        ``stages`` of 0 are the network's own. ``into`` gives arrays to write the derained images
-        to, sparing a copy. Raises ``EngineError`` when the result is not finite or the device
-        fails; states are then as they were.
+        ``stages`` 0 is the network's own number. ``into`` has arrays for the derained images, which
+        saves a copy. Raises ``EngineError`` if a result is not finite or the device fails; states
+        are then unchanged.
         """
         ...
 
@@ -73,4 +75,6 @@ class LoadedEngine(Engine, Protocol):
     """A network, loaded and ready on a device."""
 
     note: str
-    """What is not as it was asked for, and why, in a line; empty where all is."""
+    """What differs from the request, and why, in one line; empty if nothing does."""
+    pixel_bytes: float
+    """Measured memory per pixel of a frame; 0 if it was not measured."""

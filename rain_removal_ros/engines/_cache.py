@@ -1,11 +1,11 @@
-"""Graphs once exported, kept for the next start.
+"""Keeps exported graphs for the next start.
 
-A graph's name holds a key of everything it depends on, so nothing ever goes stale: what is looked
-for is there or it is not. Beside each lies its description with a checksum of both; what does not
-match it, or cannot be started, is built anew.
+The name of a graph contains a key of everything it depends on, so an entry never becomes stale.
+Beside each graph is its description, with a checksum of both. A graph that does not match or cannot
+be started is built again.
 
-A graph is a program. The folder is this user's alone, and nothing is taken from it that another
-user could have written.
+A graph is a program. Therefore the folder belongs to this user alone, and nothing is loaded that
+another user could have written.
 """
 
 from __future__ import annotations
@@ -43,11 +43,12 @@ def started(
     engine: str,
     device: str,
 ) -> _Started:
-    """What ``start`` makes of the network's graph, from the cache or newly exported into it.
+    """What ``start`` makes of the network's graph, which comes from the cache or is exported into
+    it.
 
     ``engine`` is its name and version, ``device`` where it runs, with the driver if there is one.
     """
-    from rain_removal_ros.engines.export import export  # needs torch, which kept graphs do not
+    from rain_removal_ros.engines.export import export  # needs torch, which cached graphs do not
 
     name = _key(network, stages or network.stages, engine, device)
     path = graph_folder(settings) / f"{name}.onnx"
@@ -57,7 +58,7 @@ def started(
     except FileNotFoundError:
         _log.info("building %s", path)
     except (OSError, ValueError, GraphError) as error:
-        _log.warning("building %s anew: %s", path, error)
+        _log.warning("building %s again: %s", path, error)
     graph, description = export(network, stages=stages)
     try:
         private_folder(path.parent)
@@ -71,7 +72,7 @@ def started(
 
 
 def _read(path: Path) -> tuple[bytes, GraphDescription]:
-    """Raises ``ValueError`` where the two files are not what was written."""
+    """Raises ``ValueError`` if the two files are not what was written."""
     graph = read_private(path)
     sealed = from_json(read_private(path.with_suffix(".json")))
     if not isinstance(sealed, dict) or not isinstance(sealed.get("graph"), str):
@@ -96,7 +97,7 @@ def _key(network: Network, stages: int, engine: str, device: str) -> str:
         engine,
         device,
         f"{__version__} {FORMAT}",
-        # The same weights in other code differ.
+        # The same weights in other code are another graph.
         code_checksum(Path(inspect.getfile(type(network))).parent),
     )
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()

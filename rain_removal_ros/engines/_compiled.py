@@ -1,8 +1,8 @@
-"""A network that torch compiles, without frames having to wait for it.
+"""A network that torch compiles without making frames wait.
 
-Compiling takes a minute or two for each size. The first size is waited for, as somebody who loads a
-network does anyway; others are compiled in a thread of their own, and until one is done, frames of
-that size go through the network as it is.
+Compiling takes a minute or two per size. The first size is compiled before the network counts as
+loaded. Others are compiled in a thread of their own, and until that is done, frames of that size go
+through the uncompiled network.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from rain_removal_ros.errors import first_line
 from rain_removal_ros.networks._base import Network, Output, State
 
 _VARIANTS = 64
-"""Of one network, that torch keeps."""
+"""The number of compiled versions of one network that torch keeps."""
 
 
 class CompiledNetwork:
-    """To be called as the network is.
+    """Call it like the network.
 
-    ``within`` gives the context that frames are computed in; ``said`` is told what is going on.
+    ``within`` gives the context in which frames are computed; ``said`` gets progress messages.
     """
 
     def __init__(
@@ -34,15 +34,15 @@ class CompiledNetwork:
         said: Callable[[str], None],
     ) -> None:
         self._network = network
-        # On a GPU, kernels this small take longer to start than to run; recorded as a CUDA graph,
-        # they are started all at once.
+        # On a GPU, kernels this small take longer to start than to run. Recorded as a CUDA graph,
+        # they are all started at once.
         self._on_gpu = any(weight.is_cuda for weight in network.parameters())
         mode = "reduce-overhead" if self._on_gpu else None
         self._code = torch.compile(network, dynamic=False, mode=mode)
         self._within = within
         self._said = said
         self._ready: dict[tuple[int, ...], bool] = {}
-        """Whether what was tried could be compiled, by shape and stages."""
+        """By shape and stages: whether compilation succeeded."""
         self._thread: threading.Thread | None = None
 
     def __call__(self, frames: Tensor, state: State) -> Output:
@@ -66,7 +66,7 @@ class CompiledNetwork:
         output: Output = self._code(frames, state)
         if not self._on_gpu:
             return output
-        # The next run of the graph writes where this one wrote.
+        # The next run of the graph overwrites this output.
         level = None if output.rain_level is None else output.rain_level.clone()
         kept = tuple(part.clone() for part in output.state)
         return Output(output.derained.clone(), output.attention.clone(), kept, level)
@@ -83,8 +83,8 @@ class CompiledNetwork:
             self._said("")
 
     def _compile(self, frames: Tensor) -> None:
-        """All variants there are of it: a fresh start, and states from either kind of code."""
-        # Beyond its limit torch says nothing and runs uncompiled. Each thread has one of its own.
+        """Compile all variants: for a fresh start, and for states from either kind of code."""
+        # Beyond its limit torch silently runs uncompiled. Each thread has a limit of its own.
         torch._dynamo.config.cache_size_limit = _VARIANTS
         with self._within():
             after_plain = self._network(frames, ()).state

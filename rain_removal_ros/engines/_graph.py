@@ -1,7 +1,7 @@
-"""An ONNX graph as an engine: what is alike for all that can run one.
+"""An ONNX graph as an engine: what all graph runtimes have in common.
 
-A graph has no notion of an absent state, so its description says what each state tensor is for a
-fresh start: zeros, or the frame itself.
+A graph cannot take an absent state, so its description says what each state tensor is at a fresh
+start: zeros, or the frame itself.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from rain_removal_ros.runtime.files import cache_folder, model_folders
 from rain_removal_ros.settings import EngineSettings
 
 FORMAT = 1
-"""Counts changes to what a graph is, so that cached ones of before are not taken."""
+"""Version of the graph format; changing it invalidates cached graphs."""
 METADATA_KEY = "rain_removal_ros"
-"""Under which a graph carries its description."""
+"""The metadata key of a graph's description."""
 
 Planes = NDArray[np.float32]
 
 _OUTPUTS = ("clean", "attention")
 _MOST = 10_000
-"""Channels, or pixels of a stride."""
+"""The largest number of channels, and the largest stride in pixels."""
 
 
 class GraphError(EngineError):
-    """A graph that cannot be loaded, as against a device that is not there."""
+    """A graph cannot be loaded. (A missing device is an ``EngineError``.)"""
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class StateTensor:
     channels: int
     divisor: int
     fresh: str
-    """What it is for a fresh start: "zeros" or "frame"."""
+    """Its value at a fresh start: "zeros" or "frame"."""
 
 
 @dataclass(frozen=True)
 class GraphDescription:
-    """All one needs to know to run a graph."""
+    """Everything needed to run a graph."""
 
     network: str
     checksum: str
@@ -66,13 +66,14 @@ class GraphDescription:
     stages: int
     recurrent: bool
     outputs: tuple[str, ...]
-    """Those that are not state: clean, attention and, where there is one, rain_level."""
+    """The outputs that are not state: clean (the derained picture), attention and possibly
+    rain_level."""
     state: tuple[StateTensor, ...]
     opset: int
     tolerance: float
-    """How far from torch's any value may be, absolute below 1 and relative above."""
+    """The allowed difference of any value from torch, absolute below 1 and relative above."""
     difference: float
-    """How far they were at export."""
+    """The difference at export."""
     cautions: Cautions = Cautions()
     """What measurements found against the weights."""
 
@@ -85,7 +86,7 @@ class GraphDescription:
         return [*self.outputs, *(part.output for part in self.state)]
 
     def state_shapes(self, frame: Planes) -> list[tuple[int, ...]]:
-        """Of the state that belongs to a frame."""
+        """The shapes of the state for a frame."""
         batch, _, height, width = frame.shape
         return [
             (batch, part.channels, height // part.divisor, width // part.divisor)
@@ -103,7 +104,7 @@ class GraphDescription:
 
     @classmethod
     def from_json(cls, text: str) -> GraphDescription:
-        """Raises ``ValueError`` for anything but what ``to_json`` wrote."""
+        """Raises ``ValueError`` for anything that ``to_json`` did not write."""
         try:
             fields = from_json(text)
             state = tuple(StateTensor(**part) for part in fields.pop("state"))
@@ -121,8 +122,8 @@ class GraphDescription:
         return found
 
 
-class Runner(Protocol):
-    """A graph, loaded by what can run it."""
+class LoadedGraph(Protocol):
+    """A graph, loaded in a runtime."""
 
     description: GraphDescription
     device: str
@@ -131,35 +132,37 @@ class Runner(Protocol):
     def run(self, frame: Planes, state: Sequence[Any]) -> tuple[list[Planes], Sequence[Any]]:
         """The outputs that are not state, and the state, which may stay on the device.
 
-        ``state`` is what a former run returned, or arrays. Raises ``EngineError``.
+        ``state`` is from an earlier run, or arrays. Raises ``EngineError``.
         """
         ...
 
 
 class GraphEngine:
-    """See ``Engine``. Cameras are run one after the other, so that states can stay where they are.
+    """See ``Engine``. Cameras are run one after another, so that states can stay where they are.
 
-    ``load`` gives the runner for a number of stages; 0 is the network's own.
+    ``load`` returns the graph for a number of stages; 0 is the network's own.
     """
 
-    def __init__(self, name: str, load: Callable[[int], Runner]) -> None:
+    def __init__(self, name: str, load: Callable[[int], LoadedGraph]) -> None:
         self._load = load
-        runner = load(0)
-        facts = runner.description
-        # Stages are unrolled in the graph: another number of them is another graph.
-        self._runners = {facts.stages: runner}
+        graph = load(0)
+        facts = graph.description
+        # Stages are unrolled in the graph, so each number of stages is another graph.
+        self._loaded = {facts.stages: graph}
         self.info = EngineInfo(
             network=facts.network,
             engine=name,
-            device=runner.device,
-            precision=runner.precision,
+            device=graph.device,
+            precision=graph.precision,
             scale=facts.scale,
+            stride=facts.stride,
             recurrent=facts.recurrent,
             stages=facts.stages,
             any_stages=False,
             cautions=facts.cautions,
         )
         self.note = ""
+        self.pixel_bytes = 0.0
 
     def step(
         self,
@@ -170,31 +173,31 @@ class GraphEngine:
         attention: bool = True,
         into: Sequence[Image | None] | None = None,
     ) -> list[Derained]:
-        runner = self._runner(stages or self.info.stages)
+        graph = self._graph_with(stages or self.info.stages)
         targets = into or [None] * len(images)
         return [
-            _derained(runner, image, state, target, with_attention=attention)
+            _derained(graph, image, state, target, with_attention=attention)
             for image, state, target in zip(images, states, targets, strict=True)
         ]
 
-    def _runner(self, stages: int) -> Runner:
-        if stages not in self._runners:
-            self._runners[stages] = self._load(stages)
-        return self._runners[stages]
+    def _graph_with(self, stages: int) -> LoadedGraph:
+        if stages not in self._loaded:
+            self._loaded[stages] = self._load(stages)
+        return self._loaded[stages]
 
 
 def _derained(
-    runner: Runner, image: Image, state: Any, target: Image | None, *, with_attention: bool
+    graph: LoadedGraph, image: Image, state: Any, target: Image | None, *, with_attention: bool
 ) -> Derained:
     height, width = image.shape[:2]
-    facts = runner.description
+    facts = graph.description
     frame = as_planes(image, stride=facts.stride)
     if state is None:
         state = facts.fresh_state(frame)
-    # Once it has met another size OpenVINO may fail at healthy frames too.
+    # After a frame of another size, OpenVINO may fail at healthy frames too.
     elif [_shape(part) for part in state] != facts.state_shapes(frame):
         raise EngineError(f"{facts.network} failed: the state is of another size or network")
-    values, carried = runner.run(frame, state)
+    values, carried = graph.run(frame, state)
     derained, attention, *level = values
     if not np.isfinite(derained.sum()):
         raise EngineError(f"{facts.network} gave values that are not finite")
@@ -207,12 +210,12 @@ def _derained(
 
 
 def _shape(part: Any) -> tuple[int, ...]:
-    """Of an array, or of a tensor that ONNX Runtime keeps on its device."""
+    """The shape of an array, or of a tensor that ONNX Runtime keeps on its device."""
     return tuple(part.shape() if callable(part.shape) else part.shape)
 
 
 def graph_folder(settings: EngineSettings) -> Path:
-    """Where this user's graphs are kept for the next start, in a folder nobody else gets into."""
+    """The folder with this user's graphs, which no other user can enter."""
     try:
         shared = Path(settings.cache).expanduser() if settings.cache else cache_folder("engines")
     except (RuntimeError, DataError) as error:

@@ -1,7 +1,7 @@
 """A graph in ONNX Runtime, loaded on a device: on a CPU, in CUDA, or in TensorRT for float16.
 
-Inputs and outputs are bound to where they lie: frames come from and go to the host, state stays on
-the device.
+Inputs and outputs are bound to their memory: frames are in host memory, and the state stays on the
+device.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NAME = "onnxruntime"
 
 
 class Session:
-    """See ``Runner``."""
+    """See ``LoadedGraph``."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Session:
         *,
         weights: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
-        """``weights`` are those that the graph was written without."""
+        """``weights`` are those that the graph was saved without."""
         runtime = load_runtime()
         self.device = device
         self._kind, _, index = device.partition(":")
@@ -52,16 +52,16 @@ class Session:
         providers, self.precision = _providers(graph, settings, self._kind, self._index)
         options = runtime.SessionOptions()
         options.intra_op_num_threads = settings.threads
-        # Threads that spin while they wait take the cores from whatever else runs on a robot.
+        # Threads that spin while they wait take the cores from everything else on a robot.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 4  # errors are raised; printed as well, they are read twice
+        options.log_severity_level = 4  # errors are raised; printing them too would show them twice
         if weights:
             as_value = runtime.OrtValue.ortvalue_from_numpy
-            # Kept, as they may be used where they lie.
+            # Kept alive, because the session may use them in place.
             self._weights = [as_value(each) for each in weights.values()]
             options.add_external_initializers(list(weights), self._weights)
         self._faults = _faults()
-        self._is_ours = facts is not None  # made here just now, or taken from the cache
+        self._is_ours = facts is not None  # exported just now, or from the cache
         try:
             self._session = runtime.InferenceSession(graph, options, providers=providers)
             self.description = facts or _described(self._session)
@@ -111,7 +111,7 @@ def load_runtime() -> Any:
 
 
 def driver() -> str:
-    """The version of the GPU's driver, on systems that tell."""
+    """The version of the GPU's driver, on systems that have it in /proc."""
     for file in ("/proc/driver/nvidia/version", "/etc/nv_tegra_release"):
         with suppress(OSError):
             return Path(file).read_text(encoding="utf-8").splitlines()[0]
@@ -121,14 +121,14 @@ def driver() -> str:
 def _providers(
     graph: bytes, settings: EngineSettings, kind: str, index: int
 ) -> tuple[list[tuple[str, dict[str, Any]]], str]:
-    """Whom to ask for each operation, the first that can, and the precision they compute in."""
+    """The execution providers in order of preference, and the precision they compute in."""
     cpu: tuple[str, dict[str, Any]] = ("CPUExecutionProvider", {})
     found: list[tuple[str, dict[str, Any]]] = [cpu]
     precision = "float32"
     if kind == "cuda":
         found.insert(0, ("CUDAExecutionProvider", {"device_id": index}))
     if settings.precision == "float16" and _has_tensorrt(kind):
-        # Building takes minutes. TensorRT names what it keeps by its version, GPU and sizes.
+        # Building takes minutes. TensorRT names its files by its version, GPU and sizes.
         key = hashlib.sha256(graph + driver().encode()).hexdigest()[:20]
         options = {
             "device_id": index,
@@ -145,7 +145,7 @@ def _providers(
 
 
 def _kept(cache: Path, name: str) -> dict[str, Any]:
-    """Options by which TensorRT keeps what it builds, in a folder that nobody else gets into."""
+    """Options for TensorRT to keep what it builds, in a folder that no other user can enter."""
     try:
         place = private_folder(private_folder(cache) / name)
     except OSError as error:
@@ -167,7 +167,7 @@ def _described(session: Any) -> GraphDescription:
 
 
 def _faults() -> tuple[type[Exception], ...]:
-    """All that ONNX Runtime raises; its exceptions have no base of their own."""
+    """All exceptions of ONNX Runtime, which have no common base."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     kinds = [kind for kind in vars(state).values() if isinstance(kind, type)]

@@ -1,4 +1,4 @@
-"""Between 8-bit pictures as the codec gives them and the floats that networks compute with."""
+"""Converts 8-bit pictures to the floats that networks compute with, and back."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def fill(planes: NDArray[np.float32], image: Image) -> None:
 
 
 def as_picture(planes: NDArray[np.float32], into: Image | None) -> Image:
-    """3 x H x W in [0, 1] as an RGB picture, rounded, in an array given or new."""
+    """3 x H x W in [0, 1] as an RGB picture, rounded, in a given or new array."""
     target = np.empty((*planes.shape[1:], 3), np.uint8) if into is None else into
     if native.pack_rgb(planes, target):
         return target
@@ -45,7 +45,7 @@ def as_picture(planes: NDArray[np.float32], into: Image | None) -> Image:
         written = cv2.convertScaleAbs(planes.transpose(1, 2, 0), target, alpha=255)
     else:
         written = cv2.merge([as_map(plane) for plane in planes], target)
-    if written is not target:  # OpenCV takes no target of unusual strides
+    if written is not target:  # OpenCV cannot write to targets with unusual strides
         target[...] = written
     return target
 
@@ -56,12 +56,12 @@ def _channels_last(planes: NDArray[np.float32]) -> bool:
 
 def as_map(plane: NDArray[np.float32]) -> NDArray[np.uint8]:
     """H x W in [0, 1] as bytes, rounded."""
-    # In one pass, and in a third of the time of OpenCV's multiplication.
+    # One pass, in a third of the time of OpenCV's multiplication.
     return np.asarray(cv2.convertScaleAbs(plane, alpha=255))
 
 
 def padded(side: int, stride: int) -> int:
-    """The least multiple of ``stride`` that has room for ``side``."""
+    """The smallest multiple of ``stride`` that is at least ``side``."""
     return -(-side // stride) * stride
 
 

@@ -1,4 +1,4 @@
-"""In what batches the cameras of one call go through a device."""
+"""Divides the cameras of one call into batches for a device."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ Finished = TypeVar("Finished")
 
 
 class Schedule(Generic[Begun, Finished]):
-    """Makes batches as large as it pays, keeps several under way, and halves them if memory ends.
+    """Makes batches as large as is worthwhile, keeps several in flight, and halves them if memory
+    runs out.
 
-    Once memory did not suffice for a batch, later ones stay that small.
+    After memory was too small for a batch, later batches stay that small.
     """
 
     def __init__(self, pixels: int, *, under_way: int, said: Callable[[str], object]) -> None:
-        """``pixels`` is what the cameras of one batch may have together."""
+        """``pixels`` is the most that the cameras of one batch may have together."""
         self._pixels = pixels
         self._under_way = under_way
         self._said = said
         self._fitting: int | None = None
-        """Cameras that fit into memory together, once more of them did not."""
+        """The number of cameras that fit into memory together, once more did not."""
 
     def run(
         self,
@@ -35,9 +36,9 @@ class Schedule(Generic[Begun, Finished]):
         finish: Callable[[Begun, slice], list[Finished]],
         free: Callable[[], object],
     ) -> list[Finished]:
-        """What ``finish`` gives for all cameras, whose frames have so many pixels each.
+        """The results of ``finish`` for all cameras, whose frames have ``pixels`` each.
 
-        ``free`` is called where memory ran out. What cannot be helped is raised.
+        ``free`` is called when memory runs out. Other errors are raised.
         """
         done: list[Finished] = []
         while len(done) < cameras:
@@ -72,8 +73,8 @@ class Schedule(Generic[Begun, Finished]):
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    # Only torch's own memory on a GPU has an error of its own: what the system, the driver and
-    # NVIDIA's libraries refuse is told by their words.
+    # Only torch's own GPU memory has an error class. Errors of the system, the driver and NVIDIA's
+    # libraries are recognised by their text.
     words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
         each in str(error) for each in words

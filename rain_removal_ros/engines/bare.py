@@ -1,8 +1,8 @@
 """Graphs that ship without their weights, for installations without torch.
 
-A bare graph is what ``export`` makes of a network, its weights taken out: they come from a weight
-file of the same network and config. So a graph stays good when the weights are trained further.
-``scripts/graphs`` makes them anew.
+A bare graph is a network exported by ``export`` with its weights removed. They come from a weight
+file of the same network and config, so the graph stays valid when the weights are trained further.
+``scripts/graphs`` makes the graphs.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
 
 SUFFIX = ".graph"
 _PREFIX = "network."
-"""Before the names of weights, in a graph."""
+"""Prefix of the names of weights in a graph."""
 
 
 @dataclass(frozen=True)
 class BareGraph:
-    """One that was read."""
+    """A bare graph that was read."""
 
     graph: bytes
     config: dict[str, Any]
     defaults: dict[str, Any]
-    """Of the config's fields, which older weight files do not name."""
+    """Values for config fields that older weight files do not have."""
     description: GraphDescription
     working_bytes: float
-    """For each pixel of a frame, during a pass; ``state_bytes`` from one frame to the next."""
+    """Memory per pixel of a frame during a pass; ``state_bytes`` from one frame to the next."""
     state_bytes: float
 
     def fits(self, weights: StoredWeights) -> bool:
@@ -53,7 +53,9 @@ class BareGraph:
 
 
 def load(network: NetworkSettings, settings: EngineSettings) -> GraphEngine:
-    """An engine for weights that a bare graph fits; an ``EngineError`` says what else needs."""
+    """An engine for weights that a bare graph fits; otherwise an ``EngineError`` says what is
+    needed.
+    """
     path = checkpoints.chosen_file(network)
     return start(path, find(path), network, settings)
 
@@ -95,7 +97,7 @@ def start(
 
 
 def shipped() -> Iterator[BareGraph]:
-    """Those beside the weights that ship."""
+    """The bare graphs beside the shipped weights."""
     paths = (path for folder in model_folders() for path in sorted(folder.glob(f"*{SUFFIX}")))
     seen: set[str] = set()
     for path in paths:
@@ -138,7 +140,7 @@ def write(path: Path, network: Network, *, working_bytes: float, state_bytes: fl
 
 
 def _take_weights_out(model: Any, names: Mapping[str, None]) -> None:
-    """Mark weights as lying elsewhere; whoever loads the graph hands them in."""
+    """Mark weights as external; they are passed in when the graph is loaded."""
     import onnx
 
     held = {each.name for each in model.graph.initializer}
@@ -155,7 +157,7 @@ def _take_weights_out(model: Any, names: Mapping[str, None]) -> None:
 
 
 def _pack(path: Path, contents: Mapping[str, bytes]) -> None:
-    """Always the same bytes for the same contents."""
+    """Archive the contents; the same contents give the same bytes."""
 
     with io.BytesIO() as packed:
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:

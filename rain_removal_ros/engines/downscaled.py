@@ -1,7 +1,6 @@
-"""Derains a smaller picture and applies what was found to the whole one: less quality, less time.
+"""Derains a reduced picture and applies the correction to the full one: less quality, less time.
 
-What is enlarged is the correction, not the picture, so that detail stays sharp where it does not
-rain.
+The correction is enlarged, not the picture, so that detail stays sharp where it does not rain.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from rain_removal_ros.frames import Image
 
 
 class DownscaledEngine:
-    """See ``Engine``. ``factor`` divides the sides of what the engine within gets to see."""
+    """See ``Engine``. The sides of frames are divided by ``factor`` for the inner engine."""
 
     def __init__(self, engine: Engine, factor: int) -> None:
         self._engine = engine

@@ -1,7 +1,7 @@
-"""Writes a network as one ONNX graph that runs without torch: state goes in and out by name.
+"""Writes a network as one ONNX graph that runs without torch; state goes in and out by name.
 
-Batch and size are free. Where torch has an empty state, the graph takes the equal of it, which is
-found out by trial and recorded. Every graph is run and held against torch before it is handed out.
+Batch and size are free. Where torch has an empty state, the graph takes an equal one, which is
+found by trial and recorded. Every graph is compared with torch before it is returned.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import importlib.util
 import io
 import itertools
 import math
+import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -28,19 +30,21 @@ from rain_removal_ros.settings import EngineSettings
 
 OPSET = 17
 TOLERANCE = 1e-4
-"""A fortieth of a grey level. What is left is the order in which sums are made."""
+"""A fortieth of a grey level. What differs is the order of additions."""
 _BLOCKS = (2, 3)
-"""Height and width of the traced frame, in least common sizes; the check is made at others."""
+"""Height and width of the traced frame, in least common sizes; the check uses others."""
 _GRAIN = 32
+_PATIENCE_S = 120.0
+_exporting = threading.Lock()
 
 
 class _Flat(nn.Module):
-    """A network as a graph knows it: tensors in, tensors out."""
+    """A network with plain tensors as inputs and outputs."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
-        self.eval()  # the exporter leaves every part in the mode that the whole was in
+        self.eval()  # the exporter leaves every part in the mode of the whole
 
     def forward(self, frame: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         output = self.network(frame, state)
@@ -49,9 +53,9 @@ class _Flat(nn.Module):
 
 
 def export(network: Network, *, stages: int = 0) -> tuple[bytes, GraphDescription]:
-    """The graph and what it says of itself; ``stages`` of 0 are the network's own.
+    """The graph and its description; ``stages`` 0 is the network's own number.
 
-    Raises ``EngineError`` with the reason where a network cannot be exported.
+    Raises ``EngineError`` with the reason if the network cannot be exported.
     """
     network = copy.deepcopy(network).cpu().float().eval()
     network.stages = stages or network.stages
@@ -92,7 +96,8 @@ def export(network: Network, *, stages: int = 0) -> tuple[bytes, GraphDescriptio
 
 
 def _traced(network: Network, facts: GraphDescription) -> bytes:
-    # More than one in the batch, so that nothing is taken for constant that merely looked so.
+    # More than one in the batch, so that the exporter takes nothing for constant that merely looked
+    # so.
     frame = _picture(2, *_BLOCKS)
     state = network(frame).state
     axes = {
@@ -103,8 +108,8 @@ def _traced(network: Network, facts: GraphDescription) -> bytes:
     if "rain_level" in axes:
         axes["rain_level"] = {0: "batch"}
     try:
-        with io.BytesIO() as graph, warnings.catch_warnings():
-            # Of tracing, which is what is wanted, and of an exporter that needs one package more.
+        with _alone(), io.BytesIO() as graph, warnings.catch_warnings():
+            # Expected warnings of tracing, and of an exporter that looks for an optional package.
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 _Flat(network),
@@ -122,10 +127,22 @@ def _traced(network: Network, facts: GraphDescription) -> bytes:
         raise EngineError(f"{facts.network} cannot be exported: {reason}") from error
 
 
+@contextmanager
+def _alone() -> Iterator[None]:
+    """The exporter keeps its state in globals: two at once fail. One that hangs holds up others
+    for a while only."""
+    if not _exporting.acquire(timeout=_PATIENCE_S):
+        raise EngineError("another export has not ended; a network is exported after it")
+    try:
+        yield
+    finally:
+        _exporting.release()
+
+
 def _state_tensors(
     network: Network, name: str, frame: Tensor, state: State
 ) -> tuple[StateTensor, ...]:
-    """The state's tensors, each with what it is for a fresh start."""
+    """The state's tensors, each with its value at a fresh start."""
     wanted = _Flat(network)(frame)
     choices = [
         {"zeros": torch.zeros_like(part)} | ({"frame": frame} if part.shape == frame.shape else {})
@@ -154,7 +171,9 @@ def _state_tensors(
 
 
 def _difference(network: Network, graph: bytes, facts: GraphDescription) -> float:
-    """How far the graph is from torch at most: other sizes, one and several, fresh and carried."""
+    """The largest difference between graph and torch: other sizes, one and several, fresh and
+    carried.
+    """
     session = Session(graph, facts, EngineSettings(), "cpu")
     worst = 0.0
     for batch, *blocks in ((1, 3, 1), (3, 1, 2)):
@@ -164,7 +183,7 @@ def _difference(network: Network, graph: bytes, facts: GraphDescription) -> floa
             wanted = _Flat(network)(frame, *state)
             values, carried = session.run(frame.numpy(), arrays)
             got = [*values, *(part.numpy() for part in carried)]
-            # A shape that does not follow the frame's is no less wrong than a value.
+            # A shape that does not follow the frame's is as wrong as a value.
             worst = max(worst, *map(_gap, map(torch.from_numpy, got), wanted))
             state = tuple(part.contiguous() for part in wanted[len(facts.outputs) :])
     return worst

@@ -1,6 +1,6 @@
 """Runs networks in ONNX Runtime: on a CPU, in CUDA, and in TensorRT for float16.
 
-A file that ``rain-removal export`` wrote runs without torch.
+A file written by ``rain-removal export`` runs without torch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def create(network: Network, settings: EngineSettings) -> GraphEngine:
-    """An engine for a network, exported once and then taken from the cache."""
+    """An engine for a network, which is exported once and then taken from the cache."""
     version = f"{NAME} {load_runtime().__version__}"
 
     def load(device: str, stages: int) -> Session:
@@ -34,7 +34,7 @@ def create(network: Network, settings: EngineSettings) -> GraphEngine:
 
 
 def open_file(path: Path | str, settings: EngineSettings | None = None) -> GraphEngine:
-    """An engine for an exported file. Its stages are as they were exported."""
+    """An engine for an exported file, with the stages it was exported with."""
     settings = settings or EngineSettings()
     try:
         graph = Path(path).read_bytes()
@@ -67,7 +67,7 @@ def on_the_first_of(names: list[str], load: Callable[[str, int], Session]) -> Gr
 
 
 def devices(name: str) -> list[str]:
-    """Those to be tried. A provider for CUDA is there with or without a GPU that works."""
+    """The devices to try. ONNX Runtime may have the CUDA provider without a working GPU."""
     has_cuda = "CUDAExecutionProvider" in load_runtime().get_available_providers()
     if name == "auto":
         return ["cuda", "cpu"] if has_cuda else ["cpu"]

@@ -1,4 +1,4 @@
-"""Runs networks in OpenVINO, for robots with an Intel processor. An optional package."""
+"""Runs networks in OpenVINO, for robots with an Intel processor. OpenVINO is optional."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from rain_removal_ros.networks._base import Network
 
 NAME = "openvino"
-# Not bfloat16 by itself where the processor has it: OpenVINO then computes displacements in it
-# too, and single pixels came out up to 40 grey levels off.
+# Not bfloat16 by default, even if the processor has it: OpenVINO then computes displacements in it
+# too, and single pixels were off by up to 40 grey levels.
 _PRECISIONS = {"auto": "f32", "float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
 def create(network: Network, settings: EngineSettings) -> GraphEngine:
-    """An engine for a network, exported once and then taken from the cache."""
+    """An engine for a network, which is exported once and then taken from the cache."""
     from rain_removal_ros.engines._cache import started
 
     if settings.device not in ("auto", "cpu"):
@@ -37,7 +37,7 @@ def create(network: Network, settings: EngineSettings) -> GraphEngine:
 
 
 class _Model:
-    """See ``Runner``."""
+    """See ``LoadedGraph``."""
 
     device = "cpu"
 
@@ -66,7 +66,7 @@ class _Model:
             raise EngineError(f"{facts.network} failed: {_last_line(error)}") from error
         values = [results[name] for name in facts.output_names]
         carried = values[len(facts.outputs) :]
-        # Clamping turns NaN into a number here, so in the picture a spoilt state would not show.
+        # Clamping turns NaN into a number here, so a damaged state would not show in the picture.
         if not all(np.isfinite(part.sum()) for part in carried):
             raise EngineError(f"{facts.network} gave values that are not finite")
         return values[: len(facts.outputs)], carried
@@ -81,5 +81,5 @@ def _library() -> Any:
 
 
 def _last_line(error: BaseException) -> str:
-    """OpenVINO begins with where in its source something failed and ends with what."""
+    """OpenVINO's messages start with a source location and end with the cause."""
     return str(error).strip().rsplit("\n", 1)[-1]

@@ -1,9 +1,9 @@
 """Runs networks in torch, on a CPU or a CUDA device.
 
-Each way the pixels are touched at most twice. In: one pass from the message's bytes to the padded
-input, as floats on a CPU and as bytes into pinned memory for a GPU, where they become floats. Out:
-one pass from floats to bytes, into the outgoing message where the caller wants that. A GPU computes
-one batch while the one before is copied back and the next one is packed and sent up.
+Pixels are touched at most twice in each direction. Input: one pass from the message's bytes to the
+padded buffer, as floats on a CPU and as bytes in pinned memory for a GPU, which converts them to
+floats. Output: one pass from floats to bytes, into the outgoing message if requested. A GPU
+computes one batch while the previous one is copied back and the next one is packed and sent.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rain_removal_ros.engines._base import Derained, EngineInfo
 from rain_removal_ros.engines._compiled import CompiledNetwork
-from rain_removal_ros.engines._gpu_transfers import Traffic
+from rain_removal_ros.engines._gpu_transfers import Transfers
 from rain_removal_ros.engines._pixels import as_map, as_picture, extend_edges, fill, padded
 from rain_removal_ros.engines._schedule import Schedule, is_out_of_memory
 from rain_removal_ros.errors import EngineError, first_line
@@ -27,16 +27,16 @@ from rain_removal_ros.networks._base import Network, Output, State
 from rain_removal_ros.settings import EngineSettings
 
 _CPU_BATCH = 640 * 480
-"""Pixels that cameras may have together to be one batch on a CPU. Larger batches take up to 1.5
-times as long as one camera after the other, and their memory adds up."""
+"""Pixels of the cameras that form one batch on a CPU. Larger batches take up to 1.5 times as long
+as one camera after another, and need the memory of all."""
 _GPU_BATCH = 4 * 1920 * 1080
-"""The same on a GPU, so that there is something to compute while others' frames are copied."""
+"""The same on a GPU, so that it can compute one batch while others are copied."""
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
 class _Begun:
-    """A batch that is being computed, or on its way back."""
+    """A batch that is being computed or copied back."""
 
     state: State
     finite: Tensor
@@ -45,11 +45,11 @@ class _Begun:
     maps: Tensor | None
     levels: Tensor | None
     wait: Callable[[], object] = lambda: None
-    """Until all of this can be read."""
+    """Returns once all of this can be read."""
 
 
 class TorchEngine:
-    """See ``Engine``. The network is taken over: it is moved and cast, and no more for training."""
+    """See ``Engine``. It takes over the network: moved and cast, it cannot be trained any more."""
 
     def __init__(self, network: Network, settings: EngineSettings) -> None:
         self._device = _device(settings.device)
@@ -57,7 +57,7 @@ class TorchEngine:
         try:
             network = network.eval().to(self._device)
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            self._traffic = None if self._device.type == "cpu" else Traffic(self._device)
+            self._transfers = None if self._device.type == "cpu" else Transfers(self._device)
         except RuntimeError as error:
             raise EngineError(f"cannot use {self._device}: {first_line(error)}") from error
         if self._dtype != torch.float32:
@@ -72,17 +72,19 @@ class TorchEngine:
             device=str(self._device),
             precision=str(self._dtype).removeprefix("torch."),
             scale=network.scale,
+            stride=network.facts.stride,
             recurrent=network.facts.recurrent,
             stages=network.stages,
             any_stages=True,
             cautions=network.cautions,
         )
         self.note = ""
+        self.pixel_bytes = 0.0
         self._staging: Tensor | None = None
-        # On a CPU nothing runs beside: a batch is finished before the next one is begun.
+        # A CPU gains nothing from overlap: one batch is finished before the next one is begun.
         self._schedule: Schedule[_Begun, Derained] = (
             Schedule(_CPU_BATCH, under_way=1, said=self._say)
-            if self._traffic is None
+            if self._transfers is None
             else Schedule(_GPU_BATCH, under_way=2, said=self._say)
         )
 
@@ -136,7 +138,7 @@ class TorchEngine:
             output.attention[:, 0, :height, :width] if attention else None,
             output.rain_level,
         )
-        return begun if self._traffic is None else self._sent_down(begun, self._traffic)
+        return begun if self._transfers is None else self._sent_down(begun, self._transfers)
 
     def _finish(self, begun: _Begun, into: Sequence[Image | None]) -> list[Derained]:
         begun.wait()
@@ -144,7 +146,7 @@ class TorchEngine:
             raise EngineError(f"{self.info.network} gave values that are not finite")
         cameras = range(len(into))
         levels = [None for _ in cameras] if begun.levels is None else begun.levels.tolist()
-        if self._traffic is None:
+        if self._transfers is None:
             images = [as_picture(*pair) for pair in zip(_arrays(begun.derained), into, strict=True)]
             maps = [as_map(each) for each in _arrays(begun.maps)]
         else:
@@ -176,33 +178,33 @@ class TorchEngine:
         height, width = images[0].shape[:2]
         facts = self._network.facts
         sides = padded(height, facts.stride), padded(width, facts.stride)
-        if self._traffic is None:
+        if self._transfers is None:
             order = torch.contiguous_format if facts.planar else torch.channels_last
             frames = self._stage((len(images), 3, *sides), order)
             for planes, image in zip(frames.numpy(), images, strict=True):
                 fill(planes, image)
             return frames
-        pixels = self._traffic.memory((len(images), *sides, 3))
+        pixels = self._transfers.memory((len(images), *sides, 3))
         for canvas, image in zip(pixels.numpy(), images, strict=True):
             canvas[:height, :width] = image
             extend_edges(canvas, height, width)
-        return self._traffic.up(pixels).permute(0, 3, 1, 2).to(torch.float32) / 255
+        return self._transfers.up(pixels).permute(0, 3, 1, 2).to(torch.float32) / 255
 
     def _stage(self, shape: tuple[int, ...], order: torch.memory_format) -> Tensor:
-        """The buffer that a CPU's frames are written to, made anew only for another shape."""
+        """The buffer for frames on a CPU, allocated again only for another shape."""
         if self._staging is None or self._staging.shape != shape:
             self._staging = torch.empty(shape, memory_format=order)
         return self._staging
 
     def _part_with_staging(self, state: State) -> None:
-        """Let a network that hands its input on as state keep it: that is our buffer."""
+        """Give up the buffer if the network returned it as state."""
         if self._staging is not None:
             ours = self._staging.untyped_storage().data_ptr()
             if any(part.untyped_storage().data_ptr() == ours for part in state):
                 self._staging = None
 
-    def _sent_down(self, begun: _Begun, traffic: Traffic) -> _Begun:
-        """What was computed on a GPU as bytes in host memory, on its way there."""
+    def _sent_down(self, begun: _Begun, transfers: Transfers) -> _Begun:
+        """The results of a GPU as bytes in host memory, while they are being copied."""
         wanted = {
             "finite": begun.finite,
             "derained": _bytes(begun.derained.permute(0, 2, 3, 1)),
@@ -211,18 +213,18 @@ class TorchEngine:
             wanted["maps"] = _bytes(begun.maps)
         if begun.levels is not None:
             wanted["levels"] = begun.levels
-        here, wait = traffic.down(list(wanted.values()))
+        here, wait = transfers.down(list(wanted.values()))
         arriving: dict[str, Any] = dict(zip(wanted, here, strict=True))
         return replace(begun, wait=wait, **arriving)
 
 
 def _bytes(values: Tensor) -> Tensor:
-    """What lies in [0, 1], rounded, in order."""
+    """Values in [0, 1] as rounded bytes, contiguous."""
     return (values.float() * 255).round().to(torch.uint8).contiguous()
 
 
 def _arrays(values: Tensor | None) -> list[Any]:
-    """One for each camera."""
+    """One array for each camera."""
     if values is None:
         return []
     return list((values if values.dtype == torch.uint8 else values.float()).numpy())
@@ -259,7 +261,7 @@ def _precision(name: str, device: torch.device) -> str:
 
 
 def _bfloat16_is_fast() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware; where it does not, it is emulated."""
+    """Whether this CPU multiplies bfloat16 in hardware; otherwise it is emulated."""
     return any(
         bool(getattr(torch.cpu, probe, bool)())
         for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
@@ -267,14 +269,14 @@ def _bfloat16_is_fast() -> bool:
 
 
 def _keep_convolutions_in(network: Network, dtype: torch.dtype) -> None:
-    """Cast once what autocast would otherwise cast anew for every frame."""
+    """Cast the weights once, instead of by autocast for every frame."""
     for module in network.modules():
         if isinstance(module, torch.nn.Conv2d | torch.nn.ConvTranspose2d | torch.nn.Linear):
             module.to(dtype)
 
 
 def _together(states: Sequence[Any]) -> State:
-    """The states of several cameras as the state of one batch: all fresh, or none."""
+    """The states of several cameras as the state of one batch; all are fresh, or none is."""
     known = [state for state in states if state]
     if not known:
         return ()

@@ -35,11 +35,11 @@ class Plan:
     pairs: tuple[str, ...] = ()
     """Folders of rainy pictures and their references, ``DIR`` or ``DIR:layout``."""
     clean: tuple[str, ...] = ()
-    """Folders of pictures without rain, which should not change."""
+    """Folders of dry pictures, which should not change."""
     clips: tuple[str, ...] = ()
     """Folders of videos without rain, or of folders of frames; rain is drawn over them."""
     drives: int = 0
-    """Simulated drives, whose motion is known."""
+    """Number of simulated drives, whose motion is known."""
     protocol: str = "default"
     stages: tuple[int, ...] = (0,)
     """Passes over a frame, each measured; 0 is the network's own number."""
@@ -51,7 +51,7 @@ class Plan:
     frames: int = 16
     """Frames of a clip."""
     rains: int = 2
-    """The number of rains in which a clip is seen, each over another part of it."""
+    """The number of rains per clip, each over another part of it."""
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -55,7 +55,7 @@ class Runner:
         return self.engine.info.scale
 
     def derain(self, image: Image, state: Any = None, *, attention: bool = False) -> Derained:
-        """One frame; a ``state`` of None is a fresh start."""
+        """Derain one frame; a ``state`` of None is a fresh start."""
         return self.engine.step([image], [state], stages=self.stages, attention=attention)[0]
 
     def as_manifest(self) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class _Loaded:
 
 
 def _truncated(_: object, __: object, output: Output) -> Output:
-    """Truncates to whole bytes, so that nothing is left for the engine to round."""
+    """Truncates to whole bytes, so that the engine has nothing to round."""
     whole = (output.derained.float() * 255).clamp(0, 255).floor()
     return output._replace(derained=whole / 255)
 
@@ -111,7 +111,7 @@ def load_network(name: str) -> Network:
 def _load(name: str) -> list[_Loaded]:
     if name == "all":
         return [_ours(path) for path in checkpoints.shipped() or [checkpoints.resolve("auto")]]
-    if name in ("auto", "default"):  # the latter is what it was called
+    if name in ("auto", "default"):  # the latter was its name in older versions
         return [_ours(checkpoints.resolve("auto"))]
     network, colon, file = name.partition(":")
     if colon and network in networks.available():

@@ -12,10 +12,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from rain_removal_ros.data import pairs, pictures
+from rain_removal_ros.data import pairs
 from rain_removal_ros.errors import DataError, EngineError
 from rain_removal_ros.evaluation._models import Runner
 from rain_removal_ros.frames import Image
+from rain_removal_ros.media import pictures
 from rain_removal_ros.metrics import Scores, score
 
 Advance = Callable[[str | None], None]
@@ -39,7 +40,7 @@ class PictureScores:
     width: int
     height: int
     before: dict[int, Scores]
-    """Scores of the untouched input, by the scale of the networks; 1 is always there."""
+    """Scores of the untouched input, by the scale of the networks; 1 is always included."""
     after: list[Scores]
     """One for each runner."""
 
@@ -52,7 +53,7 @@ class PictureResults:
     kind: str
     folder: str
     labels: list[str]
-    """Of the runners."""
+    """The names of the runners."""
     scored: list[PictureScores] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
@@ -129,10 +130,10 @@ def paired_set(text: str) -> PictureSet:
 
 
 def clean_set(text: str) -> PictureSet:
-    """Every picture below a folder."""
+    """Every picture in a folder and below."""
     folder = Path(text)
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder of clean pictures")
+        raise DataError(f"{folder} is no folder of dry pictures")
     found = pictures.find_pictures(folder)
     if not found:
         raise DataError(f"{folder} holds no pictures")

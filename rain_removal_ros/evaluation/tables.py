@@ -60,7 +60,7 @@ _STEADY = (
     Column("flicker", "flicker", _db),
     Column("relative", "flicker_relative", _db),
     Column("warping", "warping_error", _db),
-    Column("of clean", "warping_error_clean", _db),
+    Column("of reference", "warping_error_clean", _db),
 )
 _CLIP = (
     *_WHO,
@@ -92,7 +92,7 @@ _KINDS: dict[str, tuple[str, str, tuple[Column, ...]]] = {
         ),
     ),
     "clean": (
-        "Clean pictures",
+        "Dry pictures",
         "Likeness of the output to the input, which should have stayed as it was.",
         (
             *_WHO,

@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rain_removal_ros import checkpoints, engines
-from rain_removal_ros.data.pictures import MOST_PIXELS, natural_order
 from rain_removal_ros.engines import LoadedEngine, bare
 from rain_removal_ros.errors import DataError, RainRemovalError
 from rain_removal_ros.frames import Frame, Image
 from rain_removal_ros.media import pictures, videos
-from rain_removal_ros.media.pictures import Picture
+from rain_removal_ros.media.pictures import MOST_PIXELS, Picture, natural_order
 from rain_removal_ros.media.tiling import Needs, TiledEngine, memory_left
 from rain_removal_ros.settings import EngineSettings, NetworkSettings, StreamSettings
 from rain_removal_ros.stream import Stream
@@ -147,7 +146,7 @@ class FileDerainer:
         self.options = options or FileOptions()
         self.engine, needs = _loaded(network, engine)
         self._needs = None if self.options.tile else needs
-        # Asked once, because the process keeps memory that a pass has freed.
+        # Checked once, because the process keeps memory that a pass has freed.
         limit = self.options.memory_gb * _GIB if self.options.memory_gb else None
         self._memory = memory_left(self.engine.info.device, limit)
 

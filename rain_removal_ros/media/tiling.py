@@ -1,15 +1,14 @@
 """Derains pictures too large for memory in tiles, without visible seams.
 
-Tiles overlap. Near its own border a network knows less than the untiled one would, so the outermost
-part of an overlap is thrown away, and over the rest one tile fades into the next. Tiles begin at
-multiples of every network's stride: what is pooled together in the whole picture is pooled together
-in its tiles.
+Tiles overlap. Near a tile's border the network sees less context, so the outermost part of an
+overlap is discarded, and over the rest one tile fades into the next. Tiles begin at multiples of
+every network's stride, so that pixels that are pooled together in the whole picture are pooled
+together in its tiles.
 """
 
 from __future__ import annotations
 
 import math
-import resource
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from rain_removal_ros.engines import Derained, Engine, has_torch
 from rain_removal_ros.errors import EngineError
 from rain_removal_ros.frames import Image
+from rain_removal_ros.runtime.memory import resident_bytes
 
 if TYPE_CHECKING:
     from rain_removal_ros.networks._base import Network
@@ -33,8 +33,8 @@ LEAST_SIDE = 256
 _ALIGNMENT = 64
 _PROBE_SIDE = 512
 _WORKSPACE = 1.75
-"""What a pass takes in all, over what its tensors hold: convolutions reorder their operands, and
-freed blocks do not always fit what comes next. Measured: up to 1.5 on a CPU."""
+"""Memory of a pass relative to its tensors: convolutions reorder their operands, and freed blocks
+do not always fit what comes next. Measured: up to 1.5 on a CPU."""
 _SHARE = 0.6
 """The share of free memory that is used by default."""
 
@@ -79,8 +79,9 @@ class Needs:
 
 
 def memory_left(device: str, limit_bytes: float | None = None) -> float:
-    """Bytes that may still be taken: of ``limit_bytes`` for this process as a whole, or, where
-    nobody says, of what the machine has free."""
+    """Bytes that may still be used: of ``limit_bytes`` for this process as a whole or, without a
+    limit, of the machine's free memory.
+    """
     if device.startswith("cuda") and has_torch():
         import torch
 
@@ -88,7 +89,7 @@ def memory_left(device: str, limit_bytes: float | None = None) -> float:
         return _SHARE * free if limit_bytes is None else limit_bytes - (total - free)
     if limit_bytes is None:
         return _SHARE * _free_memory()
-    return limit_bytes - _resident_memory()
+    return limit_bytes - resident_bytes()
 
 
 def spans(length: int, side: int, overlap: int) -> list[Span]:
@@ -107,17 +108,17 @@ def spans(length: int, side: int, overlap: int) -> list[Span]:
 
 
 class TiledEngine:
-    """See ``Engine``. The engine within gets to see ``side`` by ``side`` pixels at most, or as many
-    in another shape where that is all of the frame.
+    """See ``Engine``. The inner engine sees at most ``side`` by ``side`` pixels, or as many in
+    another shape if that is the whole frame.
 
-    A frame's state is the states of its tiles. Where frames do not follow each other, it is better
-    not to ``carry_state``: that of a 4K picture fills gigabytes.
+    A frame's state is the states of its tiles. Where frames do not follow each other, do not
+    ``carry_state``: that of a 4K picture takes gigabytes.
     """
 
     def __init__(
         self, engine: Engine, *, side: int, overlap: int = OVERLAP, carry_state: bool = True
     ) -> None:
-        spans(side + 1, side, overlap)  # so that what cannot work fails here, not at a frame
+        spans(side + 1, side, overlap)  # so that an impossible size fails here, not at a frame
         self._engine = engine
         self._side = side
         self._overlap = overlap
@@ -125,7 +126,7 @@ class TiledEngine:
         self.info = replace(engine.info, recurrent=engine.info.recurrent and carry_state)
 
     def tiles(self, height: int, width: int) -> list[tuple[Span, Span]]:
-        """Rows and columns of each tile of a frame of this size, from the top left on."""
+        """Rows and columns of each tile of a frame of this size, starting at the top left."""
         if height * width <= self._side**2:
             return [(Span(0, height), Span(0, width))]
         across = spans(width, self._side, self._overlap)
@@ -141,7 +142,7 @@ class TiledEngine:
         attention: bool = True,
         into: Sequence[Image | None] | None = None,
     ) -> list[Derained]:
-        """One frame of each camera; cameras are batched only where a frame is one tile."""
+        """One frame of each camera; cameras are batched only if a frame is one tile."""
         tiles = self.tiles(*images[0].shape[:2])
         targets = into or [None] * len(images)
         if len(tiles) > 1:
@@ -214,7 +215,7 @@ class _Mosaic:
 
 
 def _lay(canvas: NDArray[np.uint8], piece: NDArray[np.uint8], *, at: int, covered: int) -> None:
-    """Lay ``piece`` onto ``canvas`` from line ``at`` on, fading in over what is covered already."""
+    """Lay ``piece`` onto ``canvas`` from line ``at`` on, fading in over what is already covered."""
     shared = covered - at
     if shared > 0:
         # Nothing of the new piece in the first quarter, nothing of the old in the last.
@@ -223,11 +224,6 @@ def _lay(canvas: NDArray[np.uint8], piece: NDArray[np.uint8], *, at: int, covere
         before, new = canvas[at:covered], piece[:shared]
         canvas[at:covered] = before + fade * (new.astype(np.float32) - before) + 0.5
     canvas[at + max(0, shared) : at + len(piece)] = piece[max(0, shared) :]
-
-
-def _resident_memory() -> int:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * resource.getpagesize()
 
 
 def _free_memory() -> int:

@@ -21,13 +21,21 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from rain_removal_ros.data.pictures import MOST_PIXELS
-from rain_removal_ros.data.videos import opened
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
+from rain_removal_ros.media.pictures import MOST_PIXELS, check_size
 from rain_removal_ros.runtime.files import draft_of
 
-__all__ = ["READABLE", "WRITABLE", "Reader", "Writer", "for_browsers", "reading", "writing"]
+__all__ = [
+    "READABLE",
+    "WRITABLE",
+    "Reader",
+    "Writer",
+    "for_browsers",
+    "opened",
+    "reading",
+    "writing",
+]
 
 WRITABLE = {".mp4": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".m4v": "mp4v", ".avi": "MJPG"}
 """MPEG-4 part 2 and Motion JPEG, where there is nothing better: every build of OpenCV has them."""
@@ -35,6 +43,21 @@ READABLE = frozenset(WRITABLE) | {".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts
 
 _USUAL_RATE = 30.0
 """The frame rate of a video that does not state one."""
+
+
+def opened(path: Path, most_pixels: int = MOST_PIXELS) -> cv2.VideoCapture:
+    """A video, to be released by the caller."""
+    capture = cv2.VideoCapture(str(path))
+    try:
+        if not capture.isOpened():
+            raise DataError(f"{path} is no video that can be decoded, or is cut off")
+        sides = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+        width, height = (max(0, int(capture.get(side))) for side in sides)
+        check_size(path, (width, height), most_pixels)
+    except BaseException:
+        capture.release()
+        raise
+    return capture
 
 
 class Reader:

@@ -1,7 +1,7 @@
 """The networks, one file each. The file's name is the network's name; to add one, add a file.
 
-Networks of your own may also lie in folders named in the environment variable
-RAIN_REMOVAL_NETWORKS. Listing them costs nothing: torch is imported only when a network is created.
+Your own networks can also be in folders named in the environment variable RAIN_REMOVAL_NETWORKS.
+Listing networks is cheap: torch is imported only when one is created.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def module(name: str) -> ModuleType:
 
 
 def unknown(name: str, names: list[str]) -> SettingsError:
-    """What to raise for a network that is none of those ``names``."""
+    """The error for a network that is not among ``names``."""
     return SettingsError(f"no network is called {name!r}; there are {near(name, names)}")
 
 
@@ -53,7 +53,7 @@ def create(name: str, **config: Any) -> Network:
 
 
 def build(name: str, config: Any) -> Network:
-    """A freshly initialised network of this ``Config``, refused where it would be too large."""
+    """A freshly initialised network of this ``Config``; an error if it would be too large."""
     from rain_removal_ros.networks import _limits
 
     for field in fields(config):

@@ -1,7 +1,7 @@
-"""What every network is, and what it is trained for.
+"""The interface of all networks, and of what they are trained for.
 
-Recurrent state is an argument and a result of ``forward``, never kept in the module: one network
-serves any number of cameras, and a reset is nothing but an empty state.
+Recurrent state is an argument and a result of ``forward``, never kept in the module. So one network
+serves any number of cameras, and a reset is an empty state.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ class Output(NamedTuple):
     derained: Tensor
     """B x 3 x sH x sW in [0, 1], where s is the network's scale."""
     attention: Tensor
-    """B x 1 x H x W in [0, 1]: how much the rain changed each pixel, as the network sees it. How
-    far that can be trusted depends on what its weights were trained for."""
+    """B x 1 x H x W in [0, 1]: the network's view of how much the rain changed each pixel. How
+    reliable that is depends on how its weights were trained."""
     state: State
-    """What to hand in with the next frame. ``()`` is a fresh start, and all a stateless network
-    ever returns."""
+    """Pass it in with the next frame. ``()`` is a fresh start, and all a stateless network
+    returns."""
     rain_level: Tensor | None = None
     """B values in [0, 1], from networks that estimate how hard it rains."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What one may want to know of a network before creating it."""
+    """What can be known of a network before creating it."""
 
     paper: str
     recurrent: bool
     """Whether state is carried from frame to frame."""
     stride: int = 1
-    """Height and width handed to ``forward`` are multiples of this."""
+    """Height and width passed to ``forward`` must be multiples of this."""
     stages: int = 1
-    """Passes over one frame unless told otherwise; 1 for a network without stages."""
+    """Passes over one frame by default; 1 for a network without stages."""
     planar: bool = False
-    """Whether frames had best come plane after plane; the others are quicker with channels last."""
+    """Whether frames should come as planes; other networks are faster with channels last."""
 
 
 class Network(nn.Module):
@@ -61,16 +61,16 @@ class Network(nn.Module):
         self.config = config
         self.stages: int = getattr(config, "stages", self.facts.stages)
         self.cautions = Cautions()
-        """What measurements found against the weights; their file says."""
+        """What measurements found against the weights, from their file."""
 
     @property
     def scale(self) -> int:
-        """How much larger than the input the output is."""
+        """How many times larger than the input the output is."""
         return int(getattr(self.config, "scale", 1))
 
     @property
     def not_exportable(self) -> str:
-        """Why this network cannot become an ONNX graph; empty where nothing is against it."""
+        """Why this network cannot become an ONNX graph; empty if it can."""
         return ""
 
     def forward(self, frame: Tensor, state: State = ()) -> Output:
@@ -89,8 +89,8 @@ def change_map(derained: Tensor, frame: Tensor, *, full_at: float = 0.25) -> Ten
 def attention_loss(attention: Tensor, reference: Tensor, rainy: Tensor) -> Tensor:
     """The cross entropy between an attention map and the change that the rain really made.
 
-    Where the network is not sure, cross entropy is smallest for the mean. L1 is smallest for the
-    median, which is zero even where rain covers nearly half of the pixels.
+    Where the network is not sure, cross entropy is smallest at the mean of the possible values. L1
+    is smallest at their median, which is zero even where rain covers nearly half of the pixels.
     """
     with torch.autocast(attention.device.type, enabled=False):
         attention = attention.float().clamp(1e-3, 1 - 1e-3)
@@ -100,7 +100,7 @@ def attention_loss(attention: Tensor, reference: Tensor, rainy: Tensor) -> Tenso
 
 @dataclass
 class Batch:
-    """What one training step sees. A picture is a clip of one frame."""
+    """The input of one training step. A picture is a clip of one frame."""
 
     rainy: Tensor
     """B x T x 3 x H x W in [0, 1]."""
@@ -109,7 +109,7 @@ class Batch:
     unlabelled: Tensor | None = None
     """B' x T x 3 x H x W in [0, 1]: real rain, for objectives with ``wants_unlabelled``."""
     taught: Tensor | None = None
-    """B x T x 3 x sH x sW in [0, 1]: what a teacher, if there is one, makes of ``rainy``."""
+    """B x T x 3 x sH x sW in [0, 1]: the teacher's output for ``rainy``, if there is a teacher."""
 
 
 class Objective(nn.Module):
@@ -117,13 +117,13 @@ class Objective(nn.Module):
 
     Training is a game of one or more ``players``, each with its own parameters and optimiser. In
     every step, for each player in turn, the sum of ``forward(batch, player)`` is minimised over
-    that player's parameters. The base trains alone: it unrolls the clip, carries the state, asks
-    ``frame_losses`` about every frame, and imitates a teacher if there is one.
+    that player's parameters. The base class has one player: it unrolls the clip, carries the state,
+    calls ``frame_losses`` for every frame, and imitates a teacher if there is one.
     """
 
     wants_unlabelled: ClassVar[bool] = False
     truncate: int = 0
-    """Frames that gradients flow back over; 0 for all of a clip."""
+    """Frames that gradients flow back over; 0 for the whole clip."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()

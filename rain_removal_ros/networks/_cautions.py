@@ -22,7 +22,7 @@ class Cautions:
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> Cautions:
-        """From the facts in a weight file's header; anything there but text is ignored."""
+        """From the facts in a weight file's header; anything but text is ignored."""
         found = facts.get("cautions")
         if not isinstance(found, Mapping):
             return cls()
@@ -30,7 +30,7 @@ class Cautions:
         return cls(**{name: text for name, text in texts.items() if isinstance(text, str)})
 
     def lines(self, network: str) -> Iterator[str]:
-        """One line for each, for users."""
+        """One line for each, to show to users."""
         if self.harm:
             yield f"{network} makes some pictures worse: {self.harm}"
         if self.state:

@@ -1,4 +1,4 @@
-"""What a network costs, counted rather than timed, so that the figure is the same everywhere."""
+"""What a network costs, counted instead of timed, so that it is the same on every machine."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def parameters(network: Network) -> int:
 
 
 def macs(network: Network, *, width: int, height: int) -> int:
-    """Multiply-accumulates for one frame of this size, all the network's present stages included.
+    """Multiply-accumulates for one frame of this size, with the network's current number of stages.
 
-    Convolutions and matrix products are counted, elementwise work is not, as papers do. Nothing is
-    computed: the frame has a shape and no values.
+    Convolutions and matrix products are counted and elementwise work is not, as in papers. Nothing
+    is computed: the frame has a shape and no values.
     """
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         _pass_of_shapes(network, width, height)
@@ -50,8 +50,9 @@ def macs(network: Network, *, width: int, height: int) -> int:
 
 
 def peak_bytes(network: Network, *, width: int, height: int) -> tuple[int, int]:
-    """The most that the tensors of one pass hold at any time, in float32, and what the state
-    holds after it. Weights are not counted, and nothing is computed here either."""
+    """The peak size of the tensors of one pass, in float32, and the size of the state after it.
+    Weights are not counted, and nothing is computed.
+    """
     with torch.inference_mode(), _LiveBytes() as live:
         state = _pass_of_shapes(network, width, height)
     return live.peak, sum(part.untyped_storage().nbytes() for part in state)
@@ -67,7 +68,7 @@ def _pass_of_shapes(network: Network, width: int, height: int) -> tuple[Tensor, 
 
 
 class _LiveBytes(TorchDispatchMode):
-    """Counts the memory of all tensors that operators return, for as long as it is in use."""
+    """Tracks the memory of all tensors that operators return, while they are alive."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

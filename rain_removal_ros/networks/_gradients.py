@@ -1,7 +1,7 @@
-"""Passes in C that learn: each with its gradient, for training on a CPU.
+"""Passes in C with gradients, for training on a CPU.
 
-When torch did them one operation after the other, they took three quarters of a training step of
-rainstream; now they take a fifth. What they compute is what ``_ops`` and ``_motion`` do.
+As separate torch operations they took three quarters of a training step of rainstream; now they
+take a fifth. They compute the same as ``_ops`` and ``_motion``.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ FOLD, COARSE = 4, 8  # as in planes.h
 
 
 def serves(*fixed: Tensor, least_side: int) -> bool:
-    """Whether gradients are kept of passes over pictures such as these, on a CPU.
+    """Whether these passes can compute gradients for such pictures, on a CPU.
 
-    ``fixed`` are those that have no gradient here: frames, which are data, and flow.
+    ``fixed`` are inputs that get no gradient here: frames, which are data, and flow.
     """
     return (
         not torch.compiler.is_compiling()
@@ -35,7 +35,7 @@ def serves(*fixed: Tensor, least_side: int) -> bool:
 
 
 class FoldInputs(torch.autograd.Function):
-    """``_ops.fold_inputs``, whose only gradient is that of the past."""
+    """``_ops.fold_inputs``; only the past gets a gradient."""
 
     @staticmethod
     def forward(
@@ -130,7 +130,7 @@ class ComposeOutput(torch.autograd.Function):
 
 
 class Warp(torch.autograd.Function):
-    """``_motion.warp``, along a flow that has no gradient."""
+    """``_motion.warp``, for a flow without gradient."""
 
     @staticmethod
     def forward(ctx: Any, image: Tensor, flow: Tensor, finer: int) -> Tensor:
@@ -153,7 +153,7 @@ class Warp(torch.autograd.Function):
 
 
 def samples(image: Tensor) -> bool:
-    """Whether ``DeformColumns`` can be had, with or without gradients."""
+    """Whether ``DeformColumns`` is available, with or without gradients."""
     return (
         not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
@@ -164,9 +164,10 @@ def samples(image: Tensor) -> bool:
 
 
 class DeformColumns(torch.autograd.Function):
-    """What the 3 x 3 taps of a deformable convolution sample: B x rows x columns x (9 C).
+    """The values that the 3 x 3 taps of a deformable convolution sample: B x rows x columns x (9
+    C).
 
-    ``offsets`` and ``modulation`` are some rows of all, from ``first`` on.
+    ``offsets`` and ``modulation`` are for some of the rows, from ``first`` on.
     """
 
     @staticmethod
@@ -208,7 +209,7 @@ class DeformColumns(torch.autograd.Function):
 
 
 def _folded(values: Tensor) -> tuple[Tensor, bool]:
-    """Folded values as C has them, and whether they are bfloat16."""
+    """Folded values in C's layout, and whether they are bfloat16."""
     narrow = values.dtype == torch.bfloat16
     values = values if narrow else values.float()
     return values.contiguous(memory_format=torch.channels_last), narrow

@@ -1,7 +1,7 @@
-"""Pieces that several networks share: a ConvLSTM, a residual block, and the box filters.
+"""Parts that several networks share: a ConvLSTM, a residual block, and box filters.
 
-The filters are built of average pooling, so they are differentiable, run on every device and
-leave through ONNX. Near the border they average over the pixels that exist.
+The filters use average pooling, so they are differentiable, run on every device and can be exported
+to ONNX. Near the border they average over the pixels that exist.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ConvLSTM(nn.Module):
 
     def forward(self, features: Tensor, memory: Memory | None = None) -> Memory:
         """The next hidden and cell state; the hidden state is also the cell's output."""
-        # zeros_like keeps the memory format, without which cat would fall back to channels-first.
+        # zeros_like keeps the memory format; otherwise cat would fall back to channels-first.
         hidden, cell = memory or (torch.zeros_like(features), torch.zeros_like(features))
         channels = features.shape[1]
         gates = self.gates(torch.cat([features, hidden], 1))
@@ -70,8 +70,9 @@ def conv_add(convolution: nn.Conv2d, x: Tensor, other: Tensor) -> Tensor:
 
 @cache
 def _fused() -> Any:
-    """oneDNN's, which torch keeps for its own compiler. None where it is not as known here, or
-    where this processor has no instructions for it."""
+    """oneDNN's fused convolutions, which torch reserves for its own compiler. None if they are not
+    as known here, or if this processor has no instructions for them.
+    """
     wanted = {
         "default": "X W B padding stride dilation groups attr scalars algorithm",
         "binary": "X other W B padding stride dilation groups binary_attr alpha unary_attr "
@@ -91,9 +92,10 @@ def _fused() -> Any:
 
 
 def _fuses(convolution: nn.Conv2d, x: Tensor) -> bool:
-    """Whether what follows a convolution is done while it writes: a pass less over its output.
+    """Whether the operation after a convolution is fused with it, which saves a pass over its
+    output.
 
-    In bfloat16 on a CPU, that takes a twentieth to a tenth off the time of rainstream M and L.
+    In bfloat16 on a CPU, this saves a twentieth to a tenth of the time of rainstream M and L.
     """
     return (
         native.infers(x)
@@ -110,8 +112,8 @@ def _parts(convolution: nn.Conv2d) -> tuple[object, ...]:
 def in_range(image: Tensor) -> Tensor:
     """``image`` clamped to [0, 1], with the gradient of the identity.
 
-    A pixel driven out of range in training can so still be called back; a plain clamp would give
-    it no gradient at all.
+    In training, a pixel out of range can therefore come back; a plain clamp would give it no
+    gradient.
     """
     clamped = image.clamp(0, 1)
     return clamped.detach() + (image - image.detach()) if torch.is_grad_enabled() else clamped
@@ -129,7 +131,8 @@ def rlcn(image: Tensor, *, radius: int, epsilon: float) -> Tensor:
 
     The excess over the local mean, in local standard deviations; 0 for pixels below the mean.
     """
-    # Variance as a difference of moments cancels; in half precision nothing of it would be left.
+    # The variance as a difference of moments cancels; in half precision nothing would be left of
+    # it.
     exact = image.float()
     mean, square = box_mean(torch.cat([exact, exact * exact], 1), radius).chunk(2, 1)
     # The floor keeps the gradient of the square root finite where the picture is flat.

@@ -1,4 +1,4 @@
-"""How large a network may be. Its config may come in a file that somebody else wrote."""
+"""Limits the size of networks, because a config may come from a stranger's file."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from rain_removal_ros.errors import SettingsError, first_line
 
 MOST_PARAMETERS = 250_000_000
-"""A gigabyte of them. The largest network that ships has 5 million."""
+"""A gigabyte of parameters. The largest network that ships has 5 million."""
 MOST_IN_CONFIG = 10_000
-"""Of a whole number in a config. So many blocks are built in half a second."""
+"""The largest whole number in a config. That many blocks are built in half a second."""
 MOST_STAGES = 32
-"""As in the setting ``network.stages``."""
+"""The same as for the setting ``network.stages``."""
 
 
 def check(name: str, field: str, value: Any) -> None:
-    """Refuse a whole number that would build a network that nothing can run."""
+    """Refuse a whole number that would make the network too large."""
     most = MOST_STAGES if field == "stages" else MOST_IN_CONFIG
     if isinstance(value, int) and not isinstance(value, bool) and not 0 <= value <= most:
         raise SettingsError(f"{field} of {name} is from 0 to {most}, not {value}")
@@ -29,9 +29,9 @@ def check(name: str, field: str, value: Any) -> None:
 
 @contextmanager
 def bounded(name: str) -> Iterator[None]:
-    """While modules are made here, refuse those that have too many parameters in all.
+    """A context in which modules with too many parameters in total are refused.
 
-    They are counted when a module registers them, before anything is written to their memory.
+    Parameters are counted when a module registers them, before their memory is written.
     """
     here, count = threading.get_ident(), 0
 
@@ -53,7 +53,7 @@ def bounded(name: str) -> Iterator[None]:
     except (RuntimeError, ValueError, ArithmeticError, MemoryError) as error:
         reason = first_line(error)
         if isinstance(error, MemoryError) or "allocate memory" in reason:
-            reason = "there is not so much memory"
+            reason = "there is not enough memory"
         raise SettingsError(f"{name} cannot be built: {reason}") from error
     finally:
         hook.remove()

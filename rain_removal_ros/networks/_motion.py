@@ -1,7 +1,7 @@
-"""How a scene moved from one frame to the next, and what was carried brought into line with it.
+"""Measures how a scene moved between frames, and aligns what was carried with the current frame.
 
-For networks that carry maps from frame to frame. Flow says where each cell of now was before: B x 2
-(x, y), at an eighth of the resolution and in its cells.
+For networks that carry maps from frame to frame. Flow says where each cell of the current frame was
+before: B x 2 (x, y), at an eighth of the resolution and in its cells.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from rain_removal_ros.networks import _native as native
 def estimate_flow(past: Tensor, now: Tensor) -> Tensor:
     """Where each eighth-resolution cell of ``now`` was in ``past``: B x 2 (x, y), in cells.
 
-    Both are derained, B x C x H x W, sides multiples of 16, and looked at in grey. Block matching
-    at a sixteenth finds the large motions; gradient steps at an eighth, a quarter and a half find
-    the fractions of a pixel. Streaks that were left standing are bright and narrow, and are taken
-    away first.
+    Both are derained, B x C x H x W, with sides that are multiples of 16, and compared in grey.
+    Block matching at a sixteenth finds large motions; gradient steps at an eighth, a quarter and a
+    half find fractions of a pixel. Remaining streaks, which are bright and narrow, are removed
+    first.
     """
     if native.serves(now, least_side=16):
         return native.estimate_flow(past, now)
@@ -40,18 +40,17 @@ def estimate_flow(past: Tensor, now: Tensor) -> Tensor:
 
 
 def zero_flow(picture: Tensor) -> Tensor:
-    """Flow where nothing moves, or nothing is known to."""
+    """Flow for a scene that does not move, or whose motion is unknown."""
     batch, _, height, width = picture.shape
     return picture.new_zeros(batch, 2, height // 8, width // 8)
 
 
 @torch.no_grad()
 def propagate_flow(motion: Tensor, past: Tensor, now: Tensor) -> Tensor:
-    """How far ``motion`` went on this time, and how all of the view was shifted beside it.
+    """How far ``motion`` continued this time, and how the whole view shifted in addition.
 
-    ``past`` and ``now`` are grey frames at a quarter, from ``downsample_grey``. Only three unknowns
-    are solved for a whole frame, so rain hardly moves them, and a frame that was dropped or came
-    late does no harm.
+    ``past`` and ``now`` are grey frames at a quarter, from ``downsample_grey``. There are only
+    three unknowns per frame, so rain hardly affects them, and a dropped or late frame does no harm.
     """
     if native.serves(now, least_side=4):
         return native.propagate_flow(motion, past, now)
@@ -76,7 +75,7 @@ def propagate_flow(motion: Tensor, past: Tensor, now: Tensor) -> Tensor:
 
 @torch.no_grad()
 def downsample_grey(picture: Tensor) -> Tensor:
-    """In grey, a quarter of the size, and free of thin streaks."""
+    """The frame in grey, at a quarter of the size, without thin streaks."""
     if native.serves(picture, least_side=4):
         return native.downsample_grey(picture)
     grey = picture.mean(1, keepdim=True)
@@ -84,7 +83,7 @@ def downsample_grey(picture: Tensor) -> Tensor:
 
 
 def warp(image: Tensor, flow: Tensor, finer: int) -> Tensor:
-    """What was carried, seen from where the camera is now; ``finer`` times as fine as the flow."""
+    """A carried map, moved to the current frame; its resolution is ``finer`` times the flow's."""
     if native.serves(image, least_side=2):
         return native.warp(image, flow, finer)
     if gradients.serves(flow, least_side=1) and min(image.shape[-2:]) >= 2:
@@ -93,7 +92,7 @@ def warp(image: Tensor, flow: Tensor, finer: int) -> Tensor:
 
 
 def _opening(grey: Tensor) -> Tensor:
-    """Without what is bright and less than three pixels wide."""
+    """The image without bright parts narrower than three pixels."""
     edged = F.pad(grey, (1, 1, 0, 0), mode="replicate")
     low = torch.minimum(torch.minimum(edged[..., :-2], edged[..., 2:]), grey)
     edged = F.pad(low, (1, 1, 0, 0), mode="replicate")
@@ -101,13 +100,14 @@ def _opening(grey: Tensor) -> Tensor:
 
 
 def _search(pair: Tensor, *, reach: int) -> Tensor:
-    """The best of all shifts up to ``reach``, past and present stacked in the batch."""
+    """The best of all shifts up to ``reach``; past and present are stacked in the batch."""
     before, now = pair.chunk(2)
     side = 2 * reach + 1
     shifts = F.unfold(F.pad(before, (reach,) * 4, mode="replicate"), side)
     shifts = shifts.view(*shifts.shape[:2], *now.shape[-2:])
     cost = F.avg_pool2d((shifts - now).abs(), 5, 1, 2, count_include_pad=False)
-    # Without texture all shifts cost the same; a small price on moving keeps the flow calm there.
+    # Without texture all shifts cost the same; a small cost for moving keeps the flow near zero
+    # there.
     steps = torch.arange(-reach, reach + 1, device=now.device, dtype=now.dtype)
     cost = cost + (steps[:, None] ** 2 + steps**2).flatten()[:, None, None] * 2e-4
     best = cost.argmin(1, keepdim=True)
@@ -122,8 +122,8 @@ def _enlarged(flow: Tensor, cell: int) -> Tensor:
 
 
 def _slopes(pair: Tensor, flow: Tensor, cell: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of the past moved by ``flow``: both slopes, what is missing to the present, and how to weigh
-    that. Cells are of ``cell`` pixels.
+    """For the past moved by ``flow``: both slopes, the difference to the present, and the weights.
+    Cells are of ``cell`` pixels.
     """
     before, now = pair.chunk(2)
     before = warp(before, flow, cell)
@@ -133,7 +133,7 @@ def _slopes(pair: Tensor, flow: Tensor, cell: int) -> tuple[Tensor, Tensor, Tens
     error = now - before
     # A veil that came or went is not motion.
     error = error - error.mean((2, 3), keepdim=True)
-    # What differs much is rain or a thing appearing, and has little say in where the scene went.
+    # Large differences are rain or a new object, and get a small weight.
     return dx, dy, error, 1 / (error.abs() + 0.03)
 
 
@@ -149,7 +149,7 @@ def _gradient_step(pair: Tensor, flow: Tensor, cell: int) -> Tensor:
 
 
 def _solved(xx: Tensor, xy: Tensor, yy: Tensor, xe: Tensor, ye: Tensor) -> Tensor:
-    """The shift, in pixels, that these sums call for."""
+    """The shift, in pixels, that solves the equations of these sums."""
     damping = 1e-3 + 0.02 * (xx + yy)
     xx, yy = xx + damping, yy + damping
     return torch.cat([yy * xe - xy * ye, xx * ye - xy * xe], 1) / (xx * yy - xy * xy)
@@ -160,7 +160,7 @@ def _mean(values: Tensor) -> Tensor:
 
 
 def _look_up(image: Tensor, flow: Tensor) -> Tensor:
-    """``image`` looked up at each pixel plus its flow, in float32, edges repeated."""
+    """``image`` sampled at each pixel plus its flow, in float32, edges repeated."""
     height, width = image.shape[-2:]
     ys = torch.arange(height, device=image.device, dtype=torch.float32)
     xs = torch.arange(width, device=image.device, dtype=torch.float32)

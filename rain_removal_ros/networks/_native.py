@@ -1,6 +1,6 @@
-"""Passes over whole planes and features in C: what ``_ops`` and ``_motion`` do in torch.
+"""Passes over whole planes and features in C; ``_ops`` and ``_motion`` do the same in torch.
 
-For inference on a CPU; their functions ask ``serves`` or ``serves_features`` before.
+They are for inference on a CPU; their callers check ``serves`` or ``serves_features`` first.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ _FOLD, _COARSE = 4, 8  # as in planes.c
 
 
 def infers(x: Tensor) -> bool:
-    """Whether this is done on a CPU without gradients, neither compiled nor traced."""
-    # What is compiled is asked first, and then nothing else: the compiler has passes of its own.
+    """Whether this is inference on a CPU, neither compiled nor traced."""
+    # Compilation is checked first, and nothing after it: the compiler must not see the other
+    # checks.
     return (
         not torch.compiler.is_compiling()
         and not torch.is_grad_enabled()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        and type(x) is Tensor  # not one without values, as tracers use
+        and type(x) is Tensor  # not a tensor without values, as tracers use
         and x.device.type == "cpu"
     )
 
@@ -188,5 +189,5 @@ def _is_narrow(values: Tensor) -> bool:
 
 
 def _plain(planes: Tensor | None) -> Tensor | None:
-    """As C has them: floats, plane after plane, row after row."""
+    """In C's layout: floats, plane after plane, row after row."""
     return None if planes is None else planes.float().contiguous()

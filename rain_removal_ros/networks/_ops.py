@@ -1,6 +1,7 @@
-"""What rainstream computes around its convolutions, each in one pass over memory where C can do it.
+"""What rainstream computes around its convolutions, in one pass over memory each if the C code is
+there.
 
-Folded, four by four pixels of a plane are a cell with sixteen channels.
+Folded: four by four pixels of a plane form a cell with sixteen channels.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from rain_removal_ros.networks import _gradients as gradients
 from rain_removal_ros.networks import _native as native
 
 FOLD = 4
-_EPSILON = 0.02  # what the guide takes for noise, not contrast
+_EPSILON = 0.02  # below this, contrast counts as noise
 
 
 def fold_inputs(
@@ -28,7 +29,7 @@ def fold_inputs(
 ) -> Tensor:
     """The frame, its rectified local contrast, its difference to the past and more planes, folded.
 
-    In ``dtype`` where that costs nothing more; else autocast sees to it.
+    The result is in ``dtype`` if that costs nothing extra; otherwise autocast converts it.
     """
     if native.serves(frame, least_side=16):
         return native.fold_inputs(frame, past, extras, guided=guided, epsilon=_EPSILON, dtype=dtype)
@@ -55,13 +56,14 @@ def compose_output(
     *,
     anchored: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The derained picture, the attention (how much rain was taken where), and what is carried on.
+    """The derained picture, the attention (how much rain was removed where), and what is carried
+    on.
 
-    ``streaks`` are folded: three planes of rain, one for the mask, and where there is a past, one
-    for how far it is trusted. ``maps`` are gains and offsets at an eighth of the resolution;
-    ``known`` is one wherever there was a past. ``anchored``, what is carried is the picture before
-    gain and offset, which come last; else it is the derained picture, and they come before the
-    past.
+    ``streaks`` are folded: three planes of rain, one for the mask and, with a past, one for how far
+    the past is trusted. ``maps`` are gains and offsets at an eighth of the resolution. ``known`` is
+    one wherever there is a past. If ``anchored``, the picture before gain and offset is carried,
+    and they are applied last. Otherwise the derained picture is carried, and they are applied
+    before the past.
     """
     if native.serves(frame, least_side=16):
         return native.compose_output(frame, streaks, maps, past, known, anchored=anchored)
@@ -91,7 +93,7 @@ def upsample_add(fine: Tensor, coarse: Tensor) -> Tensor:
 
 
 def apply_reset_gate(joined: Tensor, gates: Tensor) -> Tensor:
-    """``joined`` is inputs and hidden state; the state is multiplied by the reset gate.
+    """Multiply the hidden state in ``joined`` (inputs and hidden state) by the reset gate.
 
     ``gates`` are update and reset gate before their sigmoid. ``joined`` may be overwritten.
     """
@@ -103,7 +105,7 @@ def apply_reset_gate(joined: Tensor, gates: Tensor) -> Tensor:
 
 
 def gru_update(hidden: Tensor, gates: Tensor, candidate: Tensor) -> Tensor:
-    """The new hidden state: between old one and candidate, as the update gate says.
+    """The new hidden state: between the old one and the candidate, by the update gate.
 
     ``hidden`` may be overwritten.
     """
@@ -115,22 +117,23 @@ def gru_update(hidden: Tensor, gates: Tensor, candidate: Tensor) -> Tensor:
 def _apply_affine(picture: Tensor, maps: Tensor | None) -> Tensor:
     if maps is None:
         return picture
-    # Smooth by construction: what is interpolated eightfold can hold a veil, not a streak.
+    # Smooth by construction: eightfold interpolation can hold a veil, not a streak.
     maps = F.interpolate(maps, scale_factor=8.0, mode="bilinear", align_corners=False)
     return torch.addcmul(maps[:, 3:], picture, maps[:, :3])
 
 
 def _clamp_to_surroundings(past: Tensor, derained: Tensor) -> Tensor:
-    """The past within the range of what is around each pixel now: no ghost of what has moved on.
+    """The past, clamped to the range of the current neighbourhood, so that moved objects leave no
+    ghosts.
 
-    Most of what a streak left has something of the scene beside it, so it is still filled in.
+    Most pixels under a streak have a neighbour that shows the scene, so they are still filled in.
     """
     low, high = _extreme_of_3x3(derained, torch.minimum), _extreme_of_3x3(derained, torch.maximum)
     return torch.minimum(torch.maximum(past, low), high)
 
 
 def _extreme_of_3x3(picture: Tensor, pick: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """The least or the greatest of 3 x 3 pixels, in a tenth of what a pooling layer takes."""
+    """The minimum or maximum of 3 x 3 pixels, in a tenth of the time of a pooling layer."""
     edged = F.pad(picture, (1, 1, 0, 0), mode="replicate")
     wide = pick(pick(edged[..., :-2], edged[..., 2:]), picture)
     edged = F.pad(wide, (0, 0, 1, 1), mode="replicate")
@@ -138,7 +141,7 @@ def _extreme_of_3x3(picture: Tensor, pick: Callable[[Tensor, Tensor], Tensor]) -
 
 
 def _fold(planes: Tensor) -> Tensor:
-    """``F.pixel_unshuffle``, straight into the channels-last order that convolutions work in."""
+    """``F.pixel_unshuffle``, directly into the channels-last order that convolutions use."""
     batch, channels, height, width = planes.shape
     blocks = planes.reshape(batch, channels, height // FOLD, FOLD, width // FOLD, FOLD)
     blocks = blocks.permute(0, 2, 4, 1, 3, 5)
@@ -148,14 +151,14 @@ def _fold(planes: Tensor) -> Tensor:
 def _local_contrast(grey: Tensor) -> Tensor:
     """Rectified local contrast of the frame: bright where a streak may be.
 
-    Mean and deviation are taken over 20 x 20 pixels by way of 4 x 4 blocks, a fifteenth of the work
-    of a sliding window and as good a guide.
+    Mean and deviation are taken over 20 x 20 pixels from 4 x 4 blocks, which is a fifteenth of the
+    work of a sliding window and as good a guide.
     """
     blocks = torch.cat([F.avg_pool2d(grey, 4), F.avg_pool2d(grey * grey, 4)], 1)
     mean, square = F.avg_pool2d(blocks, 5, 1, 2, count_include_pad=False).chunk(2, 1)
     deviation = (square - mean * mean).clamp_min(0).sqrt()
     scale = 0.25 / (deviation + _EPSILON)
-    # Both at a quarter, so that the division is.
+    # Both at a quarter, so that the division is too.
     local = torch.cat([scale, -mean * scale], 1)
     local = F.interpolate(local, scale_factor=4.0, mode="bilinear", align_corners=False)
     return torch.addcmul(local[:, 1:], grey, local[:, :1]).clamp(0, 1)

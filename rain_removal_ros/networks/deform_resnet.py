@@ -1,13 +1,13 @@
-"""A ResNet of deformable convolutions that learns to see the same with and without rain.
+"""A ResNet of deformable convolutions that learns features which do not depend on rain.
 
-What the paper leaves open is done as its ancestor GT-RAIN (Ba et al. 2022) does it: skip
-connections into the decoder, reflected borders, bilinear upsampling, modulated deformable
-convolutions, a picture painted anew rather than a correction of the input, pooled features for the
-rain-robust loss, that loss's temperature and weights, widths (64, and 256 at the bottleneck), and a
-tenth of the learning rate for the layers that find offsets. The recurrent connection, which the
-paper names and does not describe, is a convolutional GRU behind the last residual block, carried on
-from frame to frame. Rain masks are augmented by RainMix (Guo et al. 2021), with one difference: it
-mixes the rain of the batch's own pictures and not that of rendered streaks.
+Where the paper is silent, this follows its predecessor GT-RAIN (Ba et al. 2022): skip connections
+into the decoder, reflected borders, bilinear upsampling, modulated deformable convolutions, a
+direct output instead of a correction, pooled features for the rain-robust loss, that loss's
+temperature and weights, widths (64, and 256 at the bottleneck), and a tenth of the learning rate
+for the layers that find offsets. The paper names a recurrent connection without describing it; here
+it is a convolutional GRU after the last residual block, carried from frame to frame. Rain masks are
+augmented by RainMix (Guo et al. 2021), but with the rain of the batch's own pictures instead of
+rendered streaks.
 """
 
 from __future__ import annotations
@@ -29,17 +29,18 @@ from rain_removal_ros.networks._base import Batch, Facts, Output, State, change_
 from rain_removal_ros.networks._layers import in_range
 
 _COLUMNS_AT_ONCE = 2**24
-"""How many sampled values a deformable convolution holds at a time: 64 MiB of float32."""
+"""Sampled values that a deformable convolution holds at a time: 64 MiB of float32."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Defaults are the paper's network: 16 million weights, too many to ship and to train fast."""
+    """Defaults are the paper's network: 16 million weights, too many to ship and train quickly."""
 
     channels: int = 64
     """Width at full resolution."""
     bottleneck: int = 256
-    """Width of the residual blocks; scales between have the geometric mean, in whole eights."""
+    """Width of the residual blocks; scales between have the geometric mean, in multiples of
+    eight."""
     scales: int = 2
     """Ablation: down- and upsampling blocks, 1 or 2."""
     blocks: int = 9
@@ -51,16 +52,16 @@ class Config:
     initialisation: str = "kaiming"
     """Ablation: ``kaiming``, or the ancestor's ``normal``."""
     attention: bool = False
-    """Ablation: squeeze-and-excitation in the residual blocks, which the authors gave up."""
+    """Ablation: squeeze-and-excitation in the residual blocks, which the authors dropped."""
     recurrent: bool = True
     """Whether a GRU at the bottleneck carries features from frame to frame."""
     padding: str = "reflect"
     """What convolutions see beyond the border: ``reflect``, ``replicate`` or ``zeros``."""
     output: str = "direct"
-    """Whether Tanh paints the picture (``direct``) or what is to be added to it (``residual``)."""
+    """Whether Tanh gives the picture (``direct``) or what is added to it (``residual``)."""
     projection: int = 1024
-    """Values the rain-robust loss compares: features pooled to the largest square grid that has
-    no more."""
+    """Number of values that the rain-robust loss compares: features are pooled to the largest
+    square grid with no more."""
     temperature: float = 0.25
     ms_ssim_weight: float = 1.0
     l1_weight: float = 0.1
@@ -68,7 +69,7 @@ class Config:
     rain_mix: float = 0.5
     """Share of the training pictures whose rain is mixed with that of others (RainMix)."""
     offset_rate: float = 0.1
-    """Learning rate of the layers that find offsets, as a factor on that of all others."""
+    """Learning rate of the layers that find offsets, relative to all others."""
 
     def __post_init__(self) -> None:
         for field, known in (
@@ -88,15 +89,15 @@ class Config:
 def deformable_convolution(
     image: Tensor, offsets: Tensor, weight: Tensor, modulation: Tensor | None = None
 ) -> Tensor:
-    """A convolution that samples where ``offsets`` say (Dai et al. 2017, Zhu et al. 2019).
+    """A convolution that samples at ``offsets`` (Dai et al. 2017, Zhu et al. 2019).
 
-    ``image`` brings its own border: the result is as much smaller as a convolution without padding
-    would make it. ``offsets`` hold y and x in pixels for each tap of ``weight``, ``modulation`` a
-    factor for each. Beyond the image there is nothing but zeros.
+    ``image`` includes its border: the result is smaller, as after a convolution without padding.
+    ``offsets`` are y and x in pixels for each tap of ``weight``, ``modulation`` a factor for each.
+    Beyond the image everything is zero.
     """
     height, width = offsets.shape[-2:]
     band = height
-    if not torch.compiler.is_compiling():  # an exported graph is to hold the sum, not a loop
+    if not torch.compiler.is_compiling():  # an exported graph needs the sum, not a loop
         row = image.shape[0] * weight[0].numel() * width
         band = min(max(_COLUMNS_AT_ONCE // row, 1), height)
     bands = [
@@ -121,7 +122,7 @@ def _band(
     tap_rows, tap_columns = weight.shape[2:]
     taps, height, width = tap_rows * tap_columns, rows.stop - rows.start, offsets.shape[-1]
     device = image.device
-    # Positions in float32 whatever the network runs in: bfloat16 has no fractions beyond 128.
+    # Positions are always float32: bfloat16 has no fractions beyond 128.
     shift = offsets[:, :, rows].float().view(batch, taps, 2, height, width)
     y = torch.arange(rows.start, rows.stop, device=device, dtype=torch.float32)
     x = torch.arange(width, device=device, dtype=torch.float32)
@@ -139,7 +140,7 @@ def _band(
 
 
 class DeformableConv(nn.Module):
-    """A 3x3 deformable convolution that finds its offsets itself and starts as an ordinary one."""
+    """A 3x3 deformable convolution that finds its own offsets and starts as an ordinary one."""
 
     def __init__(self, channels: int, config: Config) -> None:
         super().__init__()
@@ -150,7 +151,7 @@ class DeformableConv(nn.Module):
         self.stand_still()
 
     def stand_still(self) -> None:
-        """Sets all offsets to 0 and all modulation to 1."""
+        """Set all offsets to 0 and all modulation to 1."""
         for parameter in self.field.parameters():
             nn.init.zeros_(parameter)
 
@@ -188,7 +189,7 @@ class _Conv(nn.Sequential):
 
 
 class _SqueezeExcite(nn.Module):
-    """Channels weighted by what the whole picture holds (Hu et al. 2018)."""
+    """Weighs channels by the content of the whole picture (Hu et al. 2018)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -202,7 +203,7 @@ class _SqueezeExcite(nn.Module):
 
 
 class _Block(nn.Module):
-    """A deformable residual block, with nothing behind the sum."""
+    """A deformable residual block, without activation after the sum."""
 
     def __init__(self, channels: int, config: Config) -> None:
         super().__init__()
@@ -238,7 +239,7 @@ class _ConvGRU(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """One step up: twice the size, then what the encoder saw at this scale."""
+    """One step up: twice the size, then the encoder's features at this scale."""
 
     def __init__(self, below: int, channels: int, config: Config) -> None:
         super().__init__()
@@ -291,7 +292,7 @@ class Network(_base.Network):
         return scales
 
     def decode(self, frame: Tensor, scales: list[Tensor], state: State = ()) -> Output:
-        """The derained frame out of its features."""
+        """The derained frame from its features."""
         *skips, features = scales
         kept: State = ()
         if self.gru is not None:
@@ -307,7 +308,7 @@ class Network(_base.Network):
         return Output(derained, change_map(derained, frame), kept)
 
     def project(self, features: Tensor) -> Tensor:
-        """What the rain-robust loss compares: one vector a picture."""
+        """What the rain-robust loss compares: one vector per picture."""
         side = max(math.isqrt(self.config.projection // features.shape[1]), 1)
         return F.adaptive_avg_pool2d(features.float(), side).flatten(1)
 
@@ -324,8 +325,8 @@ class Network(_base.Network):
             if isinstance(module, DeformableConv):
                 module.stand_still()
             if isinstance(module, _Block):
-                # The sum over all blocks then has the variance of one, as yet untrained running
-                # statistics included.
+                # The sum over all blocks then has a variance of one, including the untrained
+                # running statistics.
                 nn.init.constant_(module.second_norm.weight, self.config.blocks**-0.5)
 
 
@@ -339,9 +340,10 @@ def _widths(config: Config) -> list[int]:
 
 
 def robust_loss(rainy: Tensor, reference: Tensor, *, temperature: float) -> Tensor:
-    """How badly a picture's features with rain are told to belong to its features without.
+    """How poorly a picture's rainy features can be matched with its reference features.
 
-    Of all other features in the batch, rainy and reference, only the same picture's count as alike.
+    Of all other features in the batch, rainy and reference, only those of the same picture count as
+    alike.
     """
     features = torch.cat([rainy, reference]).float()
     count = len(features)
@@ -370,7 +372,7 @@ class Objective(_base.Objective):
         state: State = ()
         frames: list[dict[str, Tensor]] = []
         for rainy, reference in zip(worn.unbind(1), batch.reference.unbind(1), strict=True):
-            # Together, so that batch normalisation sees one population.
+            # Together, so that batch normalisation sees all of them.
             scales = self.network.encode(torch.cat([rainy, reference]))
             output = self.network.decode(rainy, [scale[: len(rainy)] for scale in scales], state)
             state = output.state
@@ -395,13 +397,14 @@ _MOST_TURN, _MOST_SHEAR, _MOST_ZOOM = 0.35, 0.2, 1.5  # radians, slope, factor
 
 
 def mixed_rain(batch: Batch, *, share: float) -> Tensor:
-    """The rainy clips, a share of them with other rain: their own blended with a mixture of three
-    clips' rain, each turned, sheared, zoomed and moved."""
+    """The rainy clips; a share of them gets its own rain blended with a mixture of three clips'
+    rain, each turned, sheared, zoomed and moved.
+    """
     rain = batch.rainy - batch.reference
     count, device = len(rain), rain.device
     # Drawn on the CPU, whose generator seeds a training run on any device.
     parts = -torch.rand(count, _CHAINS).clamp_min(1e-6).log()
-    parts = parts / parts.sum(1, keepdim=True)  # as Dirichlet's distribution has them
+    parts = parts / parts.sum(1, keepdim=True)  # from Dirichlet's distribution
     mixture = torch.zeros_like(rain)
     for part in parts.unbind(1):
         other = rain[torch.randperm(count).to(device)]
@@ -413,11 +416,11 @@ def mixed_rain(batch: Batch, *, share: float) -> Tensor:
 
 
 def _transformed(rain: Tensor) -> Tensor:
-    """Each clip's rain as a whole, so that it still falls from frame to frame."""
+    """Transform each clip's rain as a whole, so that it still falls from frame to frame."""
     count, frames = rain.shape[:2]
     drawn = 2 * torch.rand(6, count) - 1
     turn, shear, down, right = drawn[0] * _MOST_TURN, drawn[1] * _MOST_SHEAR, drawn[2], drawn[3]
-    zoom = _MOST_ZOOM ** drawn[4] * torch.where(drawn[5] < 0, -1, 1)  # mirrored, too
+    zoom = _MOST_ZOOM ** drawn[4] * torch.where(drawn[5] < 0, -1, 1)  # some are mirrored
     rows = [
         torch.stack([zoom * turn.cos(), shear - turn.sin(), right], 1),
         torch.stack([turn.sin(), zoom.abs() * turn.cos(), down], 1),

@@ -1,15 +1,15 @@
-"""Recurrent generator led by the picture's low frequencies, trained against a discriminator.
+"""Recurrent generator guided by the picture's low frequencies, trained against a discriminator.
 
-A guided filter, each colour channel its own guide, takes out the base layer, which holds less of
-the rain: of the energy of the change that rain makes, 13 to 36 % with the thin streaks of Rain100L,
+A guided filter with each colour channel as its own guide extracts the base layer, which has less of
+the rain: of the energy of the change made by rain, 13 to 36 % with the thin streaks of Rain100L,
 and 39 to 85 % with Rain800's broader ones and its changes of tone. The base layer is an extra
-input; the detail layer is the frame less the base, which the first convolution forms by itself.
+input. The detail layer is the frame minus the base, which the first convolution can form by itself.
 
-What the paper leaves open: stages, widths and output (the frame plus a negative rain layer) are
-PReNet's, whose equations it uses; the radius is Fu et al.'s (2017), who brought the split to
-deraining; the attention is CBAM's spatial half (Woo et al. 2018), as the other half averages over
-the whole picture and so would differ between tiles; the discriminator is a small PatchGAN,
-relativistic average (Jolicoeur-Martineau 2018).
+Where the paper is silent: stages, widths and output (the frame plus a negative rain layer) are
+those of PReNet, whose equations it uses; the radius is from Fu et al. (2017), who introduced the
+split to deraining; the attention is CBAM's spatial half (Woo et al. 2018), because the other half
+averages over the whole picture and would differ between tiles; the discriminator is a small
+PatchGAN, relativistic average (Jolicoeur-Martineau 2018).
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ class Config:
     attention: bool = True
     """Ablation: whether residual blocks weigh their features by an attention map."""
     lstm: bool = True
-    """Ablation: whether stages and frames are linked by more than their result."""
+    """Ablation: whether stages and frames are connected by more than their results."""
     mse_weight: float = 1.0
     ssim_weight: float = 1.0
     attention_weight: float = 0.1
-    """Of the loss that ties the last attention map to the rain. The paper has none, which is 0; the
-    map was then almost constant."""
+    """Weight of the loss that ties the last attention map to the rain. The paper has none, which is
+    0; the map was then almost constant."""
     adversarial_weight: float = 0.01
     """0 is the ablation without a discriminator."""
     discriminator_channels: int = 64
 
 
 class _SpatialAttention(nn.Module):
-    """From the mean and maximum over channels, where to look (CBAM's spatial half)."""
+    """Attention to positions, from the mean and maximum over channels (CBAM's spatial half)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class _SpatialAttention(nn.Module):
 
 
 class _Block(nn.Module):
-    """Two convolutions with ReLU, weighed by attention, beside a shortcut."""
+    """Two convolutions with ReLU, weighted by attention, beside a shortcut."""
 
     def __init__(self, channels: int, *, attentive: bool) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ class Objective(_base.Objective):
         self.discriminator = _Discriminator(network.config.discriminator_channels)
         self._batch: Batch | None = None
         self._derained: list[Tensor] = []
-        """What the network made of the frames of this batch, for the discriminator's move."""
+        """The derained frames of this batch, for the discriminator's turn."""
 
     def players(self) -> dict[str, list[nn.Parameter]]:
         players = super().players()
@@ -192,7 +192,7 @@ class Objective(_base.Objective):
 
 
 def _relativistic(raised: Tensor, lowered: Tensor) -> Tensor:
-    """Small where ``raised`` scores above the average of ``lowered``, and the reverse."""
+    """Small where ``raised`` is above the average of ``lowered``, and the reverse."""
     above = raised.float() - lowered.float().mean()
     below = lowered.float() - raised.float().mean()
     return (F.softplus(-above).mean() + F.softplus(below).mean()) / 2

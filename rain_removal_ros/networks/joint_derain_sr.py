@@ -1,26 +1,24 @@
-"""Heavy rain removal and super-resolution in one: three ways to take rain off, then the best of
-each, enlarged.
+"""Heavy rain removal and super-resolution in one network.
 
-Stage 1 removes rain by a multiplication, by an addition, and by undoing the heavy rain model with
-estimated streaks, transmission and atmospheric light. Stage 2 weighs the three by attention and
-refines and enlarges the mixture.
+Stage 1 removes rain in three ways: by a multiplication, by an addition, and by inverting the heavy
+rain model with estimated streaks, transmission and atmospheric light. Stage 2 weighs the three
+results by attention, then refines and enlarges the mixture.
 
-What the paper leaves open:
+Where the paper is silent:
 
-- MSER patches. Their features keep their place in the picture: those inside a patch are kept, and
-  the means of the patches that overlap are averaged. Both go through the paper's "up feature
-  module" to the two operation layers. The picture is so led by a map that is drawn of the patches;
-  all that comes from MSER is where they are, which is found on a reduced grey picture. MSER is the
-  grey-level one of OpenCV; a picture in which it finds nothing is covered with patches, as is every
+- MSER patches. Features inside a patch keep their place in the picture, and where patches overlap,
+  their means are averaged. Both go through the paper's "up feature module" to the two operation
+  layers. MSER only determines where the patches are; it runs on a reduced grey picture. It is
+  OpenCV's grey-level MSER. A picture in which it finds nothing is covered with patches, as is every
   picture in a compiled or exported network.
 - What the patches are worth. In small weights of 900 steps they are worth 1.1 to 1.9 dB to the two
   operation layers, on three test pictures of Rain800, and next to nothing (0.05 to 0.07 dB) to the
-  output: the fusion takes 82 to 94 % of a picture from the undone rain model, which in the paper
+  output: the fusion takes 82 to 94 % of a picture from the inverted rain model, which in the paper
   does not see them. ``ats_regions`` lets it see them.
 - The transmission weighs channels by pooling and fully connected layers (squeeze-and-excitation)
-  and makes a map of them, as the formula has one value a pixel. It stays over 0.1, the usual bound
-  in dehazing.
-- Blocks are RDN's residual dense blocks, and RCAN's RCAB in a tenth of its number.
+  and makes a map of them, as the formula has one value per pixel. It stays above 0.1, the usual
+  bound in dehazing.
+- Blocks are RDN's residual dense blocks, and a tenth of the number of RCAN's RCABs.
 - The weights of the losses: 1 where errors are compared, and 0.01 for the perceptual one.
 """
 
@@ -48,13 +46,13 @@ from rain_removal_ros.networks._base import Batch, Facts, Output, State, attenti
 from rain_removal_ros.networks._layers import in_range
 
 _PATCHES = 16
-"""A patch is this much smaller than the picture, in height and in width."""
+"""A patch is this many times smaller than the picture, in height and in width."""
 _MSER_SIDE = 160
-"""The longest side of the picture MSER is looked for in: 1 to 3 ms."""
+"""The longest side of the picture in which MSER is computed, which takes 1 to 3 ms."""
 _MSER_LEAST_AREA = 10
-"""Pixels of the smallest region there: OpenCV's default of 60, for a picture as small as that."""
+"""Pixels of the smallest region there: OpenCV's default of 60, scaled to that size."""
 _REDUCTION = 4
-"""How much smaller than the picture the features of patches are."""
+"""How many times smaller than the picture the features of patches are."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +60,14 @@ class Config:
     """Defaults are the paper's network, for twice the size."""
 
     scale: int = 2
-    """How much larger the output is: 1, 2 or 4."""
+    """How many times larger the output is: 1, 2 or 4."""
     channels: int = 32
     blocks: int = 10
     """RCABs of the refinement."""
     growth: int = 16
     """Channels that each layer of a dense block adds."""
     regions: str = "mser"
-    """Where patches lie: around ``mser`` features, on a ``grid``, or nowhere (``none``)."""
+    """Where patches are: around ``mser`` features, on a ``grid``, or nowhere (``none``)."""
     ats_regions: bool = False
     """Whether the rain model sees the patches too. In the paper only the operation layers do."""
     multiplication: bool = True
@@ -77,18 +75,18 @@ class Config:
     addition: bool = True
     """Ablation (ATS+Mul): whether there is an addition layer."""
     ats: bool = True
-    """Ablation (Add+Mul): whether the heavy rain model is undone."""
+    """Ablation (Add+Mul): whether the heavy rain model is inverted."""
     least_transmission: float = 0.1
-    """Bounds the division by the transmission."""
+    """The lower bound of the transmission, by which is divided."""
     ats_weight: float = 1.0
     multiplication_weight: float = 1.0
     addition_weight: float = 1.0
     attention_weight: float = 0.01
-    """Of the loss that ties the attention map to the rain. The paper has none, which is 0."""
+    """Weight of the loss that ties the attention map to the rain. The paper has none, which is
+    0."""
     vgg_weight: float = 0.01
     vgg16: str = ""
-    """File of VGG16 weights, as torchvision names them; without it the perceptual loss is left
-    out."""
+    """File of VGG16 weights with torchvision's names; without it there is no perceptual loss."""
 
     def __post_init__(self) -> None:
         for field, known in (("scale", (1, 2, 4)), ("regions", ("mser", "grid", "none"))):
@@ -108,7 +106,7 @@ def _conv(inputs: int, outputs: int, *, stride: int = 1) -> nn.Conv2d:
 
 
 class _Regions(nn.Module):
-    """Features of patches that each have much the same rain, put back where the patches are."""
+    """Features of patches with roughly constant rain each, put back where the patches are."""
 
     def __init__(self, channels: int, kind: str) -> None:
         super().__init__()
@@ -135,7 +133,7 @@ class _Regions(nn.Module):
         return drawn
 
     def _centres(self, frame: Tensor, radii: list[int]) -> Tensor:
-        """1 where the centre of a patch is, at the size of the features; B x 1 x h x w."""
+        """1 where the centre of a patch is, at the resolution of the features; B x 1 x h x w."""
         height, width = (side // _REDUCTION for side in frame.shape[-2:])
         if self.kind == "grid" or _is_traced(frame):
             return _grid(height, width, radii, frame)
@@ -149,7 +147,7 @@ class _Regions(nn.Module):
 
 
 def _is_traced(frame: Tensor) -> bool:
-    """Whether there are no pixels to look at, but a graph to be drawn."""
+    """Whether a graph is being traced, with no pixels to look at."""
     tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     return tracing or torch.compiler.is_compiling() or frame.is_meta or type(frame) is not Tensor
 
@@ -165,7 +163,7 @@ def _grid(height: int, width: int, radii: list[int], frame: Tensor) -> Tensor:
 
 
 def _box_mean(image: Tensor, radii: list[int]) -> Tensor:
-    """The mean over a rectangle around each pixel, of what lies in the picture."""
+    """The mean over a rectangle around each pixel, of the part inside the picture."""
     image = image.float()
     for radius, down in zip(radii, (True, False), strict=True):
         size, padding = (2 * radius + 1, 1), (radius, 0)
@@ -178,14 +176,14 @@ def _box_mean(image: Tensor, radii: list[int]) -> Tensor:
 def stable_regions(frames: Tensor) -> list[NDArray[np.float64]]:
     """Centres of the maximally stable extremal regions of each picture.
 
-    N x 2, y and x as shares of height and width. What crosses from the device is a small grey
-    picture; the same picture always gives the same regions.
+    N x 2, y and x as shares of height and width. Only a small grey picture is copied from the
+    device. The same picture always gives the same regions.
     """
     sides = frames.shape[-2:]
     factor = max(1, min(math.ceil(max(sides) / _MSER_SIDE), min(sides) // 3))
     small = F.avg_pool2d(frames.detach().float().mean(1, keepdim=True), factor)[:, 0]
-    # Rounded beside the half: means of 8-bit values fall on it often, and would then depend on the
-    # order in which a device adds.
+    # Rounded slightly off the half: means of 8-bit values often are exactly there, and would then
+    # depend on the order of additions on a device.
     grey = (small * 255 + 0.501).clamp(0, 255).to(torch.uint8).cpu().numpy()
     height, width = grey.shape[1:]
     most = max(height * width // 4, _MSER_LEAST_AREA + 1)
@@ -199,7 +197,7 @@ def stable_regions(frames: Tensor) -> list[NDArray[np.float64]]:
 
 
 class _DenseBlock(nn.Module):
-    """Layers that each see all before them, and a shortcut around (Zhang et al. 2018)."""
+    """Layers that each see all before them, and a shortcut around them (Zhang et al. 2018)."""
 
     def __init__(self, channels: int, growth: int, *, layers: int = 4) -> None:
         super().__init__()
@@ -377,7 +375,7 @@ class Network(_base.Network):
         return self.refine(frame, self.coarse(frame))
 
     def coarse(self, frame: Tensor) -> dict[str, Tensor]:
-        """Stage 1: the picture without rain at the input's size, once for each way there is."""
+        """Stage 1: the picture without rain at the input's size, once per way."""
         results = {}
         drawn = [frame] if self.regions is None else [frame, self.regions(frame)]
         guided = torch.cat(drawn, 1)
@@ -390,9 +388,9 @@ class Network(_base.Network):
         return {name: result.clamp(-1, 2) for name, result in results.items()}
 
     def refine(self, frame: Tensor, results: Mapping[str, Tensor]) -> Output:
-        """Stage 2: the best of each result, refined and enlarged.
+        """Stage 2: the weighted mixture, refined and enlarged.
 
-        Rain was where the results that were chosen differ from the frame.
+        Attention is where the weighted results differ from the frame.
         """
         weights = self.attention(torch.cat(list(results.values()), 1)).float().softmax(1)
         chosen, seen = torch.zeros_like(frame), torch.zeros_like(frame[:, :1])
@@ -406,8 +404,8 @@ class Network(_base.Network):
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 _set_bias(module, 0.0)
-        # Training begins near the picture as it is: multiplied by one, seen through thin air, and
-        # refined little.
+        # Training begins close to the input: multiplied by one, with full transmission, and little
+        # refined.
         with torch.no_grad():
             self.refinement.tail.weight.mul_(0.1)
         for name, operation in self.operations.items():
@@ -423,7 +421,7 @@ def _set_bias(layer: nn.Module, value: float) -> None:
 
 
 class Objective(_base.Objective):
-    """Squared errors of both stages, and of VGG16 features where its weights are here."""
+    """Squared errors of both stages, and of VGG16 features if its weights are given."""
 
     network: Network
 
@@ -461,7 +459,7 @@ class Objective(_base.Objective):
 
 
 class Vgg16(nn.Module):
-    """VGG16 up to relu3_3, with weights from a file; it is looked through and never trained."""
+    """VGG16 up to relu3_3, with weights from a file; it is never trained."""
 
     mean: Tensor
     deviation: Tensor
@@ -502,14 +500,14 @@ class Vgg16(nn.Module):
 
 
 def _weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file or of a torch file, of which no code is run."""
+    """The tensors of a safetensors file or of a torch file; no code of it is run."""
     if not path.is_file():
         raise CheckpointError(f"there is no file of VGG16 weights {path} (joint_derain_sr, vgg16)")
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # both libraries raise many kinds for a file that is not theirs
+    except Exception as error:  # both libraries raise many kinds of error for foreign files
         raise CheckpointError(f"{path} is not a plain file of weights") from error
 
 

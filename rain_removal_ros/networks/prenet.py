@@ -1,6 +1,6 @@
-"""PReNet (Ren et al. 2019), a small progressive network: the baseline everything is held against.
+"""PReNet (Ren et al. 2019), a small progressive network: the baseline of all comparisons.
 
-Written from its paper; it takes in the published weights, so that a whole evaluation can be
+Written from its paper. It can import the published weights, so that a whole evaluation can be
 checked against published numbers. Its ConvLSTM runs over the stages of a frame, as in the paper,
 and here also on into the next frame.
 """
@@ -29,7 +29,7 @@ class Config:
     blocks: int = 5
     """Residual blocks, each of two convolutions."""
     lstm: bool = True
-    """Without it this is the paper's PRN, whose stages share nothing but their result."""
+    """Without it this is the paper's PRN, whose stages share only their result."""
 
 
 class _Block(nn.Module):
@@ -68,21 +68,21 @@ class Network(_base.Network):
             if self.lstm is not None:
                 memory = self.lstm(features, memory)
                 features = memory[0]
-            # The published weights predict the negative rain layer, which the paper leaves unsaid.
+            # The published weights predict the negative rain layer, which the paper does not say.
             background = frame + self.tail(self.blocks(features))
         derained = in_range(background)
         return Output(derained, change_map(derained, frame), memory or ())
 
 
 class Objective(_base.Objective):
-    """Negative SSIM of the last stage, which the paper found to be all that is needed."""
+    """Negative SSIM of the last stage; the paper found it to be sufficient."""
 
     def frame_losses(self, output: Output, rainy: Tensor, reference: Tensor) -> dict[str, Tensor]:
         return {"ssim": 1 - ssim(output.derained.float(), reference)}
 
 
 def from_published(weights: dict[str, Tensor]) -> tuple[Config, dict[str, Tensor]]:
-    """The published state dict, or the derainer out of VRGNet's, under our names."""
+    """The published state dict, or the derainer of VRGNet, under our names."""
     weights = {key.removeprefix("derainet."): value for key, value in weights.items()}
     layers = {"head": "conv0.0", "tail": "conv.0"}
     blocks = sum(f"res_conv{number}.0.weight" in weights for number in range(1, 100))

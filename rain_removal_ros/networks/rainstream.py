@@ -1,13 +1,13 @@
-"""The network made for the stream: causal, recurrent, and fast enough to stand on a robot.
+"""The network for video streams: causal, recurrent, and fast enough for a robot.
 
-Ours, not a paper's. Three decisions give it its speed and its manners. Nearly all work is done at a
-quarter of the resolution and below (pixel unshuffle in, pixel shuffle out). What comes out is not a
-picture but a correction, ``derained = gain * (frame - attention * rain) + offset``: rain is taken
-from the frame at full resolution, so clean detail is never redrawn, and the smooth gain and offset
-lift the veil, whose inverse is just such an affine map. And the last derained frame, brought into
-line with the moving scene by a measured displacement, stands beside the current one as evidence: a
-streak is hardly ever where it was a frame ago, the scene behind it nearly always is. Where the
-network trusts it, the past may also take the place of what the frame alone allows.
+This project's own design. Three decisions give it speed and quality. Nearly all work is done at a
+quarter of the resolution and below (pixel unshuffle in, pixel shuffle out). The output is not a
+picture but a correction, ``derained = gain * (frame - attention * rain) + offset``: rain is
+subtracted from the frame at full resolution, so detail is never redrawn, and the smooth gain and
+offset remove the veil, whose inverse is such an affine map. The last derained frame, aligned by
+measured motion, is an input beside the current frame: a streak is hardly ever where it was a frame
+ago, but the scene behind it nearly always is. Where the network trusts the past, it can also
+replace what the frame alone gives.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from rain_removal_ros.networks._ops import (
     upsample_add,
 )
 
-_MOST_GAIN = 3.0  # as a logarithm: beyond it, an untrained network runs away
+_MOST_GAIN = 3.0  # as a logarithm: beyond it, an untrained network diverges
 _RAINY = 0.1  # weight of the error where it rains
 _FEWEST_PIXELS = 20.0  # of rain in a picture; what the noise of a camera changes counts for less
 
@@ -50,21 +50,21 @@ class Config:
     carry: bool = True
     """Whether anything is carried from frame to frame."""
     alignment: str = "measured"
-    """How the past is brought into line with the frame: "measured" or "none"."""
+    """How the past is aligned with the frame: "measured" or "none"."""
     guide: bool = True
     """Whether the rectified local contrast (RLCN) of the frame is an input."""
     affine: bool = True
-    """Whether gain and offset may lift a veil; without them rain is only subtracted."""
+    """Whether gain and offset may remove a veil; without them rain is only subtracted."""
     anchored: bool = False
-    """Whether what is carried is the frame without streaks, before gain and offset. They are then
-    told anew from each frame and cannot add up."""
+    """Whether the frame without streaks is carried before gain and offset are applied. They are
+    then estimated from each frame and cannot accumulate."""
     evidence: bool = False
-    """Whether the least and the middle brightness of the last three frames are inputs: rain only
+    """Whether the minimum and median brightness of the last three frames are inputs: rain only
     brightens, and is elsewhere in the next frame."""
 
 
 class _Block(nn.Module):
-    """Residual block of two plain 3x3 convolutions: the shape CPUs and GPUs run fastest."""
+    """Residual block of two plain 3x3 convolutions, which CPUs and GPUs run fastest."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class Network(_base.Network):
         self._start_as_identity()
 
     def _start_as_identity(self) -> None:
-        """An untrained network hands its frame on unchanged, give or take a little."""
+        """Let the untrained network return its frame almost unchanged."""
         for module in self.modules():
             if isinstance(module, _Block):
                 nn.init.kaiming_normal_(module.first.weight, nonlinearity="relu")
@@ -141,7 +141,7 @@ class Network(_base.Network):
             nn.init.zeros_(self.affine.bias)  # type: ignore[arg-type]
 
     def forward(self, frame: Tensor, state: State = ()) -> Output:
-        frame = frame.contiguous()  # arithmetic on whole planes is quickest on such ones
+        frame = frame.contiguous()  # arithmetic on whole planes is fastest on this layout
         past: Tensor | None = None
         known: Tensor | None = None
         evidence: Tensor | None = None
@@ -150,7 +150,7 @@ class Network(_base.Network):
             past, hidden, greys = self._aligned(frame, small, state)
             known = hidden[:, -1:]
             evidence = None if greys is None else _evidence(greys)
-        # The difference to the past is what tells streak from scene; a fresh start has none.
+        # The difference to the past separates streaks from scene; a fresh start has none.
         planes = fold_inputs(
             frame, past, evidence, guided=self.config.guide, dtype=self.enter.weight.dtype
         )
@@ -188,8 +188,8 @@ class Network(_base.Network):
     def _aligned(
         self, frame: Tensor, small: Tensor, state: State
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Last derained frame and hidden state as seen from where the camera is now; and the last
-        three frames in grey, the newest first, if they are looked at.
+        """Last derained frame and hidden state, moved to the current frame; and the last three
+        frames in grey, the newest first, if they are inputs.
 
         The hidden state's last channel is one wherever there is a past, and zero at a fresh start.
         """
@@ -202,10 +202,10 @@ class Network(_base.Network):
         if self.config.alignment == "none":
             return past, hidden, grey if grey is None else torch.cat([grey, state[2]], 1)
         course, before = state[2:4]
-        # Between frames in the rain, motion can be told for the view as a whole only; between the
-        # derained ones it was told everywhere, a frame ago. Things go on as they went; what shakes
-        # is the camera, and what varies is how long it takes to the next frame. Nothing moves at a
-        # fresh start, also where it is told by zeros, as in an exported graph.
+        # Between rainy frames, motion can only be estimated for the whole view; between the
+        # derained ones it was estimated everywhere, a frame ago. That motion is assumed to
+        # continue. What changes is the camera's shake and the time to the next frame. Nothing moves
+        # at a fresh start, also if its state is zeros, as in an exported graph.
         flow = motion.propagate_flow(course, before, small) * hidden[:, -1:].detach()
         past, hidden = motion.warp(past, flow, 8), motion.warp(hidden, flow, 1)
         if grey is None:
@@ -215,7 +215,7 @@ class Network(_base.Network):
         return past, hidden, torch.cat([grey, torch.lerp(grey, earlier, known)], 1)
 
     def _motion(self, derained: Tensor, state: State) -> Tensor:
-        """How things moved from the last derained frame to this one."""
+        """The motion from the last derained frame to this one."""
         if not state:
             return motion.zero_flow(derained)
         flow = motion.estimate_flow(state[0], derained)
@@ -224,7 +224,7 @@ class Network(_base.Network):
 
 @torch.no_grad()
 def _evidence(greys: Tensor) -> Tensor:
-    """How much darker the least and the middle of three frames are than the newest."""
+    """How much darker the minimum and the median of three frames are than the newest."""
     now, before, earlier = greys.chunk(3, 1)
     low, high = torch.minimum(before, earlier), torch.maximum(before, earlier)
     middle = torch.maximum(low, torch.minimum(now, high))
@@ -235,9 +235,9 @@ def _evidence(greys: Tensor) -> Tensor:
 def grow(small: Network, large: Network) -> None:
     """Let ``large`` begin with what ``small`` has learnt.
 
-    Every layer is some times ``channels`` wide, so channel n of each of these parts stays channel n
-    of that part. None of the old channels hears the new ones yet, and new blocks change next to
-    nothing. Evidence, where it is new, comes last of the inputs and is not heard either.
+    Every layer's width is a multiple of ``channels``, so channel n of each part stays channel n of
+    that part. Old channels ignore the new ones at first, and new blocks change next to nothing.
+    Evidence, if it is new, is the last input and ignored too.
     """
     before, after = small.config.channels, large.config.channels
     wanted = replace(
@@ -248,7 +248,7 @@ def grow(small: Network, large: Network) -> None:
         evidence=large.config.evidence,
     )
     if wanted != large.config or before > after or small.config.blocks > large.config.blocks:
-        raise SettingsError(f"{large.config} cannot begin as {small.config}: it is no larger one")
+        raise SettingsError(f"{large.config} cannot begin as {small.config}: it is not larger")
 
     def places(old: int, new: int) -> Tensor:
         place = torch.arange(old)
@@ -269,16 +269,17 @@ def grow(small: Network, large: Network) -> None:
 
 
 class Objective(_base.Objective):
-    """L1 and SSIM on the picture, the error where it rains, and a nudge for mask and rain level.
+    """L1 and SSIM on the picture, the error where it rains, and small losses for mask and rain
+    level.
 
-    L1 counts area, and sparse rain has none: without the error where it rains, a network learns to
-    leave a few streaks standing.
+    L1 counts area, and sparse rain has little: without the error where it rains, a network learns
+    to leave a few streaks.
     """
 
     def frame_losses(self, output: Output, rainy: Tensor, reference: Tensor) -> dict[str, Tensor]:
         change = (rainy - reference).abs().amax(1, keepdim=True)
-        # Saturating targets: a change of a tenth of the range is rain for certain, and a mean
-        # change of that size is as hard as rain gets.
+        # Saturating targets: a change of a tenth of the range is certainly rain, and a mean change
+        # of that size is the hardest rain.
         rainy_area = (change * 10).clamp_max(1)
         level = 1 - torch.exp(-change.mean((1, 2, 3)) * 10)
         assert output.rain_level is not None
@@ -293,7 +294,7 @@ class Objective(_base.Objective):
 
 
 def _mean_over(attention: Tensor, error: Tensor) -> Tensor:
-    """The mean error under the mask of each picture, pictures weighing alike; 0 for dry ones."""
+    """The mean error under the mask of each picture, with equal weight for each; 0 for dry ones."""
     covered = attention.sum((1, 2, 3))
     error_of_each = (attention * error.mean(1, keepdim=True)).sum((1, 2, 3))
     return (error_of_each / covered.clamp_min(_FEWEST_PIXELS)).mean()

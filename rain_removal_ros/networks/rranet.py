@@ -1,8 +1,8 @@
-"""RRANet: a recurrent U-Net led by a map of what is brighter than its surroundings.
+"""RRANet: a recurrent U-Net guided by a map of what is brighter than its surroundings.
 
-What its paper leaves open is done as its ancestors do it: six stages and 32 channels at full
+Where the paper is silent, this follows its predecessors: six stages and 32 channels at full
 resolution (PReNet), 2x2 up-convolutions (U-Net), half the channels inside the attention module
-(Attention U-Net), a 9x9 window (Jarrett et al.). Widths grow by 32 a scale instead of doubling,
+(Attention U-Net), a 9x9 window (Jarrett et al.). Widths grow by 32 per scale instead of doubling,
 which would put two thirds of the weights into the coarsest ConvLSTM.
 """
 
@@ -28,7 +28,7 @@ _SCALES = 4
 
 @dataclass(frozen=True)
 class Config:
-    """Defaults are the paper's network, carried on over frames."""
+    """Defaults are the paper's network, with state carried from frame to frame."""
 
     stages: int = 6
     channels: int = 32
@@ -36,7 +36,7 @@ class Config:
     rlcn_radius: int = 4
     """The local window is ``2 * rlcn_radius + 1`` pixels wide."""
     rlcn_epsilon: float = 0.01
-    """Added to the deviation: two or three grey levels, so that flat areas stay quiet."""
+    """Added to the deviation: two or three grey levels, so that flat areas give no response."""
     rlcn: bool = True
     """Ablation: whether the RLCN image is an input, and a guide where there is attention."""
     attention: bool = True
@@ -44,16 +44,16 @@ class Config:
     lstm: bool = True
     """Ablation: whether encoder blocks are recurrent. Without it no state is carried."""
     begin_with: str = "frame"
-    """What the first stage takes for the background: the ``frame`` (the paper), or what the
-    ``previous`` frame came out as, which helps a camera that moves little."""
+    """The first stage's background: the ``frame`` (the paper), or the derained ``previous`` frame,
+    which helps a camera that moves little."""
     attention_weight: float = 0.1
-    """Of the loss that ties the finest attention map to the rain. The paper has none, which is 0;
-    the map was then unrelated to the rain."""
+    """Weight of the loss that ties the finest attention map to the rain. The paper has none, which
+    is 0; the map was then unrelated to the rain."""
     carry: bool = True
     """Ablation: whether anything is carried from frame to frame."""
     alignment: str = "none"
-    """How what is carried is brought into line with a moving scene: not at all (``none``), or by
-    motion that was ``measured`` between derained frames, and goes on as it went."""
+    """How what is carried is aligned with a moving scene: not at all (``none``), or by motion
+    ``measured`` between derained frames and assumed to continue."""
 
     def __post_init__(self) -> None:
         for field, known in (
@@ -98,8 +98,8 @@ class _Attention(nn.Module):
         self.guide = nn.Conv2d(3, inner, 3, padding=1) if guided else None
         self.sum = nn.Conv2d(inner, 1, 1)
         if self.guide is not None:
-            # Nothing in the loss says that rain scores high rather than low, as the paper's maps
-            # have it; left to chance, it came out low. Positive weights start it off high.
+            # Nothing in the loss says that rain scores high rather than low, as in the paper's
+            # maps; by chance it came out low. Positive weights start it off high.
             with torch.no_grad():
                 self.guide.weight.abs_()
                 self.sum.weight.abs_()
@@ -121,7 +121,7 @@ class _Decoder(nn.Module):
         self.block = ResidualBlock(2 * channels, channels)
 
     def guide(self, contrast: Tensor) -> Tensor | None:
-        """What the RLCN image adds to the attention; it is the same at every stage."""
+        """The RLCN image's contribution to the attention, the same at every stage."""
         if self.attention is None or self.attention.guide is None:
             return None
         guide: Tensor = self.attention.guide(contrast)
@@ -182,7 +182,7 @@ class Network(_base.Network):
     def _encode(
         self, features: Tensor, memories: list[Memory | None]
     ) -> tuple[list[Tensor], list[Memory | None]]:
-        """Features of every scale, finest first, and what the ConvLSTMs now remember."""
+        """Features of every scale, finest first, and the new ConvLSTM memories."""
         skips: list[Tensor] = []
         kept: list[Memory | None] = []
         for block, memory in zip(self.encoder, memories, strict=True):
@@ -197,7 +197,7 @@ class Network(_base.Network):
         return skips, kept
 
     def _guide(self, frame: Tensor) -> tuple[list[Tensor], list[Tensor | None]]:
-        """What all stages see alike: their constant input, and each decoder's guide."""
+        """The inputs that all stages share: a constant one, and each decoder's guide."""
         if not self.config.rlcn:
             return [frame], [None for _ in self.decoder]
         contrast = rlcn(frame, radius=self.config.rlcn_radius, epsilon=self.config.rlcn_epsilon)
@@ -229,7 +229,7 @@ class Network(_base.Network):
     def _state(
         self, memories: list[Memory | None], derained: Tensor, state: State, grey: Tensor | None
     ) -> State:
-        """Memories, then the derained frame, its motion and a small grey frame, where used."""
+        """Memories, then the derained frame, its motion and a small grey frame, if used."""
         if not self.config.carry:
             return ()
         kept = tuple(tensor for memory in memories if memory is not None for tensor in memory)
@@ -241,11 +241,11 @@ class Network(_base.Network):
 
 
 def _motion(past: Tensor | None, derained: Tensor) -> Tensor:
-    """How the scene moved between two derained frames; not at all where there was none before."""
+    """How the scene moved between two derained frames; zero if there was none before."""
     if past is None:
         return motion.zero_flow(derained)
     height, width = derained.shape[-2:]
-    # A displacement is measured down to a sixteenth, the network needs no more than eighths.
+    # Motion is measured down to a sixteenth, while the network only needs eighths.
     before, now = (
         F.pad(picture, (0, -width % 16, 0, -height % 16), mode="replicate")
         for picture in (past, derained)
@@ -254,7 +254,7 @@ def _motion(past: Tensor | None, derained: Tensor) -> Tensor:
 
 
 def _aligned(state: State, grey: Tensor) -> State:
-    """Memories and the last derained frame, seen from where the camera is now."""
+    """Memories and the last derained frame, moved to the current frame."""
     *maps, course, before = state
     cells = motion.propagate_flow(course, before, grey)
     height = cells.shape[-2]

@@ -1,12 +1,12 @@
-"""Deraining at several scales at once, which learns from real rain that has no reference.
+"""Deraining at several scales at once; it also learns from real rain without references.
 
-Features of synthetic and of real rain are made alike in mean and covariance before any rain is
-removed. The paper's figures are lost; what they showed is done as its ancestor JDNet (Wang et al.
-2020) does it: 3x3 convolutions and LeakyReLU, units densely linked through 1x1 convolutions,
-nearest-neighbour upsampling, the rain layer taken off the image, negative SSIM as loss. There are 8
-units and not JDNet's 32, which would cost four times as much a frame. The covariance is divided by
+Features of synthetic and of real rain are made alike in mean and covariance before rain is removed.
+The paper's figures are lost; what they showed follows its predecessor JDNet (Wang et al. 2020): 3x3
+convolutions and LeakyReLU, units densely linked through 1x1 convolutions, nearest-neighbour
+upsampling, the rain layer subtracted from the image, negative SSIM as loss. There are 8 units
+instead of JDNet's 32, which would cost four times as much per frame. The covariance is divided by
 the number of feature vectors, which the paper's formula leaves out, so that it does not depend on
-the size of the picture.
+the picture's size.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ _MOST_SCALES = 4
 
 @dataclass(frozen=True)
 class Config:
-    """Defaults are the paper's where it names them: three scales, 32 channels, weight 1."""
+    """Defaults are the paper's where it gives them: three scales, 32 channels, weight 1."""
 
     scales: int = 3
     """Ablation: scale i pools by ``2 ** (i - 1)``; 1 to 4."""
     units: int = 8
-    """De-raining units, one after the other."""
+    """De-raining units, one after another."""
     channels: int = 32
     cascade: int = 3
     """Convolutions in a cascade convolution learning block."""
     dense: bool = True
-    """Ablation: whether a unit sees what all units before it made, or only the last."""
+    """Ablation: whether a unit sees the output of all units before it, or only of the last."""
     residual: bool = True
-    """Ablation: whether a unit's input is added to what it makes."""
+    """Ablation: whether a unit's input is added to its output."""
     upsampling: str = "nearest"
     """How coarse scales get back to full resolution: ``nearest`` or ``bilinear``."""
     output: str = "rain"
-    """Whether the last features become the ``rain`` that is taken off, or the ``background``."""
+    """Whether the last features become the ``rain`` to subtract, or the ``background``."""
     matching: bool = True
     """Ablation: whether features of synthetic and real rain are made alike."""
     matching_weight: float = 1.0
@@ -119,13 +119,13 @@ class Network(_base.Network):
         return self.derain(frame, self.features(frame))
 
     def features(self, frame: Tensor) -> Tensor:
-        """What is to be alike for synthetic and real rain."""
+        """The features that should be alike for synthetic and real rain."""
         transformed = self.transform(frame)
         matched: Tensor = transformed + self.matching(transformed)
         return matched
 
     def derain(self, frame: Tensor, features: Tensor) -> Output:
-        """The derained frame out of its features."""
+        """The derained frame from its features."""
         made = [features]
         for number, unit in enumerate(self.units):
             made.append(unit(features))
@@ -136,7 +136,7 @@ class Network(_base.Network):
 
 
 def matching_losses(synthetic: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-    """How far apart two sets of features are in mean, and in covariance; each B x d x H x W."""
+    """How far apart two sets of features, B x d x H x W each, are in mean and in covariance."""
     mean_s, covariance_s = _statistics(synthetic)
     mean_r, covariance_r = _statistics(real)
     dimension = synthetic.shape[1]
@@ -148,7 +148,7 @@ def matching_losses(synthetic: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
 
 def _statistics(features: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and covariance over all pixels of all pictures."""
-    # A difference of second moments is too small for what autocast would make of the product.
+    # A difference of second moments is too small for autocast's precision.
     with torch.autocast(features.device.type, enabled=False):
         vectors = features.float().transpose(0, 1).flatten(1)
         mean = vectors.mean(1, keepdim=True)
@@ -157,7 +157,7 @@ def _statistics(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Objective(_base.Objective):
-    """Negative SSIM where there is a reference, matching where there is none."""
+    """Negative SSIM with a reference, matching without one."""
 
     wants_unlabelled: ClassVar[bool] = True
     network: Network

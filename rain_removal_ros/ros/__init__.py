@@ -1,5 +1,5 @@
-"""The ROS 2 side: the one subpackage that imports rclpy.
+"""The ROS 2 side: the only subpackage that imports rclpy.
 
-What runs the network knows nothing of ROS, and is used here as the command line uses it. The node
-adds what a robot needs: topics, parameters, a life cycle, diagnostics, and the will to go on.
+The network and everything around it are free of ROS, and are used here as on the command line. The
+node adds what a robot needs: topics, parameters, a life cycle, diagnostics and fault handling.
 """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["BAG_PLAYER", "DERAIN", "SIM_CAMERA", "Interface", "NodeInterface"]
+__all__ = ["BAG_PLAYER", "DERAIN", "IMAGE_FALLBACK", "SIM_CAMERA", "Interface", "NodeInterface"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Interface:
 
 @dataclass(frozen=True)
 class NodeInterface:
-    """What one node offers to others."""
+    """The topics and services of one node."""
 
     program: str
     subscribed: tuple[Interface, ...] = ()
@@ -117,6 +117,19 @@ SIM_CAMERA = NodeInterface(
             "camera_info",
             _INFO,
             "The calibration; all zeros (uncalibrated) for videos and folders.",
+        ),
+    ),
+)
+
+IMAGE_FALLBACK = NodeInterface(
+    "image_fallback",
+    subscribed=(
+        Interface("image_derained", _IMAGE, "What the node publishes; remap it to that."),
+        Interface("image", _IMAGE, "The camera's own, while derained images are missing."),
+    ),
+    published=(
+        Interface(
+            "image_always", _IMAGE, "The derained image, or the camera's while there is none."
         ),
     ),
 )

@@ -1,8 +1,8 @@
 """Every setting as a ROS parameter: declared from its description, validated before it is stored.
 
-Parameters come in over two ways that are trusted differently. What stands in a file or on the
-command line was chosen by whoever started the node. What is set over ROS can come from anyone on
-the network, so a path must lie under a folder named at the start.
+Parameters from a file or the command line are trusted, because they were chosen by whoever started
+the node. A parameter set over ROS can come from anyone on the network, so a path must be inside a
+folder that was named at the start.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from rcl_interfaces.msg import (
     ParameterDescriptor,
     SetParametersResult,
 )
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -30,14 +31,14 @@ T = TypeVar("T")
 
 _PATHS = ("network.weights", "engine.cache")
 _OTHERS = ("use_sim_time", "qos_overrides", "start_type_description_service")
-"""Parameters that rclpy itself declares, or would."""
+"""Parameters that rclpy itself declares or may declare."""
 
 
 class Parameters:
     """The settings of one node, kept in step with its parameters."""
 
     def __init__(self, node: Node, changed: Callable[[Settings, Settings], None]) -> None:
-        """``changed`` is told of old and new settings, after these were found valid and stored."""
+        """``changed`` gets the old and new settings after they were found valid and stored."""
         self._node = node
         self._changed = changed
         self.settings = declare(node, Settings)
@@ -46,9 +47,12 @@ class Parameters:
         node.add_pre_set_parameters_callback(self._whole_numbers_as_floats)
         node.add_on_set_parameters_callback(self._validate)
         node.add_post_set_parameters_callback(self._store)
+        _answer_always(node)
 
     def _whole_numbers_as_floats(self, wanted: list[Parameter[Any]]) -> list[Parameter[Any]]:
-        """``ros2 param set`` reads 2 as an integer, where a setting may want 2.0."""
+        """Convert integers to floats where a setting needs that: ``ros2 param set`` reads 2 as an
+        integer.
+        """
         kinds = {entry.name: entry.kind for entry in tree.entries(Settings)}
         return [
             Parameter(item.name, Parameter.Type.DOUBLE, float(item.value))
@@ -58,30 +62,81 @@ class Parameters:
         ]
 
     def _validate(self, wanted: Sequence[Parameter[Any]]) -> SetParametersResult:
-        """Nothing but an answer: rclpy may still refuse for reasons of its own."""
+        """Only check: rclpy may still refuse for other reasons."""
+        try:
+            reason = self._why_not(wanted)
+        except Exception as error:  # noqa: BLE001 - of values that come from anyone
+            reason = f"it cannot be checked: {type(error).__name__}: {error}"
+        return SetParametersResult(successful=not reason, reason=reason)
+
+    def _why_not(self, wanted: Sequence[Parameter[Any]]) -> str:
+        """Why parameters cannot be set, if so."""
         changes = _ours(wanted)
         try:
             proposed = tree.replace(self.settings, changes)
         except SettingsError as error:
-            return SetParametersResult(successful=False, reason=str(error))
-        reason = (
+            return str(error)
+        return (
             _unknown_network(proposed)
             or _absent_device(proposed, changes)
             or _forbidden_path(proposed, changes)
         )
-        return SetParametersResult(successful=not reason, reason=reason)
 
     def _store(self, stored: Sequence[Parameter[Any]]) -> None:
         before, self.settings = self.settings, tree.replace(self.settings, _ours(stored))
         if self.settings != before:
-            self._changed(before, self.settings)
+            try:
+                self._changed(before, self.settings)
+            except Exception as error:  # noqa: BLE001 - they are set, and the caller is to know
+                self._node.get_logger().error(
+                    f"settings were not applied: {type(error).__name__}: {error}"
+                )
+
+
+def _answer_always(node: Node) -> None:
+    """Let requests be refused where rclpy raises and leaves the caller waiting: for a value of no
+    known type, for example. The others in the request are set all the same."""
+    for service in node.services:
+        if service.srv_type is SetParameters:
+            service.callback = _one_by_one(service.callback)
+        elif service.srv_type is SetParametersAtomically:
+            service.callback = _or_refused(service.callback)
+
+
+def _or_refused(callback: Any) -> Any:
+    def answer(request: Any, response: Any) -> Any:
+        try:
+            return callback(request, response)
+        except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits
+            reason = f"{type(error).__name__}: {error}"
+            response.result = SetParametersResult(successful=False, reason=reason)
+            return response
+
+    return answer
+
+
+def _one_by_one(callback: Any) -> Any:
+    def answer(request: Any, response: Any) -> Any:
+        for parameter in request.parameters:
+            try:
+                answered = callback(
+                    SetParameters.Request(parameters=[parameter]), SetParameters.Response()
+                )
+                (result,) = answered.results
+            except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits
+                reason = f"{type(error).__name__}: {error}"
+                result = SetParametersResult(successful=False, reason=reason)
+            response.results.append(result)
+        return response
+
+    return answer
 
 
 def declare(node: Node, tree_of: type[T]) -> T:
-    """Declare every setting of a tree as a parameter, and return them as the node was given them.
+    """Declare every setting of a tree as a parameter, and return the values the node was given.
 
     The node must have been created with ``automatically_declare_parameters_from_overrides``, so
-    that a misspelt name in a file is noticed here rather than ignored by rclpy.
+    that a misspelt name in a file is reported here instead of being ignored by rclpy.
     """
     given = {
         name: parameter.value
@@ -100,7 +155,7 @@ def declare(node: Node, tree_of: type[T]) -> T:
 
 
 def descriptor(entry: Entry) -> ParameterDescriptor:
-    """What ``ros2 param describe`` says of a setting."""
+    """The description that ``ros2 param describe`` shows."""
     described = entry.described
     unit = f" [{described.unit}]" if described.unit else ""
     built = ParameterDescriptor(
@@ -125,7 +180,7 @@ def _add_range(built: ParameterDescriptor, kind: Any, described: Described) -> N
 
 
 def _as_ros(value: Any) -> Any:
-    """A value as rclpy takes it; it cannot tell the type of an empty list."""
+    """A value for rclpy, which cannot tell the type of an empty list."""
     if isinstance(value, tuple):
         return list(value) or [""]
     return value
@@ -136,10 +191,9 @@ def _ours(parameters: Sequence[Parameter[Any]]) -> dict[str, Any]:
 
 
 def _unknown_network(settings: Settings) -> str:
-    """Why the network's name cannot be taken. It must be a name: elsewhere it may be a path."""
+    """Why the network's name is invalid. It must be a name here; elsewhere it may be a path."""
     if settings.network.name in ("auto", *networks.available()):
         return ""
-    # Only now: it brings torch along, for which a node's start need not wait.
     from rain_removal_ros.checkpoints import names
 
     known = ["auto", *names()]
@@ -149,7 +203,7 @@ def _unknown_network(settings: Settings) -> str:
 
 
 def _absent_device(settings: Settings, changes: dict[str, Any]) -> str:
-    """Why the device cannot be taken, where it is to change."""
+    """Why the device cannot be used, if it changes."""
     if "engine.device" in changes:
         try:
             check_device(settings.engine.device)
@@ -167,11 +221,18 @@ def _forbidden_path(settings: Settings, changes: dict[str, Any]) -> str:
     shipped = [folder.resolve() for folder in model_folders()]
     for name in _PATHS:
         if name in changes and (path := values[name]):
-            # Engines are written, and nothing is to be written beside the models that ship.
+            # Engines are written there, and nothing may be written beside the shipped models.
             allowed = named if name == "engine.cache" else [*named, *shipped]
-            # Resolved, so that neither ".." nor a link leads out.
+            # Resolved, so that neither ".." nor a link leads outside.
             if not any(Path(path).resolve().is_relative_to(folder) for folder in allowed):
                 return f"{name} must lie under a folder of safety.model_paths, {path!r} does not"
-            if name == "network.weights" and not Path(path).is_file():
+            if name == "network.weights" and not _is_file(path):
                 return f"{name}: there is no file {path!r}"
     return ""
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except OSError:  # its name is longer than any file's
+        return False

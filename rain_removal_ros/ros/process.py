@@ -1,8 +1,8 @@
-"""Runs a node as a process that ends well: on SIGINT or SIGTERM, once or twice, at any moment.
+"""Runs a node as a process that ends well on SIGINT or SIGTERM, once or twice, at any moment.
 
-Handlers for signals run at the worst moments, so there are none. The signals are blocked in all
-threads from the first line on and fetched when it suits; whatever comes later finds them blocked
-still. The executor spins in a thread of its own, and nothing that a callback raises ends it.
+Signal handlers run at the worst moments, so there are none. The signals are blocked in all threads
+from the first line on and fetched when convenient; later signals are still blocked. The executor
+spins in a thread of its own, and no exception in a callback ends it.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ class Runnable(Protocol):
     """A node that can be run as a process."""
 
     hopeless: str
-    """Why it can never work as it is set up; empty while it may."""
+    """Why it can never work with its configuration; empty otherwise."""
     end: Callable[[], object]
-    """What it calls when it is hopeless."""
+    """Called by the node when it is hopeless."""
 
     def autostart(self) -> None:
-        """Called in the executor's thread, first of all."""
+        """Called first, in the executor's thread."""
         ...
 
     def close(self) -> bool:
-        """End everything; returns whether no thread was left behind."""
+        """End everything; returns whether no thread is left."""
         ...
 
     def destroy_node(self) -> None: ...
 
 
 def run(create: Callable[[], Runnable], *, about: str, args: Sequence[str] | None = None) -> int:
-    """Run what ``create`` returns until told to end; returns the exit code.
+    """Run the node that ``create`` returns until a signal ends it; returns the exit code.
 
-    ``create`` should import what it needs: until it is called, there is only the standard library.
+    ``create`` should do the imports: before it, only the standard library is loaded.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     keep_freed_memory()
@@ -102,7 +102,7 @@ def _without_ros_arguments(args: list[str]) -> list[str]:
 
 
 def _parse(about: str, args: list[str]) -> None:
-    """There is nothing but ROS's own arguments; this is for who asks for help, or mistypes."""
+    """There are only ROS's own arguments; this is for --help and for typing errors."""
     parser = argparse.ArgumentParser(
         usage="%(prog)s --ros-args ...",
         description=about,
@@ -112,12 +112,12 @@ def _parse(about: str, args: list[str]) -> None:
 
 
 class Spinner:
-    """An executor's thread. What a callback raises is logged, and the next one is called."""
+    """The executor's thread. An exception in a callback is logged, and the next callback runs."""
 
     def __init__(
         self, node: Node | Runnable, *, ended: Callable[[], object] = lambda: None
     ) -> None:
-        """``ended`` is called when the context was shut down by somebody else."""
+        """``ended`` is called if something else shut the context down."""
         from rclpy.executors import SingleThreadedExecutor
 
         self._node: Node = node  # type: ignore[assignment]
@@ -130,13 +130,13 @@ class Spinner:
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the current callback. The executor still takes tasks, and never runs them."""
+        """End after the current callback. The executor still accepts tasks, but never runs them."""
         self._stopping = True
-        self.executor.create_task(lambda: None)  # wakes it
+        self.executor.create_task(lambda: None)  # wakes the executor
         self._thread.join()
 
     def close(self) -> None:
-        """End for good: from now on the executor takes no tasks either, and on Jazzy raises."""
+        """End for good: the executor accepts no more tasks (on Jazzy it raises)."""
         self.stop()
         self.executor.shutdown()
 

@@ -1,1 +1,1 @@
-"""How this process uses the machine: its memory, its threads, and the library in C."""
+"""How this process uses the machine: memory, threads, files, child processes, the C library."""

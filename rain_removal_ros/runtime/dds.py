@@ -1,7 +1,7 @@
-"""Fast DDS's profile for large images: where it lies, and the variable that names it.
+"""The Fast DDS profile for large images: its place, and the variable that names it.
 
 Releases of ROS up to Jazzy read the older variable. Kilted still does, with a warning; Lyrical's
-Fast DDS knows the newer one only.
+Fast DDS reads the newer one only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which devices this machine has, asked of the driver: nothing heavy has to be imported for it."""
+"""Which GPUs this machine has. Asking the driver avoids importing anything heavy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that appear whole under their names or not at all, and folders: of caches, of models."""
+"""Writes files that appear whole under their names or not at all; finds cache and model folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ends a run of ONNX Runtime that takes too long: graphs from elsewhere may hold endless loops."""
+"""Ends a run of ONNX Runtime that takes too long: foreign graphs may contain endless loops."""
 
 from __future__ import annotations
 

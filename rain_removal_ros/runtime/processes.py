@@ -18,7 +18,7 @@ _PR_SET_PDEATHSIG = 1
 def running(
     *commands: Sequence[str], grace_s: float = 15.0, **options: Any
 ) -> Iterator[list[subprocess.Popen[Any]]]:
-    """Python processes, each with the arguments given; ``options`` are those of ``Popen``."""
+    """Start Python processes with these arguments; ``options`` are those of ``Popen``."""
     libc = ctypes.CDLL(None)
 
     def follow() -> None:
@@ -35,7 +35,7 @@ def running(
 
 
 def end(*processes: subprocess.Popen[Any], grace_s: float = 15.0) -> None:
-    """Interrupt processes, all at once, and kill those that have not ended after a while."""
+    """Interrupt all processes at once, and kill those that have not ended after a while."""
     for process in processes:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)

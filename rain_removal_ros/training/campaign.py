@@ -35,7 +35,7 @@ class LegSettings:
 
     recipe: str = setting("", "file, beside the campaign's")
     run: str = setting("", "name of its folder below the campaign's runs; empty is the recipe's")
-    hours: float = setting(1.0, "of training it gets, all calls together", unit="h", low=0.0)
+    hours: float = setting(1.0, "of processor time it gets, all calls together", unit="h", low=0.0)
     begin_with: tuple[str, ...] = setting(
         (), "weights to begin with, the first that there are: runs by name, or names that ship"
     )
@@ -61,10 +61,11 @@ class Leg:
 
     def command(self, data_root: str) -> list[str]:
         """What trains it on, for the hours that are left of it."""
-        left = self.settings.hours - progress(self.run).hours
         command = [sys.executable, "-m", "rain_removal_ros", "train", "--config", str(self.recipe)]
         command += ["--run", str(self.run), "--data-root", data_root]
-        command += ["--max-minutes", f"{left * 60:.3f}", "--set", "threads=1"]
+        # Lanes share what they decode, and a leg that starts again has it at once.
+        command += ["--set", f"data.decoded={json.dumps(str(self.run.parent / 'decoded'))}"]
+        command += ["--set", f"core_hours={self.settings.hours}", "--set", "threads=1"]
         if (weights := self.start_from()) is not None:
             command += ["--set", f"init_from={json.dumps(weights)}"]
         for override in self.settings.set:
@@ -102,6 +103,7 @@ class Progress:
 
     step: int = 0
     hours: float = 0.0
+    """Of processor time; the loader, which runs beside it, is not counted."""
     values: dict[str, float] = field(default_factory=dict)
     """The last of each number in its log."""
 
@@ -149,7 +151,8 @@ def progress(run: Path) -> Progress:
     for line in lines:
         try:
             entry = json.loads(line)
-            step, seconds = int(entry.pop("step")), float(entry.pop("seconds"))
+            step, clock_s = int(entry.pop("step")), float(entry.pop("seconds"))
+            seconds = float(entry.pop("core_seconds", clock_s))
         except (ValueError, KeyError, AttributeError, TypeError):
             continue
         values.update(entry)

@@ -29,9 +29,11 @@ class Journal:
     def advance(self) -> None:
         self._bar.update()
 
-    def note(self, step: int, seconds: float, values: Mapping[str, float]) -> None:
-        """Numbers by name, into the log and TensorBoard."""
-        line = {"step": step, "seconds": round(seconds, 1)}
+    def note(
+        self, step: int, seconds: float, core_seconds: float, values: Mapping[str, float]
+    ) -> None:
+        """Numbers by name, into the log and TensorBoard; time by the clock and of the processor."""
+        line = {"step": step, "seconds": round(seconds, 1), "core_seconds": round(core_seconds, 1)}
         line |= {name: float(f"{value:.6g}") for name, value in values.items()}
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")

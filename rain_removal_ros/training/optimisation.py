@@ -1,4 +1,4 @@
-"""Optimisers, the course of the learning rate, and the running mean of the weights."""
+"""Optimisers, the learning-rate schedule, and the running mean of the weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def create_optimiser(
     settings: OptimiserSettings,
     rates: Mapping[nn.Parameter, float] | None = None,
 ) -> torch.optim.Optimizer:
-    """The optimiser of one player; each group remembers the height of its rate.
+    """The optimiser of one player; each group remembers its peak rate.
 
     ``rates`` are factors on the rate of some parameters.
     """
@@ -42,7 +42,7 @@ def create_optimiser(
 
 
 def load_moments(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Take over what an optimiser has gathered, but no setting: those are the recipe's."""
+    """Load an optimiser's moments, but none of its settings: those come from the recipe."""
     settings = [
         {name: value for name, value in group.items() if name != "params"}
         for group in optimiser.param_groups
@@ -58,7 +58,7 @@ def set_rate(optimiser: torch.optim.Optimizer, factor: float) -> None:
 
 
 def schedule_factor(settings: ScheduleSettings, step: int, steps: int) -> float:
-    """The learning rate at ``step`` of ``steps``, as a factor on its height."""
+    """The learning rate at ``step`` of ``steps``, relative to its peak."""
     if step < settings.warmup_steps:
         return (step + 1) / settings.warmup_steps
     done = (step - settings.warmup_steps) / max(1, steps - settings.warmup_steps)
@@ -72,7 +72,7 @@ def schedule_factor(settings: ScheduleSettings, step: int, steps: int) -> float:
 
 @torch.no_grad()
 def update_mean(mean: Network, network: Network, *, keep: float, step: int) -> None:
-    """Move the running mean of the weights; early on it forgets faster, to lose the beginning."""
+    """Update the running mean of the weights; it forgets faster at first, to lose the beginning."""
     share = 1 - min(keep, step / (step + 10))
     torch._foreach_lerp_(list(mean.parameters()), list(network.parameters()), share)
     for kept, current in zip(mean.buffers(), network.buffers(), strict=True):

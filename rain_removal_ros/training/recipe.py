@@ -107,6 +107,12 @@ class Recipe:
         unit="min",
         low=0.0,
     )
+    core_hours: float = setting(
+        0.0,
+        "processor time that the training process gets, all calls together; 0 for any",
+        unit="h",
+        low=0.0,
+    )
 
 
 def find_recipe(name_or_file: str) -> Path:

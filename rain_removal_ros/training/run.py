@@ -66,6 +66,7 @@ class TrainingRun:
         self.step = 0
         self.best = -math.inf
         self.trained_s = 0.0
+        self.core_s = 0.0
         self.network = self._create()
         self._warm_start()
         with bounded(self.name):
@@ -127,7 +128,9 @@ class TrainingRun:
             validations = prepare(self.recipe.validation, self.recipe.data)
         self.game.train()
         started, before_s = time.monotonic(), self.trained_s
+        core_started, core_before_s = time.process_time(), self.core_s
         deadline_s = self.recipe.max_minutes * 60 or math.inf
+        core_limit_s = self.recipe.core_hours * 3600 or math.inf
         try:
             with Interrupt() as interrupt:
                 if journal is not None:
@@ -137,10 +140,12 @@ class TrainingRun:
                     self.step += 1
                     elapsed_s = time.monotonic() - started
                     self.trained_s = before_s + elapsed_s
+                    self.core_s = core_before_s + time.process_time() - core_started
+                    spent = elapsed_s >= deadline_s or self.core_s >= core_limit_s
+                    stop = self._agreed(spent or interrupt.asked)
                     if journal is not None:
-                        self._report(journal, losses)
+                        self._report(journal, losses, last=stop or self.finished)
                         self._validate(journal, validations)
-                    stop = self._agreed(elapsed_s >= deadline_s or interrupt.asked)
                     if stop or self.finished or self.step % self.recipe.save_every == 0:
                         self._save()
                     if stop:
@@ -221,14 +226,14 @@ class TrainingRun:
 
     # --- what comes out
 
-    def _report(self, journal: Journal, losses: dict[str, Tensor]) -> None:
+    def _report(self, journal: Journal, losses: dict[str, Tensor], *, last: bool) -> None:
         journal.advance()
-        if self.step % self.recipe.log_every == 0 or self.finished:
+        if self.step % self.recipe.log_every == 0 or last:
             values = {name: float(value) for name, value in losses.items()}
             journal.show(values)
             rate = schedule_factor(self.recipe.schedule, self.step - 1, self.recipe.steps)
             values["rate"] = rate * self.recipe.optimiser.rate
-            journal.note(self.step, self.trained_s, values)
+            journal.note(self.step, self.trained_s, self.core_s, values)
 
     def _validate(self, journal: Journal, validations: list[Validation]) -> None:
         if self.step % self.recipe.validate_every and not self.finished:
@@ -240,7 +245,7 @@ class TrainingRun:
                 scores = validation.measure(self.judged, self.device, picture)
             name = validation.name
             values = {f"{name}/{key}": value for key, value in scores.items()}
-            journal.note(self.step, self.trained_s, values)
+            journal.note(self.step, self.trained_s, self.core_s, values)
             journal.say(
                 f"step {self.step}  {name}: {scores['psnr']:.3f} dB, "
                 f"{scores['gain']:+.3f} over the input"
@@ -254,6 +259,7 @@ class TrainingRun:
         facts = {
             "steps": self.step,
             "hours": round(self.trained_s / 3600, 3),
+            "core_hours": round(self.core_s / 3600, 3),
             "processes": self.processes,
             "recipe": asdict(self.recipe),
         }
@@ -269,6 +275,7 @@ class TrainingRun:
             "step": self.step,
             "best": self.best,
             "trained_s": self.trained_s,
+            "core_s": self.core_s,
             "objective": self.objective.state_dict(),
             "mean": None if self.mean is None else self.mean.state_dict(),
             "optimisers": {name: each.state_dict() for name, each in self.optimisers.items()},
@@ -341,6 +348,7 @@ class TrainingRun:
                     f"{path} is of a run of {state[what]}, not of {ours}; give another run folder"
                 )
         self.step, self.best, self.trained_s = state["step"], state["best"], state["trained_s"]
+        self.core_s = state.get("core_s", 0.0)
         self.objective.load_state_dict(state["objective"])
         if self.mean is not None:
             self.mean.load_state_dict(state["mean"] or self.network.state_dict())

@@ -1,4 +1,6 @@
-"""What lets a run survive: files that appear whole, generators that continue, calm at a signal."""
+"""What lets a run survive: files that appear whole, generators that continue, orderly ends at
+signals.
+"""
 
 from __future__ import annotations
 
@@ -17,21 +19,21 @@ from rain_removal_ros.runtime.files import write_whole
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a state so that it is there whole or, if the disk is full, as it was before."""
-    # Into memory first: torch makes errors of its own of what goes wrong with a file.
+    """Write a state, which appears whole; if the disk is full, the previous one remains."""
+    # Into memory first, because torch raises errors of its own for files.
     content = io.BytesIO()
     torch.save(state, content)
     try:
         write_whole(path, content.getbuffer(), raises=CheckpointError, durable=True)
     except CheckpointError as error:
-        raise CheckpointError(f"{error}; the one before it stands") from error
+        raise CheckpointError(f"{error}; the previous one remains") from error
 
 
 def read_state(path: Path) -> dict[str, Any]:
     """What ``write_state`` wrote; nothing in it can run code."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is not its own
+    except Exception as error:  # torch raises many kinds of error for a foreign file
         raise CheckpointError(f"{path} is damaged; remove it to begin the run anew") from error
     if not isinstance(state, dict) or "step" not in state:
         raise CheckpointError(f"{path} is not the state of a training run")
@@ -63,7 +65,7 @@ def set_rng_state(state: dict[str, Any]) -> None:
 
 
 class Interrupt:
-    """Turns the first SIGINT or SIGTERM into a wish to stop; a second one acts as ever."""
+    """Turns the first SIGINT or SIGTERM into a request to stop; a second one acts as usual."""
 
     def __init__(self) -> None:
         self.asked = False

@@ -1,4 +1,4 @@
-"""Measuring a network while it trains: always the same pictures, always the same rain."""
+"""Measures a network while it trains: always the same pictures, in the same rain."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ from numpy.typing import NDArray
 
 from rain_removal_ros import metrics
 from rain_removal_ros.data import clips
-from rain_removal_ros.data.mix import DataSettings, RainMaker, Source, SourceSettings
+from rain_removal_ros.data.cache import MemoryCache
+from rain_removal_ros.data.mix import DataSettings, RainMaker, Source, SourceSettings, cache_of
 from rain_removal_ros.networks._base import Network, State
 from rain_removal_ros.training.recipe import ValidationSettings
 
 _PICTURES_SHOWN = 4
 _CLIP_SIDE = 256
-_SEVERITY = (0.2, 1.0)  # never dry: the PSNR of an input that is clean already is infinite
+_SEVERITY = (0.2, 1.0)  # never dry: the PSNR of a dry input is infinite
 _MEMORY_SHARE = 0.25
 
 Pixels = NDArray[np.uint8]
 
 
 def prepare(sets: Sequence[ValidationSettings], data: DataSettings) -> list[Validation]:
-    """All sets of a run; they share a part of the memory that the training data may take."""
-    cache = clips.Cache(int(data.memory_gb * 1e9 * _MEMORY_SHARE))
-    return [Validation(settings, data, cache) for settings in sets]
+    """All sets of a run; they share a part of the memory for training data."""
+    memory = MemoryCache(int(data.memory_gb * 1e9 * _MEMORY_SHARE))
+    return [Validation(settings, data, memory) for settings in sets]
 
 
 class Validation:
     """One set; ``measure`` runs a network over it."""
 
     def __init__(
-        self, settings: ValidationSettings, data: DataSettings, cache: clips.Cache
+        self, settings: ValidationSettings, data: DataSettings, memory: MemoryCache
     ) -> None:
         self.name, self.kind = settings.name or Path(settings.path).name, settings.kind
         self.frames = data.frames
@@ -48,11 +49,12 @@ class Validation:
         every = max(1, len(source.clips) // settings.limit)
         self.clips = source.clips[::every][: settings.limit]
         self.rain = RainMaker(data)
-        self.cache = cache
+        self.cache = cache_of(source, data, memory)
 
     def measure(self, network: Network, device: torch.device, picture: Path) -> dict[str, float]:
         """Mean PSNR-Y and its gain over the input, in dB, and the correlation of attention with
-        what the rain changed; ``picture`` shows the first few."""
+        what the rain changed; ``picture`` shows the first few.
+        """
         after, before, strips = [], [], []
         attention: list[float] = []
         for number, clip in enumerate(self.clips):
@@ -116,7 +118,7 @@ def outputs(
 def _correlations(
     maps: list[NDArray[np.float32]], rainy: Pixels, reference: Pixels
 ) -> Iterator[float]:
-    """Of each frame's attention map with how much the rain changed each pixel."""
+    """The correlation of each frame's attention map with how much the rain changed each pixel."""
     for attention, before, after in zip(maps, rainy, reference, strict=True):
         change = np.abs(before.astype(np.float32) - after).mean(2)
         size = (change.shape[1], change.shape[0])
@@ -136,7 +138,7 @@ def _enlarged(rainy: Pixels, reference: Pixels) -> Pixels:
 
 
 def _write_strips(path: Path, strips: list[Pixels]) -> None:
-    """Rainy, derained and clean side by side, one picture a row."""
+    """Rainy, derained and reference side by side, one picture per row."""
     path.parent.mkdir(parents=True, exist_ok=True)
     width = max(strip.shape[1] for strip in strips)
     rows = [np.pad(row, ((0, 4), (0, width - row.shape[1]), (0, 0))) for row in strips]

@@ -129,7 +129,7 @@ def test_a_file_that_would_run_code_is_refused(
         ("missing.pth", "prenet", "missing.pth"),
         ("weights.pth", "prnet", "no network is called 'prnet'"),
         ("weights.pth", "rranet", "no published weights are known for rranet"),
-        ("weights.pth", "prenet", "does not hold weights of prenet"),
+        ("weights.pth", "prenet", "does not have weights of prenet"),
     ],
 )
 def test_what_cannot_be_imported_is_one_line(

@@ -103,7 +103,7 @@ def test_in_a_browser_the_report_draws_slides_and_has_no_error(
     ("flags", "message"),
     [
         (["--topics", "/camera/image_row"], "images are on /camera/image_raw"),
-        (["--every", "0"], "every N-th frame needs an N of 1 or more, not 0"),
+        (["--every", "0"], "--every must be 1 or more, not 0"),
         (["--start", "-1"], "the start must not be negative"),
         (["--stream.max-gap-s", "soon"], "stream.max_gap_s is number, not 'soon'"),
         (["--network.stages", "99"], "network.stages is 0 to 32, not 99"),

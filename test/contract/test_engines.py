@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,12 @@ def test_weights_that_are_not_finite_are_not_exported() -> None:
         export(broken)
 
 
+def test_networks_may_be_exported_at_the_same_time() -> None:
+    with ThreadPoolExecutor() as pool:
+        done = list(pool.map(lambda _: export(network("prenet"))[1].stages, range(3)))
+    assert done == [2, 2, 2]
+
+
 def test_stages_can_be_changed(name: str, cache: Path) -> None:
     ours = engines.create(network("prenet"), settings(name, cache))
     torchs = engines.create(network("prenet"), settings("torch", cache))
@@ -358,7 +365,7 @@ def test_what_another_user_could_have_written_is_not_loaded(
     spoil(tmp_path)
     with caplog.at_level(logging.WARNING):
         described("prenet", chosen)
-    assert "anew: " in caplog.text
+    assert "again: " in caplog.text
     if spoil is opened_to_others:
         assert "the next start will build again" in caplog.text
         return

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-pytest.importorskip("rclpy", reason="rclpy is not installed")
-# Not launch itself, for which this folder would pass.
-pytest.importorskip("launch.actions", reason="launch is not installed; it is in no registry")
-pytest.importorskip("launch_ros", reason="launch_ros is not installed; it is in no registry")
-pytest.importorskip("launch_pytest", reason="launch_pytest is not installed; it is in no registry")
-
-from launching import Launcher, Started
-from ros.conftest import desk, domain_id, weights
-from ros.desk import Desk
-
-__all__ = ["desk", "domain_id", "weights"]
+if TYPE_CHECKING:
+    from launching import Launcher, Started
+    from ros.desk import Desk
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Where the plugin of launch_pytest is not loaded, nothing would be launched."""
-    if config.pluginmanager.hasplugin("launch_pytest") or config.pluginmanager.hasplugin(
-        "launch_pytest.plugin"
-    ):
+    if any(map(config.pluginmanager.hasplugin, ("launch_pytest", "launch_pytest.plugin"))):
         return
     for item in items:
         if item.get_closest_marker("launch"):
@@ -43,11 +34,15 @@ def installed() -> None:
 
 @pytest.fixture
 def started(desk: Desk, tmp_path: Path) -> Started:
+    from launching import Started
+
     return Started(desk, tmp_path)
 
 
 @pytest.fixture
 def launcher(desk: Desk, tmp_path: Path) -> Iterator[Launcher]:
+    from launching import Launcher
+
     running = Launcher(desk, tmp_path)
     yield running
     running.close()

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import launch_pytest
 import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is not installed")
+pytest.importorskip("launch_ros", reason="launch_ros is not installed; it is in no registry")
+pytest.importorskip("launch_pytest", reason="launch_pytest is not installed; it is in no registry")
+
+import launch_pytest
 import recordings
 from launch import LaunchDescription
 from launching import Launcher, Started

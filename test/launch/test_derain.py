@@ -8,8 +8,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import launch_pytest
 import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is not installed")
+pytest.importorskip("launch_ros", reason="launch_ros is not installed; it is in no registry")
+pytest.importorskip("launch_pytest", reason="launch_pytest is not installed; it is in no registry")
+
+import launch_pytest
 from launch import LaunchDescription
 from launching import Launcher, Started, frames
 from lifecycle_msgs.srv import GetState
@@ -136,6 +141,66 @@ def test_one_node_serves_several_cameras(
         frames(desk.publisher(f"{name}/image_raw"), desk.inbox(f"{name}/image_derained"))
     yield
     assert started.ended_well(), started.exits
+
+
+@launch_pytest.fixture
+def a_process_each(started: Started, bypassing: str) -> LaunchDescription:
+    return started.file(
+        "derain.launch.py",
+        namespace="robot",
+        cameras="front,rear",
+        image="image_raw",
+        process_per_camera="true",
+        params_file=bypassing,
+    )
+
+
+@pytest.mark.launch(fixture=a_process_each)
+def test_cameras_may_have_a_process_each_and_a_crash_of_one_is_not_the_others(
+    desk: Desk, started: Started
+) -> Iterator[None]:
+    front, rear = (
+        (desk.publisher(f"/robot/{name}/image_raw"), desk.inbox(f"/robot/{name}/image_derained"))
+        for name in ("front", "rear")
+    )
+    frames(*front)
+    frames(*rear)
+    of_front, of_rear = started.node("/robot/front"), started.node("/robot/rear")
+    os.kill(of_front, signal.SIGKILL)
+    until(lambda: started.exits, "its end")
+    frames(*rear, timeout_s=2.0)
+    frames(*front)
+    assert started.node("/robot/front") != of_front
+    assert started.node("/robot/rear") == of_rear
+    yield
+    assert [code for _, code in started.exits] == [-signal.SIGKILL, 0, 0]
+
+
+@launch_pytest.fixture
+def with_fallback(started: Started, weights: Path) -> LaunchDescription:
+    return started.file(
+        "derain.launch.py",
+        namespace="front",
+        image="image_raw",
+        fallback="true",
+        output="derained",
+        weights=weights,
+        device="cpu",
+    )
+
+
+@pytest.mark.launch(fixture=with_fallback)
+def test_there_are_images_while_the_node_is_away(desk: Desk, started: Started) -> Iterator[None]:
+    camera, always = desk.publisher("/front/image_raw"), desk.inbox("/front/image_always")
+    frames(camera, always)
+    os.kill(started.node(), signal.SIGKILL)
+    until(lambda: started.exits, "its end")
+    frames(camera, always, timeout_s=5.0)
+    yield
+    first, *rest = (code for _, code in started.exits)
+    assert first == -signal.SIGKILL
+    assert rest  # the new node may not have been there yet
+    assert not any(rest)
 
 
 # --- How the files end, as `ros2 launch` reports it ---

@@ -110,10 +110,10 @@ class Desk:
         self, parameters: Mapping[str, Any] | None = None, *, remap: Mapping[str, str] | None = None
     ) -> Any:
         """A node in this process, spinning, started as by ``derain_node``."""
-        from rain_removal_ros.ros.node.derainer import Derainer
+        from rain_removal_ros.ros.node.derain_node import DerainNode
 
         rules = [word for pair in (remap or {}).items() for word in ("-r", ":=".join(pair))]
-        node = Derainer(
+        node = DerainNode(
             context=self.context,
             use_global_arguments=False,
             cli_args=["--ros-args", *rules],

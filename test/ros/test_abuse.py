@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import gc
 import random
+import resource
 from array import array
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from fuzz.pictures import jpeg_of_many_scans
 from ros.desk import Desk, Faulty, message, picture, until
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -139,6 +143,52 @@ def test_a_size_is_not_believed_without_data_for_it(desk: Desk) -> None:
     camera.publish(message(picture()))
     through.count(2)
     assert node.sizes() == [(48, 64)]
+
+
+def test_a_frame_that_is_mostly_padding_or_too_large_goes_through_untouched(
+    desk: Desk, faulty: Faulty
+) -> None:
+    node = desk.derainer(
+        {"network.name": "rainstream_s", "limits.frame_mp": 0.5, "engine.device": "cpu"}
+    )
+    camera, through = desk.publisher(), desk.inbox()
+    desk.listened(camera)
+    until(lambda: node.engine, "a loaded network")
+    for index, (height, width) in enumerate([(1, 200_000), (600, 900)]):
+        sent = message(np.zeros((height, width, 3), np.uint8), stamp_ns=index)
+        camera.publish(sent)
+        received = through.wait(lambda one, sent=sent: one.header == sent.header)
+        assert (received.height, received.width) == (height, width)
+    assert node.statistics[0].summary().passed["too large"] == 2
+    assert "limits.frame_mp" in node.statistics[0].summary().last_fault
+
+
+def test_memory_for_a_large_frame_is_given_back(desk: Desk) -> None:
+    settings = ("bypass.mode:=auto", "input.transport:=compressed", "safety.watchdog_s:=60.0")
+    process = desk.process(*(word for each in settings for word in ("-p", each)))
+    camera, through = desk.publisher("image/compressed", CompressedImage), desk.inbox()
+    desk.listened(camera)
+
+    def resident_mb() -> float:
+        pages = Path(f"/proc/{process.pid}/statm").read_text().split()[1]
+        return int(pages) * resource.getpagesize() / 1e6
+
+    def send(height: int, width: int) -> None:
+        through.clear()
+        data = array("B", jpeg_of_many_scans(height, width, 2))
+        camera.publish(CompressedImage(format="jpeg", data=data))
+        through.wait(lambda one: (one.height, one.width) == (height, width))
+
+    status = desk.inbox("/diagnostics", DiagnosticArray)
+    status.wait(lambda one: " on cpu" in one.status[0].message)
+    send(48, 64)
+    before_mb = resident_mb()
+    for _ in range(3):
+        send(6000, 6400)
+    assert resident_mb() > before_mb + 400
+    send(48, 64)
+    # The middleware keeps a buffer for the largest message that a topic has had, of 115 MB here.
+    until(lambda: resident_mb() < before_mb + 200, "memory given back", timeout_s=20.0)
 
 
 def test_size_encoding_and_rate_may_change_from_frame_to_frame(desk: Desk, faulty: Faulty) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 import threading
+from array import array
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fuzz.pictures import jpeg_of_many_scans
 from ros.desk import Desk, Faulty, Inbox, message, picture, pixels, until
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -51,6 +53,14 @@ class Scene:
 
 def is_clean(received: Any) -> bool:
     return bool(pixels(received).mean() < 0.6 * picture().mean())
+
+
+def packed(*, stamp_ns: int) -> CompressedImage:
+    """A camera's picture as PNG."""
+    built = CompressedImage()
+    header = message(picture(), stamp_ns=stamp_ns).header
+    write_compressed(built, picture(), format="png", quality=90, header=header)
+    return built
 
 
 def accounted(summary: Any) -> bool:
@@ -117,6 +127,39 @@ def test_frames_go_on_while_the_network_hangs_and_after_it_comes_back(
     stamps = [stamp_ns(one.header) for one in scene.inbox.messages]
     assert stamps == sorted(stamps)
     until(lambda: accounted(scene.summary), "an account of every frame")
+
+
+def test_frames_are_derained_while_one_is_still_being_decoded(desk: Desk, faulty: Faulty) -> None:
+    node = desk.derainer(
+        {
+            "network.weights": str(faulty.weights),
+            **QUICK,
+            "input.transport": "compressed",
+            "safety.watchdog_s": 0.5,
+            "limits.jpeg_scans": 10_000,
+        }
+    )
+    camera, clean = desk.publisher("image/compressed", CompressedImage), desk.inbox()
+    desk.listened(camera)
+    until(lambda: node.engine, "a loaded network")
+    engine = node.engine
+    slow = CompressedImage(format="jpeg", data=array("B", jpeg_of_many_scans(2048, 2048, 4000)))
+    camera.publish(slow)
+    until(lambda: node.statistics[0].summary().faults["hung"], "the watchdog")
+    whole = packed(stamp_ns=10**9)
+    camera.publish(whole)
+    assert is_clean(clean.wait(lambda one: one.header == whole.header))
+    assert node.engine is engine
+    assert not any(one.header == slow.header for one in clean.messages)
+    assert node.statistics[0].summary().dropped["hung"] == 1
+    until(lambda: accounted(node.statistics[0].summary()), "an account of every frame")
+
+
+def test_beyond_a_limit_of_memory_frames_go_through_untouched(desk: Desk, faulty: Faulty) -> None:
+    scene = Scene(desk, faulty, {"safety.memory_mb": 1, "safety.on_fault": "drop"})
+    until(lambda: scene.node.engine, "a loaded network")
+    until(lambda: is_untouched(scene.through()) and scene.summary.passed["over memory"], "a frame")
+    assert not scene.summary.faults
 
 
 def test_frames_go_through_until_missing_weights_appear(

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from rcl_interfaces.msg import ParameterType
+from rcl_interfaces.msg import Parameter as Message
+from rcl_interfaces.msg import ParameterType, ParameterValue
 from rcl_interfaces.srv import (
     DescribeParameters,
     GetParameters,
@@ -23,6 +24,7 @@ from rain_removal_ros import camera as camera_under_test
 from rain_removal_ros import checkpoints, networks, settings
 from rain_removal_ros.engines import export
 from rain_removal_ros.errors import SettingsError
+from rain_removal_ros.ros import parameters
 from rain_removal_ros.runtime.files import model_folders
 from rain_removal_ros.runtime.threads import usual_threads
 from rain_removal_ros.settings import Settings
@@ -80,8 +82,6 @@ def test_every_setting_is_a_parameter_with_its_description_unit_range_and_defaul
 
 
 def _named(name: str, value: Any) -> Any:
-    from rcl_interfaces.msg import Parameter as Message
-
     return Message(name=name, value=value)
 
 
@@ -109,6 +109,44 @@ def test_what_cannot_be_is_refused_with_the_reason(
     assert not result.successful
     assert reason in result.reason
     assert node.settings == before
+
+
+def test_a_path_longer_than_any_file_has_is_refused(desk: Desk, tmp_path: Path) -> None:
+    desk.derainer({**IDLE, "safety.model_paths": [str(tmp_path)]})
+    (result,) = set_over_ros(desk, network__weights=f"{tmp_path}/{'x' * 300}")
+    assert not result.successful
+    assert "there is no file" in result.reason
+
+
+@pytest.mark.parametrize("kind", [SetParameters, SetParametersAtomically])
+def test_a_check_that_fails_is_an_answer(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, kind: Any
+) -> None:
+    node = desk.derainer(IDLE)
+
+    def fail(*_: Any) -> str:
+        raise ZeroDivisionError("by mistake")
+
+    monkeypatch.setattr(parameters, "_forbidden_path", fail)
+    (result,) = set_over_ros(desk, kind=kind, stream__strength=0.5)
+    assert not result.successful
+    assert "ZeroDivisionError: by mistake" in result.reason
+    assert node.settings.stream.strength == 1.0
+
+
+@pytest.mark.parametrize("kind", [SetParameters, SetParametersAtomically])
+def test_a_value_of_no_known_type_is_refused(desk: Desk, kind: Any) -> None:
+    desk.derainer(IDLE)
+    request = kind.Request()
+    request.parameters = [
+        Message(name="stream.strength", value=ParameterValue(type=99)),
+        Parameter("stream.strength", value=0.5).to_parameter_msg(),
+    ]
+    answer = desk.call(kind, f"/derain/{snake(kind.__name__)}", request)
+    if kind is SetParameters:
+        assert [result.successful for result in answer.results] == [False, True]
+    else:
+        assert not answer.result.successful
 
 
 def test_changes_that_belong_together_are_made_together_or_not_at_all(desk: Desk) -> None:

@@ -100,7 +100,7 @@ def test_the_likeliest_class_of_a_box_counts_and_numbers_are_cocos() -> None:
 
 
 def test_a_box_of_no_class_is_refused() -> None:
-    with pytest.raises(DataError, match="box 0 of a Detection2DArray says not what it is"):
+    with pytest.raises(DataError, match="box 0 of a Detection2DArray has no class"):
         messages.read(SimpleNamespace(detections=[box("1")]))
 
 

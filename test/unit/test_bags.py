@@ -24,7 +24,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from rain_removal_ros import codec, engines, networks
 from rain_removal_ros.bags import create, find_recordings, open_recording
-from rain_removal_ros.bags.frame_scores import Judge
+from rain_removal_ros.bags.frame_scores import FrameScorer
 from rain_removal_ros.bags.messages import Channel, decoded
 from rain_removal_ros.bags.node_bench import attempts
 from rain_removal_ros.bags.replay_report import verdict
@@ -741,24 +741,24 @@ def test_a_recording_with_its_truth_is_compared_frame_by_frame(tmp_path: Path) -
             Entry("/camera/image_clean", at + (1 if index % 2 else -1), clean),
         ]
     bag = recordings.write(tmp_path / "bag", written)
-    judge = Judge()
-    replay(bag, tmp_path / "out", Handing(), Settings(), observer=judge)
-    (scores,) = judge.scores().values()
+    scorer = FrameScorer()
+    replay(bag, tmp_path / "out", Handing(), Settings(), observer=scorer)
+    (scores,) = scorer.scores().values()
     assert [score.psnr_before for score in scores] == [score.psnr_after for score in scores]
     assert all(20 < (score.psnr_after or 0) < 60 for score in scores)
     assert [score.changed for score in scores] == [0.0] * 4
-    figures = judge.summary()["/camera/image_raw"]
+    figures = scorer.summary()["/camera/image_raw"]
     assert figures["steadiness"] == 1.0
-    assert verdict(figures) == "neither better nor worse than it came"
-    assert all(moment.truth is not None for moment in judge.moments("/camera/image_raw"))
+    assert verdict(figures) == "neither better nor worse than the input"
+    assert all(moment.truth is not None for moment in scorer.moments("/camera/image_raw"))
 
 
 def test_a_recording_without_its_truth_is_judged_by_what_is_seen(
     bag: Path, tmp_path: Path, engine: Engine
 ) -> None:
-    judge = Judge()
-    replay(bag, tmp_path / "out", engine, Settings(), observer=judge)
-    figures = judge.summary()["/camera/image_raw"]
+    scorer = FrameScorer()
+    replay(bag, tmp_path / "out", engine, Settings(), observer=scorer)
+    figures = scorer.summary()["/camera/image_raw"]
     assert figures["psnr_after"] is None
     assert figures["frames"] == 6
     assert 0 <= figures["rain_after"] <= 1
@@ -769,17 +769,17 @@ def test_a_recording_without_its_truth_is_judged_by_what_is_seen(
 
 
 def test_the_worst_moments_come_first_and_few_pictures_are_kept(tmp_path: Path) -> None:
-    judge = Judge()
+    scorer = FrameScorer()
     truth = recordings.picture(0)
     for index in range(100):
         after = truth.copy()
         after[: index % 40] = 0
         frame = Frame(truth, stamp(index))
-        judge.note_truth("/camera", frame)
-        judge.note("/camera", frame, after, compared=True)
-    moments = judge.moments("/camera")
+        scorer.note_truth("/camera", frame)
+        scorer.note("/camera", frame, after, compared=True)
+    moments = scorer.moments("/camera")
     assert len(moments) <= 20
-    worst = judge._cameras["/camera"].worst
+    worst = scorer._cameras["/camera"].worst
     assert moments[: len(worst)] == worst
     losses = [moment.score.badness for moment in worst]
     assert losses == sorted(losses, reverse=True)
@@ -787,7 +787,7 @@ def test_the_worst_moments_come_first_and_few_pictures_are_kept(tmp_path: Path) 
     times = sorted(moment.score.stamp_ns / 1e9 for moment in worst)
     assert len(times) >= 3
     assert min(later - earlier for earlier, later in itertools.pairwise(times)) >= 1
-    assert losses[0] == max(score.badness for score in judge.scores()["/camera"])
+    assert losses[0] == max(score.badness for score in scorer.scores()["/camera"])
 
 
 def test_settings_to_be_tried_are_read_as_yaml_and_nothing_is_an_empty_text() -> None:
@@ -815,13 +815,13 @@ def test_a_recording_of_20000_frames_stays_below_a_gibibyte(tmp_path: Path) -> N
     script = (
         "import resource, sys; from pathlib import Path\n"
         "from rain_removal_ros import engines, networks\n"
-        "from rain_removal_ros.bags.frame_scores import Judge\n"
+        "from rain_removal_ros.bags.frame_scores import FrameScorer\n"
         "from rain_removal_ros.bags.replaying import replay\n"
         "from rain_removal_ros.settings import EngineSettings, Settings\n"
         "network = networks.create('rainstream', channels=8, blocks=1)\n"
         "engine = engines.create(network, EngineSettings(device='cpu'))\n"
         "source, out = map(Path, sys.argv[1:])\n"
-        "done = replay(source, out, engine, Settings(), observer=Judge())\n"
+        "done = replay(source, out, engine, Settings(), observer=FrameScorer())\n"
         "print(done.frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
     )
     ended = subprocess.run(

@@ -74,9 +74,9 @@ def test_a_leg_trains_its_recipe_with_settings_of_its_own(folder: Path) -> None:
     (leg,) = load_campaign(folder / "campaign.yaml", folder / "runs").legs
     command = leg.command("data")
     overrides = [command[place + 1] for place, word in enumerate(command) if word == "--set"]
-    assert overrides == ["threads=1", "steps=5", "optimiser.rate=0.1"]
+    assert overrides[0] == f'data.decoded="{folder}/runs/decoded"'
+    assert overrides[1:] == ["core_hours=2.0", "threads=1", "steps=5", "optimiser.rate=0.1"]
     assert command[command.index("--run") + 1] == str(folder / "runs/end")
-    assert command[command.index("--max-minutes") + 1] == "120.000"
 
 
 def test_every_leg_of_the_campaign_that_ships_can_begin(repository: Path, tmp_path: Path) -> None:
@@ -90,6 +90,18 @@ def test_every_leg_of_the_campaign_that_ships_can_begin(repository: Path, tmp_pa
             assert getattr(recipe.data, crop) % file.Network.facts.stride == 0, (leg.name, crop)
         begun = [other.name for other in campaign.legs]
         assert all(name in begun or checkpoints.find(name) for name in leg.settings.begin_with)
+
+
+def test_a_leg_ends_by_the_processor_time_in_its_log(folder: Path) -> None:
+    legs = "[[{recipe: short.yaml, hours: 1}]]"
+    (folder / "campaign.yaml").write_text(f"lanes: {legs}\n")
+    (leg,) = load_campaign(folder / "campaign.yaml", folder / "runs").legs
+    leg.run.mkdir(parents=True)
+    file = leg.run / "log.jsonl"
+    file.write_text('{"step": 5, "seconds": 90000, "core_seconds": 3500}\n')
+    assert not leg.ended
+    file.write_text('{"step": 5, "seconds": 90000, "core_seconds": 3600}\n')
+    assert leg.ended
 
 
 def test_it_starts_shows_refuses_a_second_stops_and_goes_on(folder: Path) -> None:

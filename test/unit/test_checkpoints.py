@@ -196,7 +196,7 @@ def test_a_weight_file_is_never_unpickled(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [[1, 2], {"a": 1}, {"state_dict": {"a": "b"}}], ids=str)
 def test_a_published_file_without_weights_is_one_line(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "odd.pth")
-    with pytest.raises(CheckpointError, match="holds no table of weights"):
+    with pytest.raises(CheckpointError, match="has no table of weights"):
         checkpoints.import_published(tmp_path / "odd.pth", "prenet")
 
 
@@ -243,5 +243,5 @@ def test_published_weights_that_stand_for_a_giant_are_refused(tmp_path: Path) ->
     weights["conv0.0.weight"] = torch.zeros(1).expand(5000, 6, 3, 3)
     weights["head.bias"] = torch.zeros(1).expand(5000)
     torch.save(weights, tmp_path / "giant.pth")
-    with pytest.raises(CheckpointError, match="does not hold weights of prenet"):
+    with pytest.raises(CheckpointError, match="does not have weights of prenet"):
         checkpoints.import_published(tmp_path / "giant.pth", "prenet")

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rain_removal_ros.data import pictures
 from rain_removal_ros.detection.boxes import as_boxes, best_of_each_place, overlaps
 from rain_removal_ros.detection.detectors import create, yolo
 from rain_removal_ros.detection.detectors._coco import COCO
 from rain_removal_ros.errors import DataError, EngineError
+from rain_removal_ros.media import pictures
 
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402

@@ -15,7 +15,7 @@ pytest.importorskip("pycocotools")
 from rain_removal_ros.bags import create, making, open_recording
 from rain_removal_ros.bags.messages import IMAGE, standard
 from rain_removal_ros.detection import candidates, sources
-from rain_removal_ros.detection.analysis import Findings, conclude, gated, late
+from rain_removal_ros.detection.analysis import Analysis, conclude, gated, late
 from rain_removal_ros.detection.bootstrap import HELPS, HURTS
 from rain_removal_ros.detection.boxes import Detections, as_boxes
 from rain_removal_ros.detection.candidates import (
@@ -58,7 +58,7 @@ class BrightSquares:
 
 
 class Darkening:
-    """An arm that hides everything: it can only hurt."""
+    """A candidate that hides everything: it can only hurt."""
 
     name = fingerprint = "darkening"
 
@@ -70,7 +70,7 @@ class Darkening:
 
 
 class Oracle(Reference):
-    """An arm that knows the answer, twice as large."""
+    """A candidate that knows the answer, twice as large."""
 
     name = fingerprint = "oracle"
 
@@ -109,17 +109,17 @@ def photos(tmp_path: Path) -> Photos:
     return Photos(tmp_path / "pictures", HEAVY, labels=labels)
 
 
-def seen(source: sources.FrameSource, cache: Path, *arms: object) -> DetectionResults:
-    return run(source, [Input(), Reference(), *arms], [BrightSquares()], cache=cache)  # type: ignore[list-item]
+def seen(source: sources.FrameSource, cache: Path, *candidates: object) -> DetectionResults:
+    return run(source, [Input(), Reference(), *candidates], [BrightSquares()], cache=cache)  # type: ignore[list-item]
 
 
-def concluded(done: DetectionResults, models: Sequence[str]) -> Findings:
+def concluded(done: DetectionResults, models: Sequence[str]) -> Analysis:
     return conclude(done, BrightSquares(), models, rounds=200)
 
 
 def test_an_arm_that_knows_the_answer_helps_and_one_that_hides_it_hurts(tmp_path: Path) -> None:
     done = seen(photos(tmp_path), tmp_path / "cache", Oracle(), Darkening())
-    rows = {(row.condition, row.arm): row for row in concluded(done, ["oracle"]).rows}
+    rows = {(row.condition, row.candidate): row for row in concluded(done, ["oracle"]).rows}
     assert rows["rain 1", "oracle"].verdict == HELPS
     assert rows["rain 1", "oracle"].recovered is not None
     assert rows["rain 1", "oracle"].recovered.value == pytest.approx(100)
@@ -133,27 +133,27 @@ def test_an_arm_that_knows_the_answer_helps_and_one_that_hides_it_hurts(tmp_path
 def test_the_gate_cleans_in_rain_and_leaves_clear_pictures(tmp_path: Path) -> None:
     """Where deraining helps in rain and hurts without, the gate takes the better of both."""
     done = seen(photos(tmp_path), tmp_path / "cache", Oracle(), Darkening())
-    for arm, other in (("oracle", "darkening"),):
-        done.found["clear", arm, "squares"] = done.found["clear", other, "squares"]
+    for candidate, other in (("oracle", "darkening"),):
+        done.found["clear", candidate, "squares"] = done.found["clear", other, "squares"]
     done.levels = {"clear": [0.05] * PICTURES, "rain 1": [0.7] * PICTURES}
-    findings = concluded(done, ["oracle"])
-    rows = {(row.condition, row.arm): row for row in findings.rows}
+    analysis = concluded(done, ["oracle"])
+    rows = {(row.condition, row.candidate): row for row in analysis.rows}
     assert rows["clear", gated("oracle")].differences["AP50"].value == 0
     assert rows["rain 1", gated("oracle")].verdict == HELPS
-    (gate,) = findings.gates
+    (gate,) = analysis.gates
     assert 0.05 <= gate.threshold < 0.7
     assert f"bypass.on_above {gate.threshold:g}" in gate.advice
     assert gate.over_always.low > 0 < gate.over_never.low
 
 
 @pytest.mark.parametrize(
-    ("arm", "advice"), [("oracle", "derain every"), ("darkening", "derain no")]
+    ("candidate", "advice"), [("oracle", "derain every"), ("darkening", "derain no")]
 )
-def test_the_gate_may_say_always_or_never(arm: str, advice: str, tmp_path: Path) -> None:
+def test_the_gate_may_say_always_or_never(candidate: str, advice: str, tmp_path: Path) -> None:
     done = seen(photos(tmp_path), tmp_path / "cache", Oracle(), Darkening())
     # Rain that is not noticed: no threshold finds the frames that need it.
     done.levels = {"clear": [0.0] * PICTURES, "rain 1": [0.0] * PICTURES}
-    assert advice in concluded(done, [arm]).gates[0].advice
+    assert advice in concluded(done, [candidate]).gates[0].advice
 
 
 def test_what_was_seen_is_not_looked_at_again(tmp_path: Path) -> None:
@@ -208,10 +208,10 @@ def test_without_labels_clean_detections_are_the_truth_and_are_called_pseudo(
 ) -> None:
     squares(tmp_path / "pictures")
     source = Photos(tmp_path / "pictures", HEAVY)
-    findings = concluded(seen(source, tmp_path / "cache"), [])
-    assert findings.is_pseudo
-    assert "Pseudo ground truth" in findings.notes[0]
-    clear = next(row for row in findings.rows if row.condition == "clear")
+    analysis = concluded(seen(source, tmp_path / "cache"), [])
+    assert analysis.is_pseudo
+    assert "Pseudo ground truth" in analysis.notes[0]
+    clear = next(row for row in analysis.rows if row.condition == "clear")
     assert clear.scores["AP50"].value == pytest.approx(100)
 
 
@@ -220,7 +220,7 @@ def test_recorded_rain_is_compared_with_its_clean_counterpart(tmp_path: Path) ->
     squares(tmp_path / "rainy")
     source = Recorded(tmp_path / "rainy", tmp_path / "clean", labels=labels)
     rows = concluded(seen(source, tmp_path / "cache"), []).rows
-    assert [row.arm for row in rows] == [INPUT, REFERENCE]
+    assert [row.candidate for row in rows] == [INPUT, REFERENCE]
     assert rows[1].differences["AP50"].value == 0
     (tmp_path / "clean" / "3.png").unlink()
     with pytest.raises(DataError, match="have no reference"):
@@ -266,7 +266,7 @@ def test_on_a_drive_an_older_frame_is_worth_less_and_tracks_are_followed(tmp_pat
         one.above(2.0 * (number % 2)) for number, one in enumerate(every)
     ]
     done.seconds["clear", "model"] = 0.001
-    rows = {row.arm: row for row in conclude(done, detector, ["model"], rounds=100).rows}
+    rows = {row.candidate: row for row in conclude(done, detector, ["model"], rounds=100).rows}
     assert rows[INPUT].scores["AP"].value == pytest.approx(100)
     assert rows[late(INPUT, 1)].scores["AP"].value < 99
     assert late("model", 1) in rows
@@ -287,9 +287,9 @@ def test_the_temporal_median_removes_what_is_there_for_one_frame() -> None:
     still = np.full((4, 4, 3), 50, np.uint8)
     streak = still.copy()
     streak[:, 1] = 255
-    arm = TemporalMedian()
-    arm.begin()
-    shown = [arm.show(SourceFrame(frame, None, 0)) for frame in (still, still, streak)]
+    candidate = TemporalMedian()
+    candidate.begin()
+    shown = [candidate.show(SourceFrame(frame, None, 0)) for frame in (still, still, streak)]
     assert (shown[2] == 50).all()
 
 
@@ -339,11 +339,13 @@ def test_a_recording_brings_its_own_truth_clean_images_and_online_results(
     assert truth is not None
     assert set(truth.labels) <= {"car", "person"}
     assert len(truth.tracks) == len(truth.labels) > 0
-    arms = [Input(), Reference(), Online("/camera/image_derained")]
+    candidates = [Input(), Reference(), Online("/camera/image_derained")]
     detector = BrightSquares()
     detector.labels = ("car", "person")
-    rows = conclude(run(source, arms, [detector], cache=tmp_path), detector, [], rounds=100).rows
-    assert [row.arm for row in rows] == [INPUT, REFERENCE, "recorded /camera/image_derained"]
+    rows = conclude(
+        run(source, candidates, [detector], cache=tmp_path), detector, [], rounds=100
+    ).rows
+    assert [row.candidate for row in rows] == [INPUT, REFERENCE, "recorded /camera/image_derained"]
     (scene, *_) = source.scenes(source.conditions[0])
     assert scene.reference is not None
     assert (scene.online["/camera/image_derained"] == scene.reference).all()

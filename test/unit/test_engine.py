@@ -237,7 +237,7 @@ class FakeTraffic:
 def gpu_like(network: _base.Network) -> tuple[TorchEngine, FakeTraffic]:
     """An engine that goes the way of those on a GPU, without one; two small frames are a batch."""
     one, traffic = engine(network), FakeTraffic()
-    one._traffic = traffic  # type: ignore[assignment]
+    one._transfers = traffic  # type: ignore[assignment]
     one._schedule = Schedule(2 * 40 * 56, under_way=2, said=one._say)
     return one, traffic
 

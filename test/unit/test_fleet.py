@@ -127,8 +127,8 @@ def test_recordings_of_one_name_are_told_apart(weights: Path, tmp_path: Path) ->
 
 def test_the_summary_names_everything(sources: list[Path], weights: Path, tmp_path: Path) -> None:
     wanted = order(weights)
-    judged = fleet.FleetOptions(wanted.settings, wanted.options, judged=True)
-    done = fleet.run(sources, tmp_path / "out", judged)
+    scored = fleet.FleetOptions(wanted.settings, wanted.options, scored=True)
+    done = fleet.run(sources, tmp_path / "out", scored)
     fleet.write(done, report=tmp_path / "fleet.html", json=tmp_path / "fleet.json")
     page = (tmp_path / "fleet.html").read_text()
     assert 'href="out/long.html"' in page

@@ -125,7 +125,7 @@ def test_a_rainy_picture_without_a_clean_one_is_named(tmp_path: Path) -> None:
     write(tmp_path / "input/1.png")
     write(tmp_path / "input/2.png")
     write(tmp_path / "target/1.png")
-    with pytest.raises(DataError, match=r"no clean picture belongs to input/2\.png$"):
+    with pytest.raises(DataError, match=r"no reference belongs to input/2\.png$"):
         find_pairs(tmp_path)
 
 
@@ -133,7 +133,7 @@ def test_two_clean_pictures_for_one_rainy_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "rain/1.png")
     write(tmp_path / "gt/1gt.png")
     write(tmp_path / "gt/1_clean.png")
-    with pytest.raises(DataError, match=r"both .* may be the clean picture"):
+    with pytest.raises(DataError, match=r"both .* may be the reference"):
         find_pairs(tmp_path)
 
 

@@ -48,9 +48,9 @@ def shown(script: ModuleType, name: str = "Rain800") -> list[str]:
 
 def test_without_results_every_row_says_why_it_is_empty(script: ModuleType) -> None:
     for row in script.table().rows:
-        assert row[3] in ("not measured", "set not at hand")
+        assert row[3] in ("not measured", "set not available")
         assert row[4:] == ["", "", ""]
-    assert shown(script, "SPA-Data")[1] == "set not at hand"
+    assert shown(script, "SPA-Data")[1] == "set not available"
 
 
 def test_what_was_measured_stands_beside_the_paper(script: ModuleType) -> None:

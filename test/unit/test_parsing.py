@@ -29,7 +29,7 @@ LAUGHS = "\n".join(
         ("a: 0x_", "invalid literal"),
         ("a: !!timestamp yesterday", "a value cannot be read"),
         ("a: !!bool perhaps", "a value cannot be read"),
-        ("&a [*a]", "holds itself"),
+        ("&a [*a]", "contains itself"),
         (LAUGHS, "more than 200000 values"),
         ("? [a]\n: 1", "unhashable"),
         ("a: \x00", "special characters"),

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from rain_removal_ros.data import pictures, videos
-from rain_removal_ros.data.picture_headers import announced_size
 from rain_removal_ros.errors import DataError
+from rain_removal_ros.media import pictures, videos
+from rain_removal_ros.media.picture_headers import announced_size
 
 SIZE = (53, 37)
 

@@ -22,7 +22,7 @@ from rain_removal_ros.cli import main
 from rain_removal_ros.data.pairs import find_pairs
 from rain_removal_ros.data.rain import (
     STYLES,
-    Camera,
+    CameraEffects,
     Layer,
     Rain,
     Texture,
@@ -123,7 +123,7 @@ def test_more_severity_is_more_of_the_same_rain(style: str) -> None:
     levels, changes = [], []
     for severity in (0.05, 0.2, 0.4, 0.6, 0.8, 1.0):
         rain = _drawn(4, style=style, severity=severity)
-        rendered = render(clip, replace(rain, camera=Camera()))
+        rendered = render(clip, replace(rain, camera=CameraEffects()))
         levels.append(rendered.level)
         changes.append(float((rendered.rainy - clip).abs().mean()))
     assert levels == sorted(levels)
@@ -235,9 +235,11 @@ def test_drops_darken_where_they_are_told_to() -> None:
 
 
 def test_noise_and_compression_are_the_cameras_and_stay_small() -> None:
-    rain = _rain(replace(_LAYER, density=0.1), camera=Camera(noise=0.01, jpeg=90))
+    rain = _rain(replace(_LAYER, density=0.1), camera=CameraEffects(noise=0.01, jpeg=90))
     clean = _scene()
-    difference = render(clean, rain).rainy - render(clean, replace(rain, camera=Camera())).rainy
+    difference = (
+        render(clean, rain).rainy - render(clean, replace(rain, camera=CameraEffects())).rainy
+    )
     assert 0.002 < float(difference.abs().mean()) < 0.02
 
 
@@ -245,7 +247,7 @@ def test_compression_keeps_colours_in_their_order() -> None:
     red = torch.zeros(1, 3, 32, 32)
     red[:, 0] = 0.8
     rainy = render(red, _rain(replace(_LAYER, density=0.001), veil=Veil(thickness=1e-6),
-                              camera=Camera(jpeg=95))).rainy  # fmt: skip
+                              camera=CameraEffects(jpeg=95))).rainy  # fmt: skip
     assert torch.allclose(rainy, red, atol=0.03)
 
 

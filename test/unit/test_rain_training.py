@@ -16,7 +16,7 @@ from torch_rain import render
 from rain_removal_ros.data.rain import (
     STYLES,
     TRAINING_STYLES,
-    Camera,
+    CameraEffects,
     Layer,
     Profile,
     Rain,
@@ -149,7 +149,7 @@ def test_the_same_seed_is_the_same_rain_and_more_severity_is_more_of_it(style: s
             for _ in range(2)
         )
         assert rain == again
-        rendered = render(clip, replace(rain, camera=Camera(), region=None))
+        rendered = render(clip, replace(rain, camera=CameraEffects(), region=None))
         levels.append(rendered.level)
     assert levels == sorted(levels)
 
@@ -230,7 +230,7 @@ def test_dense_rain_lifts_the_brightness() -> None:
     lifted = [
         float((render(scene, rain, textures=()).rainy - scene).mean())
         for scene in (torch.full((1, 3, 64, 96), 0.35),)
-        for rain in (replace(r, textures=(), camera=Camera()) for r in dense[:25])
+        for rain in (replace(r, textures=(), camera=CameraEffects()) for r in dense[:25])
     ]
     assert np.mean(lifted) > 0.05
     smooth = _rain(_STROKE, layers=(), accumulation=0.1)

@@ -155,7 +155,7 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
         ("stream: {strength: " + "9" * 400 + "}", "stream.strength is number, not"),
         ("engine: {threads: " + "9" * 40 + "}", "engine.threads is integer, not"),
         ("stream: {strength: 2026-13-32}", "stream.strength is number, not '2026-13-32'"),
-        ("engine: {device: {a: &b [*b]}}", "a value holds itself"),
+        ("engine: {device: {a: &b [*b]}}", "a value contains itself"),
     ],
 )
 def test_a_file_that_is_no_settings_is_one_line(tmp_path: Path, text: str, message: str) -> None:

@@ -187,6 +187,15 @@ def test_a_run_cut_in_two_ends_bit_for_bit_as_an_uncut_one(
         assert_equal(states[0][name], states[1][name])
 
 
+def test_a_run_ends_when_its_processor_time_is_spent_and_its_log_says_so(recipe: Recipe) -> None:
+    short = replace(recipe, core_hours=1e-9)
+    assert train(short).step == 1
+    assert train(short).step == 2
+    logged = log(recipe)[-1]
+    assert logged["step"] == 2
+    assert logged["core_seconds"] > 0
+
+
 def test_real_rain_reaches_the_network_that_learns_from_it(recipe: Recipe) -> None:
     train(replace(recipe, network=dict(SEMI), steps=1))
     assert {"mean", "covariance"} <= log(recipe)[0].keys()

@@ -1,4 +1,4 @@
-"""Synthetic rain: described once at random, then rendered onto any clean picture or clip.
+"""Synthetic rain: described once at random, then rendered onto any picture or clip.
 
 Networks trained on one published set fail on the next, because each set draws its rain in its own
 way. So the description covers them all: ``sample`` draws a ``Rain``, ``render`` puts it on a clip.
@@ -10,7 +10,7 @@ way. So the description covers them all: ``sample`` draws a ``Rain``, ``render``
 from __future__ import annotations
 
 from rain_removal_ros.data.rain.description import (
-    Camera,
+    CameraEffects,
     Layer,
     Profile,
     Rain,
@@ -27,7 +27,7 @@ from rain_removal_ros.data.rain.textures import Texture, load_textures
 __all__ = [
     "STYLES",
     "TRAINING_STYLES",
-    "Camera",
+    "CameraEffects",
     "Layer",
     "Profile",
     "Rain",

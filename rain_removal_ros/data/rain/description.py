@@ -1,8 +1,8 @@
-"""What rain looks like, as numbers.
+"""A description of rain in numbers.
 
-A ``Rain`` says everything but the background: rendering it twice gives the same rain. Lengths are
-in pixels of the rendered picture, times in frames, angles in radians from the vertical (positive:
-falling to the right), depths from 0 (at the lens) to 1 (as far as one can see).
+A ``Rain`` describes everything but the background: rendering it twice gives the same rain. Lengths
+are in pixels of the rendered picture, times in frames, angles in radians from the vertical
+(positive: falling to the right), depths from 0 (at the lens) to 1 (as far as one can see).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 
 Colour: TypeAlias = tuple[float, float, float]
 Profile: TypeAlias = Literal["gaussian", "box", "disc"]
-"""Of the brightness across a streak: blurred, flat with sharp edges, or a disc out of focus drawn
+"""The brightness across a streak: blurred, flat with sharp edges, or an out-of-focus disc drawn
 along it."""
 
 
@@ -33,13 +33,13 @@ class Layer:
     """Drops per 1000 square pixels."""
     opacity: float
     speed: float
-    """Pixels a frame. Length over speed is the shutter's share of a frame."""
+    """Pixels per frame. Length over speed is the share of a frame that the shutter is open."""
     beads: float
-    """How strongly the brightness swings along a streak, as that of a trembling drop does."""
+    """How strongly the brightness varies along a streak, as that of an oscillating drop does."""
     dark: float = 0.0
     """Share of drops that darken what is behind them."""
     drops: float | None = None
-    """How many there are in a picture, whatever its size; ``density`` then says nothing."""
+    """Number of drops in a picture, whatever its size; ``density`` is then ignored."""
     profile: Profile = "gaussian"
 
 
@@ -48,19 +48,19 @@ class TextureLayer:
     """Streaks cut out of a rendered texture."""
 
     choice: float
-    """Which of the textures at hand, as a share of their number."""
+    """Which of the available textures, as a share of their number."""
     direction: float
     zoom: float
-    """Pixels of the picture a pixel of the texture."""
+    """Pixels of the picture per pixel of the texture."""
     opacity: float
     speed: float
     start: tuple[float, float]
-    """Where the cut begins, as shares of what room the texture leaves."""
+    """Where the cut begins, as shares of the available room."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wind:
-    """A slow swing of the direction of all drops together."""
+    """A slow change of the direction of all drops together."""
 
     swing: float = 0.0
     period: float = 150.0
@@ -73,14 +73,15 @@ class Wind:
 
 @dataclass(frozen=True, slots=True)
 class Veil:
-    """Rain too far to be seen drop by drop: ``transmission = exp(-thickness * depth)``."""
+    """Rain too far away to see single drops: ``transmission = exp(-thickness * depth)``."""
 
     thickness: float = 0.0
     light: Colour = (0.8, 0.8, 0.8)
     nearest: float = 0.5
-    """Depth guessed for the bottom of a picture, where no depth is given. The top is at 1."""
+    """Depth assumed for the bottom of a picture if no depth is given. The top is at 1."""
     cue: float = 0.0
-    """How far the guess follows the picture (bright and colourless is far) and not a plane."""
+    """How far the assumed depth follows the picture (bright and colourless is far) instead of a
+    plane."""
     clouds: float = 0.0
     """Relative unevenness."""
 
@@ -94,14 +95,14 @@ class Region:
     border: float
     """Where the border is: 0 in the middle, -0.5 at the dry side of the picture."""
     softness: float
-    """How broad the border is, as a share of the picture."""
+    """Width of the border, as a share of the picture."""
     patches: float = 0.0
     """How far patches shift the border to and fro, as a share of the picture."""
 
 
 @dataclass(frozen=True, slots=True)
-class Camera:
-    """What the camera makes of the rainy scene."""
+class CameraEffects:
+    """What the camera does to the rainy scene."""
 
     exposure: float = 1.0
     contrast: float = 1.0
@@ -113,7 +114,7 @@ class Camera:
 
 @dataclass(frozen=True, slots=True)
 class Rain:
-    """All there is to say about one rain."""
+    """The full description of one rain."""
 
     seed: int
     severity: float
@@ -124,12 +125,12 @@ class Rain:
     absorption: float = 0.0
     """How much of the background a streak hides: 0 adds light, 1 covers like paint."""
     accumulation: float = 0.0
-    """Opacity of the streaks too fine to be seen one by one: they lift the brightness evenly."""
+    """Opacity of streaks too fine to see singly: they lift the brightness evenly."""
     region: Region | None = None
-    """``None`` where streaks fall everywhere. The veil always is everywhere."""
+    """``None`` if streaks fall everywhere. The veil is always everywhere."""
     wind: Wind = Wind()
     veil: Veil = Veil()
-    camera: Camera = Camera()
+    camera: CameraEffects = CameraEffects()
 
     @property
     def clear(self) -> bool:

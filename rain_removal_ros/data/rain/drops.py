@@ -1,8 +1,8 @@
 """Draws the drops of one layer as streaks.
 
-Blurred streaks are rows of points, added up and blurred to their width. That costs what is drawn
-and not what the picture measures, gives every drop its own direction, length and speed, and moves
-drops by fractions of a pixel. Flat ones and discs are polygons.
+Blurred streaks are rows of points, added up and blurred to their width. The cost depends on what is
+drawn and not on the picture's size, every drop has its own direction, length and speed, and drops
+move by fractions of a pixel. Flat streaks and discs are polygons.
 """
 
 from __future__ import annotations
@@ -19,53 +19,53 @@ from rain_removal_ros.data.rain.description import Layer, Wind
 Plane: TypeAlias = NDArray[np.float32]
 
 _SHORTEST, _LONGEST = 0.5, 1.5
-"""Streaks of a layer, relative to its length."""
+"""Range of streak lengths in a layer, relative to its length."""
 _SLOWEST, _FASTEST = 0.8, 1.2
-"""Drops of a layer, relative to its speed."""
+"""Range of drop speeds in a layer, relative to its speed."""
 _FAINTEST, _FAINTEST_COUNTED = 0.35, 0.6
-"""Streaks of a layer, relative to its opacity; few that are counted differ less."""
+"""Opacity of the faintest streak, relative to the layer's; counted streaks differ less."""
 _DARKER = 0.35
 """How strongly the darkening drops of a layer darken, relative to how the others lighten."""
 _NARROWEST, _BROADEST = 0.6, 1.4
-"""Of the streaks of a layer that are no Gaussians, relative to its width."""
+"""Range of the widths of streaks that are not Gaussian, relative to the layer's width."""
 _REACH = 3.0
-"""How far a streak may be seen beside its middle, in widths."""
+"""How far a streak is visible beside its middle, in widths."""
 _TAPER = 0.6
-"""0 would end streaks bluntly, 1 makes them parabolas."""
+"""0 gives streaks blunt ends, 1 makes them parabolas."""
 _GOLDEN = 0.6180339887
 _SPLAT_VARIANCE = 0.17
-"""Of the footprint with which a point is drawn, in square pixels."""
+"""Variance of the footprint with which a point is drawn, in square pixels."""
 _CLOSEST, _SPACING = 0.75, 1.2
-"""Between points: pixels at least, and standard deviations of the streak. Up to 5 % of ripple for
-the thinnest, below 2 % from a width of 0.7 pixels on."""
+"""Distance of points: the least in pixels, and the usual one in standard deviations of the streak.
+The ripple is up to 5 % for the thinnest, and below 2 % from a width of 0.7 pixels on."""
 _MOST_POINTS = 1_000_000
-"""Drawn at once, so that large pictures do not need memory without limit."""
+"""Points drawn at once, which limits the memory for large pictures."""
 _FINER = 4
-"""How many times as fine as the picture polygons are drawn."""
+"""How many times finer than the picture polygons are drawn."""
 _SHELLS = 4
-"""Polygons, one within the other, that make a disc's profile."""
+"""Nested polygons that form a disc's profile."""
 
 
 class _Drops(NamedTuple):
-    """N drops: what stays with each of them from frame to frame."""
+    """N drops: the properties that stay the same from frame to frame."""
 
     x: Plane
     y: Plane
-    """Where in the first frame, as shares of the canvas."""
+    """Position in the first frame, as shares of the canvas."""
     angle: Plane
     length: Plane
     speed: Plane
     strength: Plane
     beads: Plane
-    """Where in its swing each drop is, from 0 to 1."""
+    """Phase of the beads, from 0 to 1."""
     breadth: Plane
     """Relative to the layer's width; Gaussians share one."""
     rank: Plane
-    """How wet it must be for this drop to be there, from 0 to 1."""
+    """The wetness from which on this drop exists, from 0 to 1."""
 
 
 class _Streaks(NamedTuple):
-    """All streaks that are seen, whatever their frame."""
+    """All visible streaks of all frames."""
 
     frame: NDArray[np.intp]
     x: Plane
@@ -95,7 +95,7 @@ def draw_layer(
     ``wet``, H x W, is the share of the drops that fall in each place.
     """
     frames, height, width = shape
-    # Half the longest streak, so that drops enter and leave unseen.
+    # Half the longest streak, so that drops enter and leave out of sight.
     margin = math.ceil(0.5 * _LONGEST * layer.length + _REACH * layer.width) + 2
     drops, size = _drops(layer, (height, width), margin, seed)
     turns = [wind.turn(frame) for frame in range(first + frames)]
@@ -106,14 +106,14 @@ def draw_layer(
     kernel = _gaussian(layer.width)
     border = len(kernel) // 2 + 1
     drawn = np.zeros((frames, height + 2 * border, width + 2 * border), np.float32)
-    # A point stands for so many pixels of its streak.
+    # The length of streak, in pixels, that a point stands for.
     spacing = max(_CLOSEST, _SPACING * layer.width)
     points = np.maximum(2, np.ceil(streaks.length / spacing)).astype(np.intp)
     block = max(1, _MOST_POINTS // max(2, math.ceil(_LONGEST * layer.length / spacing)))
     for low in range(0, len(points), block):
         which = slice(low, low + block)
         _splat(drawn, streaks.part(which), points[which], border, layer.beads)
-    # Brought back to ``opacity`` in the middle of a streak, whatever its width.
+    # Scaled to ``opacity`` in the middle of a streak, whatever its width.
     peak = math.sqrt(2 * math.pi * (layer.width**2 + _SPLAT_VARIANCE))
     inner = slice(border, -border)
     return np.stack(
@@ -124,7 +124,7 @@ def draw_layer(
 def _drops(
     layer: Layer, picture: tuple[int, int], margin: int, seed: tuple[int, ...]
 ) -> tuple[_Drops, tuple[int, int]]:
-    """The drops, and the size of the canvas on which they go round."""
+    """The drops, and the size of the canvas in which they wrap around."""
     tall, broad = picture[0] + 2 * margin, picture[1] + 2 * margin
     own = np.random.default_rng((*seed, 1))
     if layer.drops is None:
@@ -162,15 +162,15 @@ def _fall(
     reach: float,
     wet: Plane | None,
 ) -> _Streaks:
-    """Where the drops are in the frames from ``first`` on, given how the wind turned them."""
+    """Where the drops are in the frames from ``first`` on, given the turns of the wind."""
     tall, broad = canvas
-    # How far a drop of speed 1 has come before each frame, along its direction and aside.
+    # How far a drop of speed 1 has moved before each frame, along its direction and across it.
     steps = np.cumsum([(0.0, 0.0), *((math.cos(t), math.sin(t)) for t in turns[:-1])], axis=0)
     along, aside = steps[first:, :, None].swapaxes(0, 1)
     sin, cos = np.sin(drops.angle), np.cos(drops.angle)
     x = drops.x * broad + drops.speed * (sin * along + cos * aside)
     y = drops.y * tall + drops.speed * (cos * along - sin * aside)
-    # A drop that has left at the bottom is the next one at the top, somewhere else along it.
+    # A drop that left at the bottom comes back at the top, at another place along it.
     x = (x + np.floor(y / tall) * (_GOLDEN * broad)) % broad - margin
     y = y % tall - margin
     turned = np.array(turns[first:])[:, None]
@@ -195,7 +195,7 @@ def _fall(
 def _splat(
     canvas: Plane, streaks: _Streaks, points: NDArray[np.intp], border: int, beads: float
 ) -> None:
-    """Add streaks, each as so many points, to T x H x W with a border around the picture."""
+    """Add streaks, each as a number of points, to T x H x W with a border around the picture."""
     _, tall, broad = canvas.shape
     of = np.repeat(np.arange(len(points)), points)
     starts = np.cumsum(points) - points
@@ -228,7 +228,7 @@ def _splat(
 
 
 def _polygons(shape: tuple[int, int, int], streaks: _Streaks, layer: Layer) -> Plane:
-    """Streaks with sharp edges, or discs; where two cross, the stronger one is seen."""
+    """Streaks with sharp edges, or discs; where two cross, the stronger one shows."""
     drawn = np.zeros(shape, np.float32)
     order = np.argsort(np.abs(streaks.strength), kind="stable")
     for sign in (1, -1):
@@ -264,14 +264,14 @@ def _filled(size: tuple[int, int], streaks: _Streaks, layer: Layer) -> Plane:
 
 
 _SHIFT = 4
-"""Binary digits after the point with which OpenCV takes corners."""
+"""Fractional bits of OpenCV's corner coordinates."""
 _BLUNT, _ROUND = (np.linspace(0, np.pi, corners, dtype=np.float32) for corners in (2, 7))
 """Angles of the corners of one end."""
 
 
 def _outlines(streaks: _Streaks, half_width: float, *, rounded: bool) -> NDArray[np.int32]:
     """N x corners x 2, in the fine picture's fixed point."""
-    # OpenCV fills the pixels that an outline touches, which is half a fine pixel more all round.
+    # OpenCV fills the pixels that an outline touches, which adds half a fine pixel all around.
     half = np.maximum(half_width * streaks.breadth - 0.5 / _FINER, 0.5 / _FINER)[:, None]
     turn = _ROUND if rounded else _BLUNT
     bulge = half * np.sin(turn) * rounded

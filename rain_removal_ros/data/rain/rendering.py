@@ -1,7 +1,7 @@
-"""From a description of rain and a clean clip to the rainy clip.
+"""Renders a described rain onto a reference clip.
 
-The model is the heavy-rain model, ``I = T * (J + sum S) + (1 - T) * A``, and then the camera.
-All of it is NumPy and OpenCV, so that a seed means the same rain everywhere, also without torch.
+The model is the heavy-rain model, ``I = T * (J + sum S) + (1 - T) * A``, followed by the camera.
+All of it is NumPy and OpenCV, so a seed gives the same rain everywhere, also without torch.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ Planes: TypeAlias = NDArray[np.float32]
 
 
 class Rendered(NamedTuple):
-    """A rainy clip and what it was made of."""
+    """A rainy clip and its components."""
 
     rainy: Planes
     """T x 3 x H x W in [0, 1]."""
     streaks: Planes
-    """T x 3 x H x W: what the streaks add to the clean clip."""
+    """T x 3 x H x W: what the streaks add to the reference clip."""
     transmission: Planes
-    """T x 1 x H x W or 1 x 1 x H x W: the share of the scene that comes through the veil."""
+    """T x 1 x H x W or 1 x 1 x H x W: the share of the scene's light that passes the veil."""
     level: float
-    """How much rain there is, from 0 to 1, whatever the background."""
+    """How much rain there is, from 0 to 1, independent of the background."""
 
 
 def render(
-    clean: Planes,
+    reference: Planes,
     rain: Rain,
     *,
     depth: Planes | None = None,
@@ -45,23 +45,23 @@ def render(
 ) -> Rendered:
     """Let ``rain`` fall on a clip, T x 3 x H x W in [0, 1], whose first frame is number ``first``.
 
-    ``depth``, H x W or T x H x W, runs from 0 at the lens to 1; without it a guess is used for the
-    veil, and streaks are hidden by nothing.
+    ``depth``, H x W or T x H x W, runs from 0 at the lens to 1. Without it, a guess is used for the
+    veil, and nothing hides streaks.
     """
-    if clean.ndim != 4 or clean.shape[1] != 3:
-        raise DataError(f"a clip is frames x 3 x height x width, got {tuple(clean.shape)}")
-    given = None if depth is None else _checked_depth(depth, clean)
+    if reference.ndim != 4 or reference.shape[1] != 3:
+        raise DataError(f"a clip is frames x 3 x height x width, got {tuple(reference.shape)}")
+    given = None if depth is None else _checked_depth(depth, reference)
     if rain.clear:
-        return Rendered(clean, np.zeros_like(clean), np.ones_like(clean[:1, :1]), 0.0)
-    opacity = _opacity(clean, rain, given, textures, first)
-    transmission = _transmission(clean, rain.veil, given, rain.seed)
-    streaks = opacity * (_as_pixel(rain.colour) - np.float32(rain.absorption) * clean)
-    rainy = _photograph(_scene(clean, opacity, transmission, rain), rain, first)
+        return Rendered(reference, np.zeros_like(reference), np.ones_like(reference[:1, :1]), 0.0)
+    opacity = _opacity(reference, rain, given, textures, first)
+    transmission = _transmission(reference, rain.veil, given, rain.seed)
+    streaks = opacity * (_as_pixel(rain.colour) - np.float32(rain.absorption) * reference)
+    rainy = _photograph(_scene(reference, opacity, transmission, rain), rain, first)
     return Rendered(rainy, streaks, transmission, _level(opacity, transmission))
 
 
 def render_frames(
-    clean: NDArray[np.uint8],
+    reference: NDArray[np.uint8],
     rain: Rain,
     *,
     depth: NDArray[np.float32] | None = None,
@@ -70,9 +70,9 @@ def render_frames(
 ) -> NDArray[np.uint8]:
     """``render`` for 8-bit frames, T x H x W x 3."""
     if rain.clear:
-        return clean.copy()
-    # Plane by plane in memory: what is the same for three colours is then laid on in long runs.
-    clip = np.ascontiguousarray(clean.transpose(0, 3, 1, 2)).astype(np.float32)
+        return reference.copy()
+    # Planes in memory, so that operations that treat the three colours alike run over long rows.
+    clip = np.ascontiguousarray(reference.transpose(0, 3, 1, 2)).astype(np.float32)
     clip /= np.float32(255)
     given = None if depth is None else _checked_depth(depth, clip)
     opacity = _opacity(clip, rain, given, textures, first)
@@ -81,10 +81,10 @@ def render_frames(
     return _as_frames(rainy)
 
 
-def _scene(clean: Planes, opacity: Planes, transmission: Planes, rain: Rain) -> Planes:
-    """``T * (J + sum S) + (1 - T) * A``, in as few passes over the pixels as that takes."""
+def _scene(reference: Planes, opacity: Planes, transmission: Planes, rain: Rain) -> Planes:
+    """``T * (J + sum S) + (1 - T) * A``, in as few passes over the pixels as possible."""
     through = transmission * opacity
-    scene: Planes = clean * (transmission - np.float32(rain.absorption) * through)
+    scene: Planes = reference * (transmission - np.float32(rain.absorption) * through)
     scene += through * _as_pixel(rain.colour)
     if rain.veil.thickness:
         scene += (1 - transmission) * _as_pixel(rain.veil.light)
@@ -95,19 +95,19 @@ def _as_pixel(colour: Colour) -> Planes:
     return np.array(colour, np.float32).reshape(1, 3, 1, 1)
 
 
-def _checked_depth(depth: Planes, clean: Planes) -> Planes:
+def _checked_depth(depth: Planes, reference: Planes) -> Planes:
     """T x 1 x H x W or 1 x 1 x H x W."""
     frames = depth if depth.ndim == 3 else depth[None]
-    if frames.shape[-2:] != clean.shape[-2:] or frames.shape[0] not in (1, clean.shape[0]):
-        raise DataError(f"depth {tuple(depth.shape)} does not fit a clip {tuple(clean.shape)}")
+    if frames.shape[-2:] != reference.shape[-2:] or frames.shape[0] not in (1, reference.shape[0]):
+        raise DataError(f"depth {tuple(depth.shape)} does not fit a clip {tuple(reference.shape)}")
     return np.asarray(frames[:, None], np.float32)
 
 
 def _opacity(
-    clean: Planes, rain: Rain, depth: Planes | None, textures: Sequence[Texture], first: int
+    reference: Planes, rain: Rain, depth: Planes | None, textures: Sequence[Texture], first: int
 ) -> Planes:
     """T x 1 x H x W of all streaks together, in [-1, 1]; negative where drops darken."""
-    frames, _, height, width = clean.shape
+    frames, _, height, width = reference.shape
     wet = None if rain.region is None else _wetness(rain.region, (height, width), rain.seed)
     shape = frames, height, width
     total = np.zeros((frames, 1, height, width), np.float32)
@@ -116,13 +116,14 @@ def _opacity(
         streaks = draw_layer(shape, layer, rain.wind, seed, first, wet)
         drawn = streaks[:, None]
         if depth is not None:
-            # Drops behind an object are hidden by it. Soft, as drops lie at all distances.
+            # Objects hide the drops behind them. The edge is soft, because drops are at all
+            # distances.
             drawn = drawn * ((depth - np.float32(layer.distance)) * 8 + 1).clip(0, 1)
         total += drawn
     smooth: Planes = np.full((1, 1, 1, 1), rain.accumulation, np.float32)
     for patch in rain.textures:
         if not textures:
-            raise DataError("this rain has streaks from textures; hand them to the renderer")
+            raise DataError("this rain has streaks from textures; pass them to the renderer")
         chosen = textures[min(int(patch.choice * len(textures)), len(textures) - 1)]
         piece = draw_texture(shape, patch, chosen, first)
         smooth = smooth + piece[:, None]
@@ -145,35 +146,35 @@ def _wetness(region: Region, size: tuple[int, int], seed: int) -> NDArray[np.flo
 
 
 def _enlarged(coarse: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Smoothly, to height and width."""
+    """Enlarged smoothly to height and width."""
     larger = cv2.resize(coarse.astype(np.float32), size[::-1], interpolation=cv2.INTER_CUBIC)
     return np.asarray(larger, np.float32)
 
 
-def _transmission(clean: Planes, veil: Veil, depth: Planes | None, seed: int) -> Planes:
-    """1 x 1 x H x W, or T x 1 x H x W where depth was given for each frame."""
+def _transmission(reference: Planes, veil: Veil, depth: Planes | None, seed: int) -> Planes:
+    """1 x 1 x H x W, or T x 1 x H x W if depth is given for each frame."""
     if veil.thickness == 0:
-        return np.ones_like(clean[:1, :1])
-    distance = _guessed_depth(clean, veil) if depth is None else depth
-    height, width = clean.shape[-2:]
+        return np.ones_like(reference[:1, :1])
+    distance = _guessed_depth(reference, veil) if depth is None else depth
+    height, width = reference.shape[-2:]
     coarse = np.random.default_rng((seed, 1_000)).normal(size=(4, 4)).clip(-2, 2)
     uneven = _enlarged(coarse, (height, width))
     thickness = veil.thickness * np.maximum(1 + 0.5 * veil.clouds * uneven, 0)
     return np.asarray(np.exp(-thickness * distance), np.float32)
 
 
-def _guessed_depth(clean: Planes, veil: Veil) -> Planes:
-    """1 x 1 x H x W from simple cues: far is up, and far is bright and colourless.
+def _guessed_depth(reference: Planes, veil: Veil) -> Planes:
+    """1 x 1 x H x W from simple cues: the top is far, and so is what is bright and colourless.
 
-    One guess for a whole clip, as a veil must not flicker.
+    One guess for a whole clip, because a veil must not flicker.
     """
-    height, width = clean.shape[-2:]
+    height, width = reference.shape[-2:]
     down = np.linspace(0, 1, height, dtype=np.float32)
     plane = np.broadcast_to((1 + (veil.nearest - 1) * down)[:, None], (1, 1, height, width))
     if veil.cue == 0:
         return plane
-    # The dark channel, on a small copy: a guess of depth has no use for detail.
-    small = np.stack([_shrunk(plane) for plane in clean.mean(0)]).min(0)
+    # The dark channel, on a small copy: a guess of depth needs no detail.
+    small = np.stack([_shrunk(plane) for plane in reference.mean(0)]).min(0)
     pale = _enlarged(small, (height, width))
     guess = veil.nearest + (1 - veil.nearest) * pale.clip(0, 1)
     return np.asarray(plane + veil.cue * (guess - plane), np.float32)
@@ -183,7 +184,7 @@ _SHRUNK = 16
 
 
 def _shrunk(plane: Planes) -> Planes:
-    """The means of 16 x 16 parts; where sides do not divide, neighbours share a line."""
+    """The means of 16 x 16 parts; where sides are not divisible, neighbours share a line."""
 
     def sums(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
         length = values.shape[axis]
@@ -199,7 +200,9 @@ def _shrunk(plane: Planes) -> Planes:
 
 
 def _level(opacity: Planes, transmission: Planes) -> float:
-    """Grows with what streaks cover and with what the veil takes, and nears 1 only for both."""
+    """Grows with the area that streaks cover and with the light that the veil takes; near 1 only
+    for both.
+    """
     covered = 4 * float(np.abs(opacity).mean())
     return 1 - math.exp(-2 * (covered + float(1 - transmission.mean())))
 
@@ -223,7 +226,7 @@ _GRAIN_BYTES = 4
 
 
 def _grain(shape: tuple[int, ...], seed: tuple[int, ...]) -> NDArray[np.float32]:
-    """Sums of random bytes: as good as normal for noise, at a tenth of the time."""
+    """Sums of random bytes: as good as normally distributed noise, in a tenth of the time."""
     count = math.prod(shape)
     drawn = np.random.SFC64(seed).random_raw(-(-_GRAIN_BYTES * count // 8)).view(np.uint8)
     levels = drawn[: _GRAIN_BYTES * count].reshape(_GRAIN_BYTES, count)

@@ -1,4 +1,4 @@
-"""How a rain is drawn from the ranges of its style."""
+"""Draws a rain from the ranges of its style."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rain_removal_ros.data.rain.description import (
-    Camera,
+    CameraEffects,
     Colour,
     Layer,
     Profile,
@@ -24,17 +24,17 @@ from rain_removal_ros.data.rain.styles import LARGEST_SLANT, STYLES, Range, Stro
 from rain_removal_ros.errors import DataError
 
 _MOST_ZOOM = 2.0
-"""Beyond it, a texture is seen to be blurred."""
+"""Beyond this zoom, a texture looks blurred."""
 
 _DENSEST = 320.0
-"""Drops per 1000 square pixels, of all layers together: beyond it they are one surface."""
+"""Drops per 1000 square pixels, of all layers together; more would be one surface."""
 
 _SHORTEST_STROKE = 4.0
 _BROADEST = 12.0
-"""Half of the widest drop, in pixels."""
+"""Half the width of the widest drop, in pixels."""
 
 CLEAR_SHARE = 0.12
-"""How often no rain falls: a network must learn to leave a dry picture alone."""
+"""The share of dry samples: a network must learn to leave dry pictures alone."""
 
 
 def sample(
@@ -46,20 +46,20 @@ def sample(
     scale: float = 1.0,
     styles: Mapping[str, Style] = STYLES,
 ) -> Rain:
-    """Draw a rain, of a stated ``severity`` in [0, 1] and ``style`` if wanted.
+    """Draw a rain of the given ``severity`` in [0, 1] and ``style``, or of random ones.
 
-    With the same random numbers, more severity is more of the same rain. ``textures`` is how many
-    streak textures the renderer will have at hand. ``scale`` is the size of drops relative to those
-    in pictures some 500 pixels wide; around it they vary as they do between cameras. ``styles`` are
-    what is drawn from.
+    With the same random numbers, higher severity is more of the same rain. ``textures`` is the
+    number of streak textures that the renderer will have. ``scale`` is the size of drops relative
+    to those in pictures some 500 pixels wide; around it they vary as between cameras. ``styles``
+    are the styles to draw from.
     """
     if severity is not None and not 0 <= severity <= 1:
         raise DataError(f"rain severity is from 0 to 1, got {severity}")
     if style is not None and style not in styles:
         raise DataError(f"no rain style {style!r}; there are {', '.join(styles)}")
     seed = int(rng.integers(2**63))
-    # Everything is drawn from a generator of its own and in a fixed order, so that two severities
-    # differ in severity alone and the caller's generator moves by the same amount each time.
+    # Everything comes from a generator of its own in a fixed order, so that two severities differ
+    # in severity alone and the caller's generator advances equally each time.
     own = np.random.default_rng(seed)
     dry, drawn = own.random(), float(own.beta(1.5, 0.85))
     if severity is None:
@@ -82,7 +82,8 @@ def _draw(
     textures: int,
     scale: float,
 ) -> Rain:
-    # Whatever was added to the ranges later has numbers of its own, and leaves the others theirs.
+    # Ranges that were added later draw from a generator of their own, so that the older values
+    # stay.
     more = np.random.default_rng((seed, 3_000))
     direction = rng.uniform(-style.slant, style.slant) * rng.random() ** 0.5
     if more.random() >= style.steep_share:
@@ -91,11 +92,11 @@ def _draw(
     layers = _draw_layers(rng, style, severity, scale, direction, shutter)
     from_texture = _draw_textures(rng, style, severity, scale, direction, shutter)
     if textures and rng.random() < style.texture_share:
-        # Textures hold the near and middle drops; what is kept of the rest is the farthest.
+        # Textures have the near and middle drops, so only the farthest layer is kept.
         layers = layers[: len(layers) // 2]
     else:
         from_texture = ()
-    # Rain that darkens as much as it lightens is noise laid over a picture, never paint.
+    # Rain that darkens as much as it lightens is noise added to a picture, never paint.
     absorption = rng.uniform(*style.absorption) * (not any(layer.dark for layer in layers))
     grey = rng.uniform(*style.brightness)
     tint = rng.normal(0, 0.015, 3)
@@ -105,7 +106,7 @@ def _draw(
     noise = max(0.0, rng.normal(-0.002, 0.004))
     quality = int(rng.integers(70, 100)) if rng.random() < 0.3 else None
     strokes = _draw_strokes(more, style, severity, scale, direction, shutter)
-    # Mostly weak, at times strong.
+    # Mostly weak, sometimes strong.
     cast = more.normal(0, 2 * style.tint * more.random(), 3)
     light = _colour(np.clip(np.add(veil.light, cast), 0, 1))
     region = _draw_region(more) if more.random() < style.region_share else None
@@ -115,14 +116,14 @@ def _draw(
         style=name,
         layers=layers + strokes,
         textures=from_texture,
-        # What shines through drops is the light of the air, and a white of their own.
+        # Drops show the light of the air, plus a white of their own.
         colour=_colour(np.clip(grey + tint + 0.7 * cast, 0, 1)),
         absorption=absorption,
         accumulation=severity * more.uniform(*style.accumulation),
         region=region,
         wind=Wind(rng.uniform(0, 0.1), rng.uniform(90, 300), rng.uniform(0, 2 * math.pi)),
         veil=replace(veil, light=light),
-        camera=Camera(1 - dim, 1 - flatter, noise, quality),
+        camera=CameraEffects(1 - dim, 1 - flatter, noise, quality),
     )
 
 
@@ -139,9 +140,9 @@ def _draw_layers(
     density = min(density, _DENSEST)
     dark = max(0.0, rng.uniform(*style.dark))
     spread = rng.uniform(*style.spread)
-    # One layer is as likely near as far; several share the distances between them, far ones first.
+    # A single layer has any distance; several share the distances, far ones first.
     near = np.sort((np.arange(count) + rng.random(count)) / count)
-    # Equal shares of the sight cone hold ever more drops the farther out they are.
+    # Equal shares of the view cone have more drops the farther away they are.
     share = np.exp(-2.5 * near)
     share /= share.sum()
     long, wide, strong = rng.uniform(0.7, 1.2, (3, count))
@@ -206,9 +207,9 @@ def _stroke_layer(
     profile: Profile = "gaussian"
     if sort < ranges.sharp_share + ranges.blurred_share:
         profile = "box" if sort < ranges.sharp_share else "disc"
-    # A Gaussian is seen some four standard deviations wide.
+    # A Gaussian is visible over some four standard deviations.
     width *= (0.25 if profile == "gaussian" else 0.5) * scale**0.7
-    # Broad ones are near, and cross more of the picture while the shutter is open.
+    # Broad drops are near, and cross more of the picture while the shutter is open.
     length = max(length * scale, _SHORTEST_STROKE, 2 * width)
     return Layer(
         distance=0.1,
@@ -220,7 +221,7 @@ def _stroke_layer(
         opacity=opacity,
         speed=length / shutter,
         beads=0.0,
-        # From one streak up: less severe is fewer, down to the same one.
+        # From one streak up: lower severity has fewer, at least one.
         drops=count**severity,
         profile=profile,
     )

@@ -1,7 +1,7 @@
 """Kinds of rain, each as ranges to draw from.
 
-``STYLES`` draw as published sets do, and are what networks are compared on. ``TRAINING_STYLES`` are
-what networks learn from: the same with wider ranges, and the rain that no set holds.
+``STYLES`` resemble published sets, and networks are compared on them. ``TRAINING_STYLES`` are for
+training: the same with wider ranges, and rain that no set has.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ LARGEST_SLANT = 1.22
 
 @dataclass(frozen=True, slots=True)
 class Strokes:
-    """Ranges of a layer whose drops are counted, all drawn evenly in the logarithm."""
+    """Ranges of a layer whose drops are counted, all uniform in the logarithm."""
 
     count: Range
-    """In a picture; of the most severe rain."""
+    """Number in a picture, at the highest severity."""
     length: Range
     width: Range
-    """Whole widths, as they are seen."""
+    """Full visible widths."""
     opacity: Range
     sharp_share: float
-    """How often they are flat with sharp edges."""
+    """The share with sharp edges."""
     blurred_share: float
-    """How often they are discs out of focus; the rest are Gaussian."""
+    """The share of out-of-focus discs; the rest are Gaussian."""
     share: float = 1.0
     """How often there are any."""
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """Ranges that ``sample`` draws from. What grows with severity is given for severity 1."""
+    """Ranges that ``sample`` draws from. Values that grow with severity are for severity 1."""
 
     weight: float
-    """How often it is drawn, against the others."""
+    """How often it is drawn, relative to the others."""
     layers: tuple[int, int]
     slant: float
-    """Largest mean direction."""
+    """The largest mean direction."""
     fan: float
     """How far the layers' directions differ."""
     spread: Range
     length: Range
-    """Of the farthest and the nearest drops, as are width and opacity."""
+    """Of the farthest and the nearest drops; width and opacity likewise."""
     width: Range
     opacity: Range
     density: Range
@@ -55,18 +55,18 @@ class Style:
     brightness: Range = (0.85, 1.0)
     dark: Range = (0.0, 0.0)
     texture_share: float = 0.0
-    """How often the streaks come from textures, where there are any."""
+    """How often the streaks come from textures, if there are any."""
     veil: Range = (0.0, 0.0)
     dim: Range = (0.0, 0.0)
     """Loss of exposure and contrast."""
     strokes: tuple[Strokes, ...] = ()
-    """Beside the layers."""
+    """Counted strokes in addition to the layers."""
     steep_share: float = 1.0
-    """How often the slant is that of most rain, and not anything up to ``LARGEST_SLANT``."""
+    """How often the slant is that of most rain, instead of anything up to ``LARGEST_SLANT``."""
     scales: Range = (0.65, 1.7)
-    """How much larger or smaller than elsewhere all drops may be."""
+    """The range of a factor on the size of all drops."""
     tint: float = 0.0
-    """Standard deviation of the colour of the light, beside ``Rain.colour``'s own."""
+    """Standard deviation of the colour of the light, in addition to that of ``Rain.colour``."""
     region_share: float = 0.0
     """How often it rains in a part of the picture only."""
     accumulation: Range = (0.0, 0.0)
@@ -96,13 +96,13 @@ STYLES: dict[str, Style] = {
         width=(0.3, 0.8), opacity=(0.25, 0.8), density=(15, 100), absorption=(0.8, 1.0),
         brightness=(0.6, 0.95), veil=(0.0, 0.5), dim=(0.0, 0.05),
     ),
-    # Near, middle and far drops in mist: heavy rain as it is seen, and as Outdoor-Rain draws it.
+    # Near, middle and far drops in mist: heavy rain as it looks, and as Outdoor-Rain draws it.
     "heavy": Style(
         weight=0.3, layers=(3, 5), slant=0.6, fan=0.08, spread=(0.01, 0.1), length=(6, 80),
         width=(0.3, 2.0), opacity=(0.25, 0.8), density=(20, 130), absorption=(0.3, 1.0),
         brightness=(0.7, 1.0), texture_share=0.25, veil=(0.3, 1.6), dim=(0.0, 0.15),
     ),
-    # The same without much mist: what a short shutter catches of ordinary rain.
+    # The same without much mist: ordinary rain at a short shutter time.
     "shower": Style(
         weight=0.1, layers=(3, 4), slant=0.5, fan=0.06, spread=(0.02, 0.15), length=(4, 40),
         width=(0.3, 2.0), opacity=(0.2, 0.9), density=(15, 130), absorption=(0.2, 1.0),
@@ -122,7 +122,7 @@ _NEAR = Strokes(
 
 
 def _widened(style: Style) -> Style:
-    """A published set's rain as other cameras may see it."""
+    """A published set's rain with the variation of other cameras."""
     return replace(
         style, weight=0.5 * style.weight, strokes=(replace(_NEAR, share=0.15),), steep_share=0.6,
         scales=(0.33, 3.4), tint=0.06, region_share=0.25,
@@ -137,7 +137,7 @@ TRAINING_STYLES: dict[str, Style] = {
         width=(1, 1), opacity=(1, 1), density=(1, 1), absorption=(0.0, 1.0), brightness=(0.75, 1.0),
         strokes=(_SINGLE,), steep_share=0.6, scales=(0.5, 2.0), tint=0.04, region_share=0.25,
     ),
-    # Drops close to the camera: broad, opaque or out of focus, mostly before others.
+    # Drops close to the camera: broad, opaque or out of focus, mostly in front of others.
     "near": Style(
         weight=0.1, layers=(0, 2), slant=LARGEST_SLANT, fan=0.05, spread=(0.0, 0.12),
         length=(6, 60), width=(0.3, 1.2), opacity=(0.25, 0.9), density=(1, 20),

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rain_removal_ros.data.pictures import as_decoded, encoded
 from rain_removal_ros.data.rain.description import TextureLayer
 from rain_removal_ros.errors import DataError
+from rain_removal_ros.media.pictures import decode, encoded
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 
@@ -24,7 +24,7 @@ class Texture:
     image: NDArray[np.float32]
     """H x W in [0, 1]."""
     direction: float
-    """Which way they fall, in radians from the vertical."""
+    """The direction in which they fall, in radians from the vertical."""
 
 
 def load_textures(folder: Path) -> list[Texture]:
@@ -34,9 +34,7 @@ def load_textures(folder: Path) -> list[Texture]:
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
     textures = []
     for path in paths:
-        image = as_decoded(path, encoded(path), cv2.IMREAD_GRAYSCALE)
-        if image is None:
-            raise DataError(f"{path} is not a picture OpenCV can read; remove or replace it")
+        image = decode(path, encoded(path), cv2.IMREAD_GRAYSCALE)
         grey: NDArray[np.float32] = image.astype(np.float32) / np.float32(255)
         textures.append(Texture(grey, streak_direction(grey)))
     if not textures:
@@ -51,7 +49,7 @@ def streak_direction(image: NDArray[np.float32]) -> float:
     right, down = cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)
     xx, yy, xy = (float((a * b).sum()) for a, b in ((right, right), (down, down), (right, down)))
     across = 0.5 * math.atan2(2 * xy, xx - yy)
-    # ``across`` is measured from the horizontal, and the streaks lie at a right angle to it.
+    # ``across`` is measured from the horizontal, and the streaks are perpendicular to it.
     return -across
 
 
@@ -64,14 +62,14 @@ def draw_texture(
     tall, broad = image.shape
     turn = layer.direction - texture.direction
     cos, sin = math.cos(turn) / layer.zoom, math.sin(turn) / layer.zoom
-    # OpenCV counts from the middle of a pixel, and so does everything else here from its corner.
+    # OpenCV counts from the middle of a pixel, everything else here from its corner.
     middle = (width / 2, height / 2)
     right = layer.start[0] * broad - cos * middle[0] + sin * middle[1] - 0.5
     down = layer.start[1] * tall - sin * middle[0] - cos * middle[1] - 0.5
     pieces = np.empty(shape, np.float32)
     for index, piece in enumerate(pieces):
         slid = -layer.speed / layer.zoom * (first + index)
-        # Within the texture once more, because OpenCV's coordinates have 16 bits.
+        # Wrapped into the texture again, because OpenCV's coordinates have 16 bits.
         x = (right + slid * math.sin(texture.direction)) % broad
         y = (down + slid * math.cos(texture.direction)) % tall
         # Reflection at the borders would cross the streaks there; wrapping only cuts a few short.

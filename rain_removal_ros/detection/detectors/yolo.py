@@ -31,12 +31,12 @@ _USUAL_SIDE = 640
 _LARGEST_SIDE = 8192
 _MOST_CLASSES = 1_000_000
 _MOST_NAMES = 1 << 18
-"""Letters."""
+"""Characters."""
 _GREY = 114
 _LEAST = 0.01
 """Detections with a lower score do not change average precision visibly."""
 _OVERLAP = 0.65
-"""The bound that COCO figures of these networks are published with."""
+"""The threshold with which COCO figures of these networks are published."""
 _PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -76,12 +76,12 @@ class Yolo:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         self.fingerprint = f"yolo 1 {digest} {provider} {ort.__version__}"
 
-    @np.errstate(over="ignore", invalid="ignore")  # what is not a number is no detection
+    @np.errstate(over="ignore", invalid="ignore")  # scores that are not numbers are dropped
     def detect(self, image: Image) -> Detections:
         ratio = min(self._height / image.shape[0], self._width / image.shape[1])
         size = (max(1, round(image.shape[1] * ratio)), max(1, round(image.shape[0] * ratio)))
         canvas = np.full((self._height, self._width, 3), _GREY, np.uint8)
-        # YOLOX places the picture in the corner, the others in the middle.
+        # YOLOX puts the picture in the corner, the others in the middle.
         left, top = (0, 0)
         if self._head != "yolox":
             left, top = (self._width - size[0]) // 2, (self._height - size[1]) // 2
@@ -125,7 +125,7 @@ class Yolo:
         return height, width
 
     def _run(self, canvas: Image, head: str) -> _Array:
-        # YOLOX takes BGR as it is, the others RGB from 0 to 1.
+        # YOLOX takes BGR from 0 to 255, the others RGB from 0 to 1.
         pixels: NDArray[Any] = canvas[..., ::-1] if head == "yolox" else canvas / 255
         batch = np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], self._type)
         try:
@@ -170,7 +170,7 @@ class Yolo:
     def _read_names(self, known: str) -> tuple[str, ...]:
         names: Any = None
         if len(known) <= _MOST_NAMES:
-            # Of what is nested too deeply, Python's parser says that memory is short.
+            # For too much nesting, Python's parser raises MemoryError.
             with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
                 names = ast.literal_eval(known)
         names = list(names.values()) if isinstance(names, dict) else names
@@ -189,8 +189,8 @@ def _session(path: Path, provider: str) -> Any:
     if name not in ort.get_available_providers():
         raise EngineError(f"this ONNX Runtime has no {name}; use --provider cpu")
     options = ort.SessionOptions()
-    options.log_severity_level = 4  # errors are raised; printed as well, they are read twice
-    # Idle threads that spin would take CPU time from the network being measured.
+    options.log_severity_level = 4  # errors are raised; printing them too would show them twice
+    # Idle threads that spin would take CPU time from the measured network.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return ort.InferenceSession(str(path), options, providers=[name])
@@ -225,7 +225,7 @@ def _head(shape: tuple[int, ...], cells: NDArray[np.float64], path: Path) -> str
 
 
 def _is_decoded(output: _Array, height: int, width: int) -> bool:
-    """Whether boxes lie in input pixels already: they are then about where their cells are."""
+    """Whether boxes are in input pixels already: they are then near their cells."""
     cells = _cells(height, width)
     centres = (cells[:, :2] + 0.5) * cells[:, 2:]
     spread = float(np.abs(centres - centres.mean(0)).mean())

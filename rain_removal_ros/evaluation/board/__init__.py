@@ -56,7 +56,8 @@ PARTS: dict[str, Part] = {
     "clips": clips_part,
     "detection": detection_part,
 }
-"""In the order in which they are measured. Last comes ``SPEED``, which is of models together."""
+"""In the order in which they are measured. ``SPEED`` comes last; it measures the models
+together."""
 SPEED = "speed"
 
 NEEDS: dict[str, tuple[str, ...]] = {
@@ -84,7 +85,7 @@ _CODE = (
     "simulation",
 )
 _SHOWING = ("__init__.py", "rules.py", "tables.py", "publishing.py", "sheet.py", "report.py")
-"""The code, below the package, on which figures depend; without code that only displays."""
+"""Code below the package that only displays, on which figures do not depend."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Measured:
     model: Runner
     marks: dict[str, Mark] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-    """By part; 0 for cached parts."""
+    """Seconds by part; 0 for cached parts."""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -117,7 +118,8 @@ def compare(
     if not setup.data.is_dir():
         raise DataError(f"there is no folder of data sets {setup.data}")
     _refuse_what_lacks(setup.data, parts)
-    # What ships comes first: it is known already, unless something is wrong with all of this.
+    # The shipped model comes first: its figures are known already, so they show whether something
+    # is wrong.
     names = list(dict.fromkeys((shipped, candidate)))
     both = [_measured(name, setup, parts, engine, said) for name in names]
     if SPEED in parts:
@@ -215,12 +217,12 @@ def _code(network: str) -> str:
     for path in sorted(paths):
         if path.suffix in (".py", ".json") and path.name not in _SHOWING:
             known.update(f"{path.name} {_meaning(path)}".encode())
-    # Compiled or not; two builds of one source differ in bytes that say nothing.
+    # Compiled or not; two builds of one source differ in bytes that do not matter.
     return f"{known.hexdigest()} {native.library is not None}"
 
 
 def _meaning(path: Path) -> str:
-    """A file without its comments and docstrings, which change no figure."""
+    """A file without comments and docstrings, which do not change figures."""
     text = path.read_text(encoding="utf-8")
     if path.suffix != ".py":
         return text

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rain_removal_ros.data import pictures
 from rain_removal_ros.evaluation._models import Runner
 from rain_removal_ros.evaluation.board import marks
 from rain_removal_ros.evaluation.board.marks import Mark
 from rain_removal_ros.evaluation.board.setup import Setup
 from rain_removal_ros.frames import Image
+from rain_removal_ros.media import pictures
 from rain_removal_ros.metrics import luma, psnr
 
 PALEST = "roadscene/test/target/001.jpg"
-"""Of all dry pictures at hand the one whose darkest channel is brightest: bright concrete in the
-sun, which is easily taken for a veil."""
+"""The dry picture whose darkest channel is brightest: bright concrete in the sun, which is easily
+taken for a veil."""
 SCENES = (
     "roadscene/test/target/004.jpg",
     "roadscene/test/target/014.jpg",
@@ -40,7 +40,9 @@ _MOST_DB = 60.0
 
 
 def still_part(model: Runner, setup: Setup) -> Iterator[Mark]:
-    """How near the picture stays; nothing of networks that enlarge, as theirs has no reference."""
+    """How close the picture stays to the dry one; nothing for networks that enlarge, which have no
+    reference here.
+    """
     if model.scale != 1:
         return
     scenes = {name: pictures.read(setup.data / name) for name in SCENES[:: setup.extent.every]}
@@ -60,7 +62,7 @@ def still_part(model: Runner, setup: Setup) -> Iterator[Mark]:
 
 
 def _watched(model: Runner, dry: Image, frames: int) -> dict[int, float]:
-    """PSNR-Y to the dry picture of frames by their number, counted from 1."""
+    """PSNR-Y to the dry picture, by the number of the frame, counted from 1."""
     state, found, truth = None, {}, luma(dry)
     for number in range(1, frames + 1):
         result = model.derain(dry, state)

@@ -34,7 +34,7 @@ _BLOCK = 10
 _HIGHWAY = "video/highway.mp4"
 """The one video that no recipe for clips trains on; its frames are 960 x 540."""
 _STARTS = (0, 35, 71)
-"""Where in it the clips begin; the last one ends with it."""
+"""Where the clips begin in it; the last one ends with the video."""
 _DRIVE_START = 60
 
 
@@ -68,7 +68,7 @@ def clips_part(model: Runner, setup: Setup) -> Iterator[Mark]:
 
 
 def _trace(model: Runner, clip: Clip, frames: int = _FRAMES) -> dict[str, dict[str, float]]:
-    """Each figure by block of frames: the mean over the block."""
+    """Each figure, averaged over blocks of frames."""
     values: defaultdict[str, defaultdict[str, list[float]]]
     values = defaultdict(lambda: defaultdict(list))
     state = None

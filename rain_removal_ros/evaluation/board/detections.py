@@ -1,7 +1,7 @@
 """Whether a detector recovers what rain hid, and still finds what it found in clear weather.
 
-Won back is the share recovered of the AP50 that rain costs. Every model sees the same pictures,
-rain and draws of pictures, so differences between models are paired.
+The share recovered is that of the AP50 that rain costs. Every model sees the same pictures, rain
+and draws of pictures, so differences between models are paired.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from rain_removal_ros.data import pictures
 from rain_removal_ros.data.rain import render_frames
 from rain_removal_ros.detection import truth
 from rain_removal_ros.detection.bootstrap import Values, draws
@@ -26,6 +25,7 @@ from rain_removal_ros.evaluation.board import marks, rains
 from rain_removal_ros.evaluation.board.marks import ROUNDS, Mark
 from rain_removal_ros.evaluation.board.setup import Setup, digest, drawn
 from rain_removal_ros.frames import Image
+from rain_removal_ros.media import pictures
 from rain_removal_ros.runtime.files import write_json
 
 SEVERITIES = (0.3, 0.6, 1.0)
@@ -40,7 +40,7 @@ See = Callable[[Image], Image]
 
 @dataclass(frozen=True)
 class Labelled:
-    """One set, ready to be looked at."""
+    """One set of labelled pictures, loaded."""
 
     name: str
     stems: tuple[str, ...]
@@ -59,7 +59,7 @@ def detection_part(model: Runner, setup: Setup) -> Iterator[Mark]:
 def seen_through(
     model: Runner, shown: Labelled, detector: Detector, setup: Setup
 ) -> Iterator[Mark]:
-    """Shares won back at each severity, and the change in clear weather."""
+    """Shares recovered at each severity, and the change in clear weather."""
     known = _without(shown, detector, setup)
     for severity in SEVERITIES:
         ap = _ap50(shown, detector, _rainy(shown, severity, setup), _through(model))
@@ -76,7 +76,7 @@ def _through(model: Runner) -> See:
 
 
 def _without(shown: Labelled, detector: Detector, setup: Setup) -> dict[str, Values]:
-    """AP50 of the references and of the rainy pictures as they are, which no model changes."""
+    """AP50 of the references and of the rainy pictures, which do not depend on the model."""
     path = None
     if setup.cache:
         key = f"{shown.fingerprint} {detector.fingerprint} {rains.fingerprint()}"

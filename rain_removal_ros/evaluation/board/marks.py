@@ -26,14 +26,15 @@ class Mark:
     of: tuple[float, ...]
     least: bool = False
     drawn: tuple[float, ...] = ()
-    """Instead of amounts, the mark as it is and over all draws, where it is no sum over items."""
+    """Instead of amounts: the mark itself and its values for all draws, if it is not a sum over
+    items."""
 
     @property
     def value(self) -> float:
         return float(self.values(self.items)[0])
 
     def values(self, items: Sequence[str]) -> Values:
-        """The mark over these items as they are, then over ``ROUNDS`` draws of them."""
+        """The mark over these items, then over ``ROUNDS`` draws of them."""
         if self.drawn:
             return np.array(self.drawn)
         place = {item: index for index, item in enumerate(self.items)}
@@ -46,7 +47,7 @@ class Mark:
             return np.asarray((weights @ amounts) / (weights @ of), np.float64)
 
     def shares_items(self, other: Mark) -> list[str]:
-        """Items that both were measured on; all or none where only draws are known."""
+        """Whether both have the same items; all or none if only draws are known."""
         if self.drawn or other.drawn:
             return list(self.items) if self.items == other.items else []
         known = set(other.items)
@@ -97,7 +98,7 @@ def share(name: str, by_item: Mapping[str, tuple[float, float]]) -> Mark:
 
 
 def of_draws(name: str, items: Sequence[str], values: Values) -> Mark:
-    """A mark that was worked out for every draw by itself."""
+    """A mark that was computed for every draw by itself."""
     return Mark(name, tuple(items), (), (), drawn=tuple(values.tolist()))
 
 

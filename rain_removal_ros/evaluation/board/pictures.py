@@ -9,13 +9,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rain_removal_ros.data import pairs, pictures
+from rain_removal_ros.data import pairs
 from rain_removal_ros.evaluation._models import Runner
 from rain_removal_ros.evaluation._pictures import reduced_for
 from rain_removal_ros.evaluation.board import marks
 from rain_removal_ros.evaluation.board.marks import Mark
 from rain_removal_ros.evaluation.board.setup import Setup
 from rain_removal_ros.frames import Image
+from rain_removal_ros.media import pictures
 from rain_removal_ros.metrics import luma, psnr, ssim
 
 SETS = {
@@ -24,7 +25,7 @@ SETS = {
     "roadscene": "roadscene/test",
 }
 DRY = {
-    # What docs/results.md has always had; rain is drawn over these in training.
+    # The pictures that docs/results.md has always used; rain is drawn over these in training.
     "clean": ("clean/bsds500", 15),
     # Streets that nothing here was trained on.
     "clean_streets": ("detection/pennfudan/images", 2),

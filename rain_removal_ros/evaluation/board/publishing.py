@@ -1,4 +1,4 @@
-"""Writes what was measured of the models that ship.
+"""Writes the measurements of the models that ship.
 
 ``benchmarks/results/board/NAME.json`` has a model's marks. Its card, ``models/NAME.md``, and the
 tables of ``docs/results.md`` are made from these files alone.
@@ -50,14 +50,14 @@ class Sheet:
     time: str
     precision: str
     facts: dict[str, str]
-    """Of the weight file, as the card has them; none for weights published elsewhere."""
+    """Facts of the weight file for the card; empty for weights published elsewhere."""
     marks: dict[str, dict[str, float]]
 
 
 def publish(measured: Measured, extent: Extent, root: Path) -> list[Path]:
     """Write a model's marks and every page that shows them; returns what was written.
 
-    Parts that were not measured this time stay as they were, if the weights are the same.
+    Parts that were not measured this time are kept, if the weights are the same.
     """
     name = measured.model.model
     page, card = root / "docs/results.md", root / "models" / f"{name}.md"
@@ -153,7 +153,7 @@ def _card(sheet: Sheet) -> str:
 
 
 def _how(sheets: Sequence[Sheet]) -> str:
-    """When, of which weights and how completely the figures were taken."""
+    """When, with which weights and how completely the figures were measured."""
     lines = []
     for sheet in sheets:
         part = (

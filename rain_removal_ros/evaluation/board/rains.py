@@ -1,7 +1,7 @@
 """The rain of the board, which must not change when the generator does.
 
-``rains.json`` holds descriptions of rain that were drawn once, at severity 1 for photos; the
-styles and the sampler they came from may go on. Only what renders a description is shared.
+``rains.json`` has descriptions of rain that were drawn once, at severity 1 for photos. Styles and
+sampler may change since; only the code that renders a description is shared with training.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import rain_removal_ros.data.rain as rain_package
-from rain_removal_ros.data.rain import Camera, Layer, Rain, Veil, Wind
+from rain_removal_ros.data.rain import CameraEffects, Layer, Rain, Veil, Wind
 from rain_removal_ros.evaluation.board.setup import digest
 
 _FILE = Path(__file__).with_name("rains.json")
 
 
 def rain(name: str, severity: float = 1.0) -> Rain:
-    """A rain by its name; with less ``severity``, fewer and fainter drops and less of a veil."""
+    """A rain by its name; with less ``severity``, fewer and fainter drops and a thinner veil."""
     found = _read(_kept()[name])
     return found if severity == 1 else _lighter(found, severity)
 
@@ -32,7 +32,7 @@ def names(beginning: str) -> list[str]:
 
 @functools.cache
 def fingerprint() -> str:
-    """Changes with the descriptions and with what renders them."""
+    """Changes with the descriptions and with the code that renders them."""
     folder = Path(rain_package.__path__[0])
     renderers = [folder / f"{name}.py" for name in ("description", "drops", "rendering")]
     return digest([_FILE, *renderers])
@@ -54,7 +54,7 @@ def _read(kept: dict[str, Any]) -> Rain:
         absorption=kept["absorption"],
         wind=Wind(**kept["wind"]),
         veil=Veil(**{**kept["veil"], "light": tuple(kept["veil"]["light"])}),
-        camera=Camera(**kept["camera"]),
+        camera=CameraEffects(**kept["camera"]),
     )
 
 

@@ -1,8 +1,8 @@
 """What each mark is called, which way it should go, and what decides whether a model ships.
 
-A mark gets *surely* worse or better where the whole interval of its difference to the shipped
-model lies on one side. A candidate ships if no mark that counts gets surely worse, none lies
-surely below its floor, and at least one gets surely better.
+A mark is *surely* worse or better if the whole interval of its difference to the shipped model lies
+on one side. A candidate ships if no mark that counts gets surely worse, none is surely below its
+floor, and at least one gets surely better.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class Rule:
     less: bool = False
     """Whether less is better."""
     slack: float | None = 0.1
-    """The loss, in the mark's unit, that does not count yet; None if the mark never counts."""
+    """The loss, in the mark's unit, that is still tolerated; None if the mark never counts."""
     goal: float | None = None
     """The goal for the default model."""
     enough: bool = False
     """Whether losses do not count while the goal is met."""
     floor: float | None = None
-    """A model must not surely miss this, whatever the shipped one does."""
+    """The value that a model must not surely miss, whatever the shipped one does."""
 
 
 def _pairs(name: str, goal: float) -> tuple[Rule, ...]:
@@ -72,7 +72,7 @@ def _strokes(name: str, title: str, goal: float | None = None) -> Rule:
 def _detection(name: str, title: str, aimed: float) -> tuple[Rule, ...]:
     def won(severity: float) -> Rule:
         goal = 60.0 if severity == aimed else None
-        return Rule(f"{name}/won_{severity:g}", f"{title}, rain {severity:g}: won back", "%",
+        return Rule(f"{name}/won_{severity:g}", f"{title}, rain {severity:g}: recovered", "%",
                     slack=2.0, goal=goal)  # fmt: skip
 
     clear = Rule(f"{name}/clear", f"{title}, clear: change", "%", slack=0.5, floor=0.0)
@@ -142,8 +142,8 @@ SECTIONS: dict[str, tuple[Rule, ...]] = {
         Rule("speed/of_shipped", "time of what ships", "%", less=True, slack=None, floor=115.0),
     ),
 }  # fmt: skip
-"""By what is measured. But for what a title says, strokes are 20 of 2 x 40 pixels, 15 degrees from
-the vertical, of opacity 0.7 and with sharp edges."""
+"""By what is measured. Unless the title says otherwise, strokes are 20 of 2 x 40 pixels, 15 degrees
+from the vertical, with an opacity of 0.7 and sharp edges."""
 RULES: tuple[Rule, ...] = tuple(rule for rules in SECTIONS.values() for rule in rules)
 
 
@@ -156,7 +156,7 @@ class Reading:
     shipped: float | None
     change: Estimate | None
     verdict: str
-    """``WORSE`` and ``BETTER`` where it is sure, and counts."""
+    """``WORSE`` and ``BETTER`` if it is sure and the mark counts."""
     below_floor: bool
 
     @property
@@ -171,7 +171,7 @@ class Verdict:
 
     ships: bool
     complete: bool
-    """Whether all was measured that the verdict needs."""
+    """Whether everything was measured that the verdict needs."""
     reasons: tuple[str, ...]
 
 
@@ -229,5 +229,5 @@ def _reached(rule: Rule, value: float) -> bool:
 
 
 def _amount(rule: Rule, shown: float) -> float:
-    """A figure of the rules as marks have it: shares, where the rules have per cent."""
+    """A figure of the rules in the unit of marks: shares instead of per cent."""
     return shown / 100 if rule.unit == "%" else shown

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,26 +11,28 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 
-from rain_removal_ros.data import pictures
-from rain_removal_ros.errors import DataError
 from rain_removal_ros.evaluation._models import Runner
 from rain_removal_ros.evaluation.board.marks import Mark
 from rain_removal_ros.frames import Image
+from rain_removal_ros.media import pictures
+from rain_removal_ros.runtime.files import write_whole
 
 
 @dataclass(frozen=True)
 class Extent:
-    """What is left out is left out whole items at a time: what remains compares with the whole."""
+    """How much is measured. Only whole items are left out, so the rest compares with the full
+    board.
+    """
 
     name: str
     parts: tuple[str, ...]
     every: int
-    """Every how many of the pictures and scenes."""
+    """Use every N-th picture and scene."""
     clips: int
-    """Of each kind."""
+    """Clips of each kind."""
     clip_frames: int
     still_frames: int
-    """Frames that the clear still camera looks on for."""
+    """Frames of the still camera."""
     strokes: tuple[str, ...] | None
     """Fields of the stroke board; None for all."""
 
@@ -85,9 +86,9 @@ Part: TypeAlias = Callable[[Runner, Setup], Iterator[Mark]]
 def drawn(
     setup: Setup, key: str, count: int, make: Callable[[], Iterator[Image]]
 ) -> Iterator[Image]:
-    """Pictures that take longer to draw than to read: kept under ``key``, whole sets at a time.
+    """Pictures that take longer to draw than to read; whole sets are cached under ``key``.
 
-    One is held in memory at a time: a clip of five seconds would take half a gigabyte.
+    One is in memory at a time: a clip of five seconds would take half a gigabyte.
     """
     if setup.cache is None:
         yield from make()
@@ -96,13 +97,11 @@ def drawn(
     folder = setup.cache / "drawn" / name
     paths = [folder / f"{index:04d}.png" for index in range(count)]
     if not all(path.is_file() for path in paths):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for path, image in zip(paths, make(), strict=True):
-                _write(path, image)
-        except OSError as error:
-            reason = error.strerror or error
-            raise DataError(f"cannot write to {folder}: {reason}; see --cache") from error
+        # Packed lightly, which is quick, and disks are large.
+        lightly = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+        for path, image in zip(paths, make(), strict=True):
+            _, packed = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]), lightly)
+            write_whole(path, packed.tobytes())
     yield from map(pictures.read, paths)
 
 
@@ -112,12 +111,3 @@ def digest(paths: Iterable[Path]) -> str:
     for path in sorted(paths):
         found.update(path.name.encode() + path.read_bytes())
     return found.hexdigest()
-
-
-def _write(path: Path, image: Image) -> None:
-    """Whole or not at all; packed lightly, as that is quick and disks are large."""
-    lightly = [cv2.IMWRITE_PNG_COMPRESSION, 1]
-    _, packed = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]), lightly)
-    draft = path.with_suffix(f".{os.getpid()}.part")  # two boards may draw the same at once
-    draft.write_bytes(packed.tobytes())
-    draft.replace(path)

@@ -14,17 +14,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rain_removal_ros.data import pictures
 from rain_removal_ros.data.strokes import draw_strokes
 from rain_removal_ros.evaluation._models import Runner
 from rain_removal_ros.evaluation.board import marks
 from rain_removal_ros.evaluation.board.marks import Mark
 from rain_removal_ros.evaluation.board.setup import Setup
 from rain_removal_ros.frames import Image
+from rain_removal_ros.media import pictures
 from rain_removal_ros.metrics import luma
 
 _LIT = 0.02
-"""From this share of the way to white on, a pixel counts as under a stroke."""
+"""The share of the way to white from which a pixel counts as under a stroke."""
 _INVENTED = 5.0
 """A dry pixel changed by more grey levels than this counts as invented rain."""
 
@@ -56,7 +56,7 @@ FIELDS = {
 
 
 def strokes_part(model: Runner, setup: Setup) -> Iterator[Mark]:
-    """The share of the strokes' light that is left, and what is changed where there are none."""
+    """The share of the strokes' light that remains, and what is changed where there are none."""
     if model.scale != 1:
         return
     dry = {
@@ -71,7 +71,7 @@ def strokes_part(model: Runner, setup: Setup) -> Iterator[Mark]:
 
 
 def backgrounds(data: Path) -> list[Path]:
-    """Dry pictures of three sets that nothing was trained on."""
+    """Dry pictures of three sets that no network was trained on."""
     streets = pictures.find_pictures(data / "roadscene/test/target")[::10]
     photos = [p for p in pictures.list_pictures(data / "rain100l/test") if "norain" in p.stem]
     people = pictures.find_pictures(data / "detection/pennfudan/images")
@@ -83,7 +83,7 @@ def backgrounds(data: Path) -> list[Path]:
 def drawn(dry: Image, strokes: Strokes, name: str) -> tuple[Image, NDArray[np.bool_]]:
     """A picture with strokes, always the same for its name, and where they are."""
     seed = zlib.crc32(name.encode())
-    # Slanted to either side, as rain is.
+    # Slanted to either side, like rain.
     angle = strokes.angle if seed % 2 else -strokes.angle
     rainy, mask = draw_strokes(
         dry, strokes.count, width=strokes.width, length=strokes.length, angle=angle,

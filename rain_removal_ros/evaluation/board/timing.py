@@ -24,17 +24,19 @@ from rain_removal_ros.settings import EngineSettings
 PUBLISHED = "peers/prenet_rain100l.pth"
 """Six stages, run in float32 as its authors do; below the data sets."""
 Step: TypeAlias = Callable[[], float]
-"""One turn of a model; how many milliseconds a frame took."""
+"""One turn of a model; returns the milliseconds of a frame."""
 
 _SIZE = (480, 640, 3)
 _THREADS = 2
 _ROUNDS = 5
 _FRAMES = 5
-"""Of each model in a round; their median counts."""
+"""Frames of each model in a round; their median counts."""
 
 
 def speed(models: Sequence[str], data: Path) -> list[list[Mark]]:
-    """For each model, the shipped one first: what a frame takes, by itself and beside others."""
+    """For each model, the shipped one first: the time per frame, absolute and relative to the
+    others.
+    """
     quick = EngineSettings(name="torch", precision="bfloat16", device="cpu", threads=_THREADS)
     plain = replace(quick, precision="float32")
     timed = [
@@ -45,7 +47,7 @@ def speed(models: Sequence[str], data: Path) -> list[list[Mark]]:
 
 
 def by_turns(models: Sequence[Step], peer: Step) -> list[list[Mark]]:
-    """The marks of each model from steps that each tell their milliseconds."""
+    """The marks of each model from steps that return their milliseconds."""
     for step in (*models, peer):
         step()
     rounds = [([step() for step in models], peer()) for _ in range(_ROUNDS)]
@@ -72,7 +74,7 @@ def _paired(
 
 
 class _Timed:
-    """A model that is stepped on, its state carried."""
+    """A model with carried state."""
 
     def __init__(self, engine: Engine, *, frames: int) -> None:
         self._engine, self._frames = engine, frames
@@ -80,7 +82,7 @@ class _Timed:
         self._state: Any = None
 
     def step(self) -> float:
-        """Milliseconds of a frame: the median of a few."""
+        """The median time of a few frames, in milliseconds."""
         taken = []
         for _ in range(self._frames):
             began = time.perf_counter()

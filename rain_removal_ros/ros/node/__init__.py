@@ -1,1 +1,1 @@
-"""What the node is made of; ``python -m rain_removal_ros.ros.node`` runs it."""
+"""The parts of the node; ``python -m rain_removal_ros.ros.node`` runs it."""

@@ -9,15 +9,15 @@ from rain_removal_ros.ros import process
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the node until it is told to end; returns the exit code."""
-    about = "Takes rain out of camera images, live."
+    """Run the node until a signal ends it; returns the exit code."""
+    about = "Removes rain from camera images, live."
     return process.run(_create, about=about, args=args)
 
 
 def _create() -> process.Runnable:
-    from rain_removal_ros.ros.node.derainer import Derainer
+    from rain_removal_ros.ros.node.derain_node import DerainNode
 
-    return Derainer()
+    return DerainNode()
 
 
 if __name__ == "__main__":

@@ -1,17 +1,16 @@
-"""What the node says about itself on ``/diagnostics``: one status for the network, one a camera."""
+"""What the node reports on ``/diagnostics``: one status for the network, one per camera."""
 
 from __future__ import annotations
 
-import resource
 import sys
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from rain_removal_ros.ros.node.statistics import StatisticsSummary
+from rain_removal_ros.runtime.memory import resident_bytes
 
 if TYPE_CHECKING:
     from rain_removal_ros.engines import LoadedEngine
@@ -19,32 +18,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NetworkState:
-    """How the network is doing."""
+    """The state of the network."""
 
     active: bool
     enabled: bool
     engine: LoadedEngine | None
     loading: bool
     trouble: str
-    """What is wrong, in a line; empty while all is well."""
+    """What is wrong, in one line; empty if nothing is."""
     rung: str
-    """How much is asked of the network."""
+    """The rung of degradation."""
     stages: int
-    """Passes over a frame now; 0 without a network."""
+    """Current passes over a frame; 0 without a network."""
     faults: Counter[str]
 
 
 @dataclass(frozen=True)
 class CameraState:
-    """How one camera's topics are doing."""
+    """The state of one camera's topics."""
 
     name: str
     topic: str
     transport: str
-    """What is listened to; empty for nothing."""
+    """The transport that is subscribed to; empty for none."""
     reliable: bool
     publishers: Counter[str]
-    """The types of messages published on the topic, and by how many."""
+    """How many publishers of each message type the topic has."""
     mismatch: str
     state_age_s: float | None
     summary: StatisticsSummary
@@ -112,7 +111,7 @@ def _judge_network(state: NetworkState) -> tuple[bytes, str]:
     if state.engine is None:
         return DiagnosticStatus.WARN, "loading; frames pass through"
     if not state.enabled:
-        return DiagnosticStatus.OK, "disabled: frames go through untouched"
+        return DiagnosticStatus.OK, "disabled: frames pass through unchanged"
     if state.rung != "full":
         return DiagnosticStatus.WARN, f"over its time budget: {state.rung}"
     running = f"{state.engine.info.network} on {state.engine.info.device}"
@@ -132,7 +131,7 @@ def _judge_camera(state: CameraState) -> tuple[bytes, str]:
     if not state.publishers:
         return (
             DiagnosticStatus.WARN,
-            f"nobody publishes {state.topic}: is the camera running, and 'image' remapped to it?",
+            f"nobody publishes {state.topic}: is the camera running, is 'image' remapped to it?",
         )
     wanted = "CompressedImage" if state.transport == "compressed" else "Image"
     if not any(kind.endswith(f"/{wanted}") for kind in state.publishers):
@@ -152,7 +151,7 @@ def _judge_camera(state: CameraState) -> tuple[bytes, str]:
             "and a reliable camera input.reliability auto or reliable",
         )
     if summary.rate_in and not summary.rate_out:
-        return DiagnosticStatus.WARN, "images arrive, none is published: see the reasons below"
+        return DiagnosticStatus.WARN, "images arrive, but none is published: see the reasons below"
     return DiagnosticStatus.OK, f"{summary.rate_out:.1f} Hz"
 
 
@@ -181,18 +180,10 @@ def _counts(name: str, counts: Counter[str]) -> dict[str, int]:
 
 
 def _memory(engine: LoadedEngine | None) -> dict[str, str]:
-    values = {"memory [MiB]": f"{_resident_bytes() / 2**20:.0f}"}
-    # Of what others allocate on a GPU, torch knows nothing.
+    values = {"memory [MiB]": f"{resident_bytes() / 2**20:.0f}"}
+    # torch does not know what other libraries allocate on a GPU.
     info = engine.info if engine else None
     if info is not None and info.engine == "torch" and info.device.startswith("cuda"):
         used = sys.modules["torch"].cuda.memory_allocated(info.device)
         values["device memory [MiB]"] = f"{used / 2**20:.0f}"
     return values
-
-
-def _resident_bytes() -> int:
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0  # not Linux
-    return pages * resource.getpagesize()

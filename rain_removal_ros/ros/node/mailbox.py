@@ -1,7 +1,7 @@
-"""Where frames wait: one place a camera, and the newest frame takes it.
+"""Where frames wait: one place per camera, and the newest frame replaces the waiting one.
 
-A slow network therefore drops frames and never grows latency. Whoever puts a message in does
-nothing else, so that the executor's thread is free again at once.
+So a slow network drops frames instead of increasing latency. Putting a message in does nothing
+else, so the executor's thread is free again at once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class ReceivedMessage:
-    """A message, and when it came in."""
+    """A message, and its time of arrival."""
 
     message: Any
     arrived: float
@@ -22,7 +22,7 @@ class ReceivedMessage:
 
 
 class Mailbox:
-    """One slot for each camera, by its index."""
+    """One slot per camera, by its index."""
 
     def __init__(self) -> None:
         self._waiting: dict[int, ReceivedMessage] = {}
@@ -30,7 +30,7 @@ class Mailbox:
         self._woken = False
 
     def put(self, camera: int, message: Any) -> bool:
-        """Leave a message; returns whether one that nobody had taken made way for it."""
+        """Leave a message; returns whether it replaced one that was still waiting."""
         with self._changed:
             displaced = camera in self._waiting
             self._waiting[camera] = ReceivedMessage(message, time.monotonic())
@@ -38,7 +38,7 @@ class Mailbox:
             return displaced
 
     def take(self) -> dict[int, ReceivedMessage]:
-        """The newest message of every camera that has one; waits for one, or to be woken."""
+        """The newest message of every camera that has one; waits for a message or for ``wake``."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._woken)
             self._woken = False
@@ -46,13 +46,13 @@ class Mailbox:
             return messages
 
     def wake(self) -> None:
-        """Let ``take`` return, be there messages or not."""
+        """Let ``take`` return, with or without messages."""
         with self._changed:
             self._woken = True
             self._changed.notify()
 
     def clear(self) -> list[int]:
-        """Throw away what nobody took; returns whose messages those were."""
+        """Discard the waiting messages; returns the cameras they belonged to."""
         with self._changed:
             cameras = list(self._waiting)
             self._waiting.clear()

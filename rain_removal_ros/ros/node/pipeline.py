@@ -1,4 +1,4 @@
-"""Between the mailbox and the topics: frames go through the cameras, and results are published.
+"""Connects the mailbox with the topics: frames go through the cameras, and results are published.
 
 Runs in the worker's thread, one batch after another. Every frame is published or dropped, and
 counted.
@@ -24,30 +24,30 @@ from rain_removal_ros.runtime.threads import compute_with
 from rain_removal_ros.settings import Settings
 
 if TYPE_CHECKING:
-    from rain_removal_ros.engines import Engine
+    from rain_removal_ros.engines import LoadedEngine
 
 _FAULTS_BEFORE_RELOAD = 2
 _TYPES = MessageTypes(Image, CompressedImage, lambda level: Float32(data=level))
 
 
 class Surroundings(Protocol):
-    """What the pipeline asks of the node around it; called in the worker's thread."""
+    """What the pipeline needs from the node; called in the worker's thread."""
 
     def now_ns(self) -> int:
-        """The node's clock, which may be a simulated one; 0 while that has not begun."""
+        """The node's clock, which may be simulated; 0 while simulated time has not begun."""
         ...
 
     def say(self, text: str) -> None:
-        """A throttled line in the log."""
+        """Write a throttled line to the log."""
         ...
 
     def broken(self, reason: str, retry_in_s: float) -> None:
-        """The network keeps failing: another one is to be loaded."""
+        """The network keeps failing, so another one must be loaded."""
         ...
 
 
 class Pipeline:
-    """All cameras' frames, one network."""
+    """The frames of all cameras, and one network."""
 
     def __init__(
         self,
@@ -67,36 +67,41 @@ class Pipeline:
             guard=watch,
             log=around.say,
         )
+        self._watch = watch
         self._in_work: set[int] = set()
+        self._sizes: dict[int, tuple[int, int]] = {}
+        self.unusual = False
+        """Whether a frame came that may have left more memory behind than others take."""
 
     def give_up(self, reason: str) -> None:
-        """Write off the frames in work: their thread has been abandoned."""
+        """Count the current frames as lost: their thread was abandoned."""
         for index in self._in_work:
             self._statistics[index].dropped(reason)
 
     def apply(self, settings: Settings) -> None:
-        """Go on with other settings."""
+        """Use other settings from now on."""
         self._settings = settings
         self.cameras.apply(settings)
 
-    def use(self, engine: Engine) -> None:
-        """Go on with another network."""
+    def use(self, engine: LoadedEngine) -> None:
+        """Use another network from now on."""
         compute_with(self._settings.engine.threads)
-        self.cameras.use(engine)
+        self.cameras.use(engine, pixel_bytes=engine.pixel_bytes)
 
     def drop(self, messages: Mapping[int, ReceivedMessage], reason: str) -> None:
-        """Give account of frames that nothing is done with."""
+        """Count frames that are not processed."""
         for index in messages:
             self._statistics[index].dropped(reason)
 
     def process(self, messages: Mapping[int, ReceivedMessage]) -> None:
-        """Deal with the newest frame of each camera that has one."""
-        self._in_work = set(messages)
+        """Process the newest frame of each camera that has one."""
         fault = ""
-        for result in self.cameras.process(self._arrivals(messages)):
-            self._in_work.discard(result.camera)
-            self._publish(result, messages[result.camera])
-            fault = result.fault.text if result.fault is not None else fault
+        with self._watch.watching():
+            self._in_work = set(messages)
+            for result in self.cameras.process(self._arrivals(messages)):
+                self._publish(result, messages[result.camera])
+                self._note_size(result)
+                fault = result.fault.text if result.fault is not None else fault
         if self.cameras.failures >= _FAULTS_BEFORE_RELOAD:
             retry_in_s = self.cameras.retry_in_s
             self.cameras.do_without("fault")
@@ -109,22 +114,25 @@ class Pipeline:
             arrival = None
             with self._accounting(index):
                 if self._too_old(received):
-                    self._statistics[index].dropped("too old")
+                    self._drop(index, "too old")
                 else:
                     arrival = index, received.message, self._topics[index].demand()
             if arrival is not None:
                 yield arrival
-            else:
-                self._in_work.discard(index)
 
     @contextmanager
     def _accounting(self, index: int) -> Iterator[None]:
-        """A frame that something unforeseen befalls is dropped, and that is all."""
+        """If something unforeseen happens to a frame, drop that frame only."""
         try:
             yield
         except Exception as error:  # noqa: BLE001 - a robot keeps its camera
-            self._statistics[index].dropped("error")
+            self._drop(index, "error")
             self._around.say(f"a frame was lost to {type(error).__name__}: {error}")
+
+    def _drop(self, index: int, reason: str) -> None:
+        with self._watch.settling():
+            self._in_work.discard(index)
+            self._statistics[index].dropped(reason)
 
     def _too_old(self, received: ReceivedMessage) -> bool:
         limit, now = self._settings.input.max_age_ms, self._around.now_ns()
@@ -132,13 +140,25 @@ class Pipeline:
         return limit > 0 and now > 0 and now - stamp > limit * 1e6
 
     def _publish(self, result: Result, received: ReceivedMessage) -> None:
-        """Publish what was made of a frame, and count it."""
+        """Publish the result of a frame, and count it."""
         with self._accounting(result.camera):
             for output, message in result.messages:
+                self._watch.check()
                 self._topics[result.camera].publish(output, message)
             now_ns, stamp_ns = self._around.now_ns(), codec.stamp_ns(received.message.header)
-            self._statistics[result.camera].count(
-                result,
-                latency_s=(now_ns - stamp_ns) / 1e9 if now_ns else None,
-                processing_s=time.monotonic() - received.arrived,
-            )
+            with self._watch.settling():
+                self._in_work.discard(result.camera)
+                self._statistics[result.camera].count(
+                    result,
+                    latency_s=(now_ns - stamp_ns) / 1e9 if now_ns else None,
+                    processing_s=time.monotonic() - received.arrived,
+                )
+
+    def _note_size(self, result: Result) -> None:
+        """Frames that are decoded in vain, or of another size than before, are unusual."""
+        if result.frame is None:
+            self.unusual = self.unusual or result.fault is not None
+            return
+        size = result.frame.height, result.frame.width
+        self.unusual = self.unusual or self._sizes.get(result.camera, size) != size
+        self._sizes[result.camera] = size

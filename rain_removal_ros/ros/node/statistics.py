@@ -1,4 +1,4 @@
-"""What happened to the frames of one camera: every one is published, or dropped for a reason."""
+"""Counts what happens to the frames of one camera: each is published, or dropped for a reason."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from rain_removal_ros.camera import Outcome, Result
 
 @dataclass
 class StatisticsSummary:
-    """A moment's view of a camera's statistics."""
+    """A camera's statistics at one moment."""
 
     received: int
     lost: int
-    """Of those sent, how many never arrived whole, as far as the middleware noticed."""
+    """How many sent images did not arrive complete, as far as the middleware noticed."""
     losing: int
     """How many of them since the last summary."""
     published: int
     passed: Counter[str]
-    """Of those published, how many went through untouched, by reason."""
+    """How many of the published frames passed through unchanged, by reason."""
     dropped: Counter[str]
     faults: Counter[str]
     resets: Counter[str]
@@ -32,9 +32,9 @@ class StatisticsSummary:
     rate_in: float
     rate_out: float
     latency_ms: tuple[float, float] | None
-    """Stamp to publish, median and 95th percentile, of the last frames."""
+    """Stamp to publication, median and 95th percentile, of the last frames."""
     processing_ms: tuple[float, float] | None
-    """Arrival to publish, likewise."""
+    """Arrival to publication, likewise."""
     rain_level: float | None
     size: tuple[int, int] | None
     """Height and width of the last frame."""
@@ -42,7 +42,7 @@ class StatisticsSummary:
 
 @dataclass
 class Statistics:
-    """Counts; written by several threads, read by the one that reports."""
+    """The counts; several threads write them, and one reads them."""
 
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _received: int = 0
@@ -68,12 +68,12 @@ class Statistics:
             self._received += 1
 
     def lost(self, count: int) -> None:
-        """Messages that their publisher sent did not arrive."""
+        """Count sent messages that did not arrive."""
         with self._lock:
             self._lost += count
 
     def count(self, result: Result, *, latency_s: float | None, processing_s: float) -> None:
-        """Take note of what became of a frame. There is no latency before simulated time begins."""
+        """Note what became of a frame. There is no latency before simulated time begins."""
         with self._lock:
             if result.fault is not None:
                 self._faults[result.fault.kind] += 1

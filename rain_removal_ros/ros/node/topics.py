@@ -1,4 +1,4 @@
-"""The topics of one camera: what is subscribed to, what is published, and who wants it."""
+"""The topics of one camera: subscriptions, publishers, and who subscribes."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ from std_msgs.msg import Float32
 from rain_removal_ros.camera import Demand, OutputKind
 from rain_removal_ros.camera_info import Calibrations
 from rain_removal_ros.errors import SettingsError
+from rain_removal_ros.ros.qos import all_reliable
 from rain_removal_ros.settings import Settings
 
 if TYPE_CHECKING:
-    from rclpy.topic_endpoint_info import TopicEndpointInfo  # Lyrical has it in endpoint_info
+    from rclpy.topic_endpoint_info import TopicEndpointInfo  # in endpoint_info on Lyrical
 
 _OVERRIDABLE = (
     QoSPolicyKind.HISTORY,
@@ -62,7 +63,7 @@ class Topics:
     ) -> None:
         """``arrived`` gets every image message, ``lost`` the number of those lost on the way.
 
-        ``matched`` is told when subscribers change.
+        ``matched`` is called when subscribers change.
         """
         self.name = name
         self._node = node
@@ -71,15 +72,15 @@ class Topics:
         self._matched = matched
         self._prefix = f"{name}/" if name else ""
         self.raw_topic = node.resolve_topic_name(f"{self._prefix}image")
-        # As image_transport has it: beside the raw topic, wherever that was remapped to.
+        # As in image_transport: beside the raw topic, wherever that was remapped to.
         self.compressed_topic = f"{self.raw_topic}/compressed"
         self.info_topic = self._calibration_of(self.raw_topic)
         self.calibrations = Calibrations()
         self._subscriptions: list[Subscription[Any]] = []
         self.transport = ""
-        """What is listened to: "raw", "compressed" or nothing."""
+        """The subscribed transport: "raw", "compressed" or empty."""
         self.reliable = False
-        """Whether images are asked for with retransmission."""
+        """Whether the image subscription is reliable."""
         namespace = settings.output.namespace
         if name and namespace.startswith("/"):
             raise SettingsError(
@@ -99,26 +100,26 @@ class Topics:
         }
 
     def describe(self, settings: Settings) -> str:
-        """What will be read and written, and how, in a line."""
+        """What will be read and written, and how, in one line."""
         image = (
             self.compressed_topic if settings.input.transport == "compressed" else self.raw_topic
         )
         names = ", ".join(publisher.topic_name for publisher in self._publishers.values())
         how = settings.input.reliability.replace("_", " ")
-        how = "as reliably as it is offered" if how == "auto" else how
+        how = "as reliable as its publishers" if how == "auto" else how
         return f"reads {image} ({how}) and {self.info_topic}, publishes {names} (reliable, depth 1)"
 
     def demand(self) -> Demand:
-        """What somebody listens to now."""
+        """The outputs that have subscribers now."""
         publishers = self._publishers.items()
         return frozenset(each for each, publisher in publishers if _wanted(publisher))
 
     def publish(self, output: OutputKind, message: Any) -> None:
-        """Send out what was made of a frame."""
+        """Publish the results of a frame."""
         self._publishers[output].publish(message)
 
     def offered(self, transport: str) -> str:
-        """The transport to listen to: ``transport``, or for "auto" what somebody publishes."""
+        """The transport to subscribe to: ``transport``, or for "auto" what is published."""
         if transport != "auto":
             return transport
         raw, compressed = map(self._node.count_publishers, (self.raw_topic, self.compressed_topic))
@@ -126,28 +127,30 @@ class Topics:
 
     @property
     def derained_topic(self) -> str:
-        """Where derained images go."""
+        """The topic of derained images."""
         return str(self._publishers[OutputKind.IMAGE].topic_name)
 
     @property
     def topic(self) -> str:
-        """The topic that is, or would be, listened to."""
+        """The topic that is, or would be, subscribed to."""
         return self.compressed_topic if self.transport == "compressed" else self.raw_topic
 
     def publishers(self) -> Counter[str]:
-        """The types of messages published there, and by how many."""
+        """How many publishers of each message type that topic has."""
         infos = self._node.get_publishers_info_by_topic(self.topic)
         return Counter(info.topic_type for info in infos)
 
     def listen(self, transport: str, reliability: str) -> None:
         """Subscribe to images of this transport and to the calibration.
 
-        Called again and again: publishers come and go, and "auto" follows what they offer. Best
-        effort to a reliable camera costs frames, and reliable to one of best effort gets none.
+        This is called repeatedly: publishers come and go, and "auto" follows what they offer. A
+        best-effort subscription to a reliable camera loses frames, and a reliable one to a
+        best-effort camera gets none.
         """
         topic = self.compressed_topic if transport == "compressed" else self.raw_topic
         reliability = self._overridden(topic) or reliability
-        reliable = reliability == "reliable" or (reliability == "auto" and self._offers(topic))
+        offered = reliability == "auto" and all_reliable(self._node, topic)
+        reliable = reliability == "reliable" or offered
         if (transport, reliable) == (self.transport, self.reliable):
             return
         self.ignore()
@@ -159,19 +162,13 @@ class Topics:
         ]
 
     def _overridden(self, topic: str) -> str:
-        """The reliability that whoever started the node gave by ``qos_overrides``."""
+        """The reliability set at start in ``qos_overrides``."""
         name = f"qos_overrides.{topic}.subscription.reliability"
         return str(self._node.get_parameter(name).value) if self._node.has_parameter(name) else ""
 
-    def _offers(self, topic: str) -> bool:
-        """Whether all publishers of a topic, and at least one, offer reliable transport."""
-        found = self._node.get_publishers_info_by_topic(topic)
-        offered = [info.qos_profile.reliability for info in found]
-        return bool(offered) and all(each == ReliabilityPolicy.RELIABLE for each in offered)
-
     def mismatch(self) -> str:
-        """Why messages of a publisher or to a subscriber cannot pass now, if so."""
-        # As the graph has them: a profile of ours says nothing about what it leaves to the system.
+        """Why messages of a publisher or to a subscriber cannot pass at the moment, if so."""
+        # As the graph reports them: our own profile does not show what it leaves to the system.
         for topic in {subscription.topic_name for subscription in self._subscriptions}:
             offers = self._node.get_publishers_info_by_topic(topic)
             asked = self._ours(self._node.get_subscriptions_info_by_topic(topic))
@@ -189,7 +186,7 @@ class Topics:
         return [found for found in endpoints if (found.node_name, found.node_namespace) == own]
 
     def ignore(self) -> None:
-        """Subscribe to nothing."""
+        """Unsubscribe."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions = []
@@ -197,7 +194,7 @@ class Topics:
         self.reliable = False
 
     def close(self) -> None:
-        """Give up all topics."""
+        """Destroy all topics."""
         self.ignore()
         for publisher in self._publishers.values():
             self._node.destroy_publisher(publisher)
@@ -206,8 +203,9 @@ class Topics:
         return name if name.startswith("/") else self._prefix + name
 
     def _calibration_of(self, image_topic: str) -> str:
-        """Where the calibration comes from: beside the image, as image_transport has it, unless
-        ``camera_info`` was remapped itself."""
+        """The calibration's topic: beside the image, as in image_transport, unless ``camera_info``
+        was remapped.
+        """
         name = f"{self._prefix}camera_info"
         resolved = str(self._node.resolve_topic_name(name))
         if resolved != self._node.resolve_topic_name(name, only_expand=True):
@@ -227,7 +225,7 @@ class Topics:
         )
 
     def _images(self, kind: Any, topic: str) -> Subscription[Any]:
-        """A subscription that counts what is lost, where the middleware takes note of that."""
+        """A subscription that counts lost messages, if the middleware reports them."""
         try:
             return self._subscription(
                 kind, topic, self._arrived, lost=lambda event: self._lost(event.total_count_change)
@@ -256,11 +254,11 @@ class Topics:
             event_callbacks=SubscriptionEventCallbacks(
                 incompatible_qos=lambda event: self._mismatched(f"a publisher of {topic}", event),
                 message_lost=lost,
-                # At once, as "auto" may want to listen in another way now.
+                # At once, because "auto" may need another subscription now.
                 matched=lambda _: self._matched(),
             ),
-            # Once declared, an override would hold for all later subscriptions too, and reliability
-            # changes from one to the next.
+            # Once declared, an override would apply to all later subscriptions too, and the
+            # reliability changes from one to the next.
             qos_overriding_options=QoSOverridingOptions(
                 [policy for policy in _OVERRIDABLE if policy is not QoSPolicyKind.RELIABILITY]
             ),
@@ -283,7 +281,7 @@ _KINDS = {
 
 
 def output_names(namespace: str) -> dict[OutputKind, str]:
-    """What is published where, relative to the camera's namespace."""
+    """The published topics, relative to the camera's namespace."""
     if namespace:
         return {
             OutputKind.IMAGE: f"{namespace}/image",

@@ -1,41 +1,72 @@
-"""Notices that the network does not come back, and takes its work away from it.
+"""Notices that a frame is never finished, and takes its work away from the thread that has it.
 
-A thread that hangs inside a library cannot be stopped. It can be left alone: what it holds is
-replaced, and should it ever return, nothing of what it brings is used.
+A thread that hangs inside a library cannot be stopped, but it can be abandoned: its resources are
+replaced, and if it ever returns, its results are not used.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
-class Abandoned(BaseException):  # no error, and not to be caught as one
+class Abandoned(BaseException):  # not an error, and must not be caught as one
     """This thread's work has been given to another."""
 
 
 class Watchdog:
-    """A stretch of work that is being watched, as a context manager."""
+    """Watches the processing of frames; entered, as a context, around the network."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._since: float | None = None
         self._abandoned = False
+        self.in_network = False
+        """Whether it is the network that is being waited for; stays as it was once abandoned."""
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Around the work on frames."""
+        self._restart(time.monotonic())
+        try:
+            yield
+        finally:
+            self._restart(None)
+
+    def check(self) -> None:
+        """Raise where the work has been given to another."""
+        if self._abandoned:
+            raise Abandoned
+
+    @contextmanager
+    def settling(self) -> Iterator[None]:
+        """Around taking note of what became of a frame: once, whoever does it. Time starts anew."""
+        with self._lock:
+            self.check()
+            yield
+            self._since = time.monotonic()
 
     def __enter__(self) -> Watchdog:
-        with self._lock:
-            self._since = time.monotonic()
+        self._enter_network(True)
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._since = None
-            if self._abandoned:
-                raise Abandoned
+        self._enter_network(False)
 
     def abandon_after(self, limit_s: float) -> bool:
-        """Give up on work that has taken longer than this; returns whether that was so."""
+        """Abandon work that has taken longer than this; returns whether it did."""
         with self._lock:
             late = self._since is not None and time.monotonic() - self._since > limit_s
             self._abandoned = self._abandoned or late
             return late
+
+    def _restart(self, since: float | None) -> None:
+        with self._lock:
+            self._since = since
+
+    def _enter_network(self, entering: bool) -> None:  # noqa: FBT001
+        with self._lock:
+            self.check()
+            self.in_network = entering

@@ -1,4 +1,4 @@
-"""The one thread in which frames are dealt with."""
+"""The one thread in which frames are processed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rain_removal_ros.ros.node.watchdog import Abandoned, Watchdog
 
 
 class Worker:
-    """Takes the newest frames as long as it is wanted, and orders between two of them."""
+    """Takes the newest frames while it is wanted, and orders between two of them."""
 
     def __init__(self, mailbox: Mailbox, pipeline: Pipeline, watch: Watchdog) -> None:
         self.pipeline = pipeline
@@ -26,7 +26,7 @@ class Worker:
         self._thread.start()
 
     def order(self, order: Callable[[Pipeline], None]) -> None:
-        """Have something done before the next frame."""
+        """Call something before the next frame."""
         self._orders.put(order)
         self._mailbox.wake()
 
@@ -51,8 +51,9 @@ class Worker:
                     return
                 if messages:
                     self.pipeline.process(messages)
+                del messages  # may be large, and the next may be long in coming
         except Abandoned:
-            pass  # the next worker has long been running
+            pass  # the next worker is already running
 
     def _obey(self) -> None:
         try:

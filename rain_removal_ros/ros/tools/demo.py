@@ -1,7 +1,7 @@
-"""The demo over ROS: a simulated camera and the node in processes of their own, and a recorder.
+"""The demo over ROS: a simulated camera and the node as separate processes, and a recorder.
 
-They have a domain of the ROS graph to themselves and do not leave this machine. Whatever happens,
-both processes are ended before this returns.
+They have a ROS domain of their own and do not leave this machine. Both processes are ended before
+this returns, whatever happens.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from rain_removal_ros.runtime.dds import profile_environment
 from rain_removal_ros.runtime.processes import running
 
 _START_S = 120.0
-"""How long to wait for the first derained frame; a busy machine takes a while to start Python."""
+"""How long to wait for the first derained frame; starting Python takes a while on a busy
+machine."""
 _TELL_S = 1.0
 _DOMAINS = 100
 _TOPICS = ("image", "image_clean", "image_derained", "attention")
@@ -47,8 +48,8 @@ class DemoError(RainRemovalError):
 
 
 def record(plan: DemoPlan, tell: Tell) -> tuple[list[DemoFrame], str]:
-    """Run camera and node for as long as planned; what came through, and a line about it."""
-    # Before anything is started: without weights there is nothing to show.
+    """Run camera and node for the planned time; returns the frames, and a line about them."""
+    # Checked before anything starts: without weights there is nothing to show.
     weights = checkpoints.resolve(plan.weights or "auto")
     os.environ.update(_surroundings())
     with _terminated_like_interrupted(), running(*_commands(plan, weights)) as processes:
@@ -64,12 +65,12 @@ def record(plan: DemoPlan, tell: Tell) -> tuple[list[DemoFrame], str]:
 def _watch(
     recorder: Recorder, plan: DemoPlan, processes: list[subprocess.Popen[bytes]], tell: Tell
 ) -> None:
-    """Say how it goes until enough was recorded, or it takes too long."""
-    tell("starting a simulated camera and the node, each a process of its own")
+    """Report progress until enough was recorded or it takes too long."""
+    tell("starting a simulated camera and the node as separate processes")
     deadline, told = time.monotonic() + _START_S, ""
     while time.monotonic() < deadline:
         if recorder.wait(_TELL_S):
-            # From the first derained frame on.
+            # Counted from the first derained frame.
             deadline = min(deadline, recorder.began + plan.seconds)
         if (status := recorder.status()) != told:
             tell(status)
@@ -81,11 +82,11 @@ def _watch(
 
 
 class Recorder:
-    """Subscribes to everything and keeps what belongs together, by stamp."""
+    """Subscribes to all topics and joins messages by stamp."""
 
     def __init__(self, domain: int) -> None:
         self.began = 0.0
-        """When the first derained frame came."""
+        """When the first derained frame arrived."""
         self._lock = threading.Lock()
         self._first = threading.Event()
         self._kept: dict[str, dict[int, Image]] = {topic: {} for topic in _TOPICS}
@@ -104,14 +105,14 @@ class Recorder:
         self._spinner = Spinner(self._node)
 
     def wait(self, seconds: float) -> bool:
-        """Let time pass; returns whether any derained frame has come."""
+        """Let time pass; returns whether any derained frame has arrived."""
         if not self._first.is_set():
             return self._first.wait(seconds)
         time.sleep(seconds)
         return True
 
     def status(self) -> str:
-        """How it goes, in a line."""
+        """The progress, in one line."""
         with self._lock:
             if not self._arrivals["image"]:
                 return self._trouble or "the camera renders its loop, the node loads its network"
@@ -122,7 +123,7 @@ class Recorder:
             return f"{line}  {self._trouble}".rstrip()
 
     def summary(self) -> str:
-        """The same, of all that was recorded."""
+        """The same for the whole recording."""
         with self._lock:
             middle = np.median(self._latency_ms) if self._latency_ms else np.nan
             return (
@@ -131,13 +132,13 @@ class Recorder:
             )
 
     def moments(self) -> list[DemoFrame]:
-        """All frames that were derained and of which everything has come, in order."""
+        """All derained frames with all their messages, in order."""
         with self._lock:
             complete = set.intersection(*(set(messages) for messages in self._kept.values()))
             return [self._moment(stamp) for stamp in sorted(complete)]
 
     def close(self) -> None:
-        """Take no more."""
+        """Stop recording."""
         self._spinner.close()
         self._node.destroy_node()
         self._context.try_shutdown()
@@ -147,7 +148,7 @@ class Recorder:
         with self._lock:
             self._kept[topic][stamp] = image
             self._arrivals[topic].append(time.monotonic())
-            # Frames go through untouched while the network loads; only derained ones have
+            # Frames pass through unchanged while the network loads; only derained ones have
             # attention.
             if topic == "attention":
                 if not self._first.is_set():
@@ -167,9 +168,9 @@ class Recorder:
                         self._dropped[reason] = int(value)
 
     def _rate(self, topic: str) -> float:
-        """Messages a second, over the last few seconds."""
+        """Messages per second, over the last few seconds."""
         recent = [at for at in self._arrivals[topic] if at > self._arrivals[topic][-1] - 5]
-        # The first few may have waited and come all at once, which says nothing of a rate.
+        # The first few may have waited and arrived all at once, which distorts the rate.
         if len(recent) < 2 or recent[-1] - recent[0] < 0.5:
             return 0.0
         return (len(recent) - 1) / (recent[-1] - recent[0])
@@ -195,7 +196,7 @@ def _commands(plan: DemoPlan, weights: Path) -> list[list[str]]:
     }
     node = {
         "network.weights": str(weights),
-        # A slow machine is to show a slow network rather than none.
+        # A slow machine should show a slow network instead of none.
         "safety.watchdog_s": 30.0,
     }
     return [
@@ -207,7 +208,7 @@ def _commands(plan: DemoPlan, weights: Path) -> list[list[str]]:
 
 
 def _surroundings() -> dict[str, str]:
-    """A domain for this process alone, on this machine alone, with large images let through."""
+    """A ROS domain of its own on this machine alone, with the profile for large images."""
     return {
         "ROS_DOMAIN_ID": str(1 + os.getpid() % _DOMAINS),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
@@ -219,7 +220,7 @@ def _surroundings() -> dict[str, str]:
 
 @contextmanager
 def _terminated_like_interrupted() -> Iterator[None]:
-    """Leave by an exception on SIGTERM and SIGHUP too, so that everything is tidied up."""
+    """Turn SIGTERM and SIGHUP into an exception, so that everything is cleaned up."""
 
     def interrupt(number: int, frame: FrameType | None) -> Any:
         raise KeyboardInterrupt

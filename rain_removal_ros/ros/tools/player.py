@@ -1,8 +1,7 @@
 """Plays a recording onto real topics, for machines where ``ros2 bag play`` is not installed.
 
-Messages go out as the bytes they were recorded as. Each leaves at the time it was recorded, counted
-from the start and divided by the rate; with new stamps, that time is also what its header says, as
-if a camera had taken it just then.
+Messages are sent as the recorded bytes, at the recorded times divided by the rate. With
+``restamp``, headers get that time, as if a camera had just taken the image.
 """
 
 from __future__ import annotations
@@ -50,19 +49,19 @@ class PlayOptions:
     rate: float = 1.0
     loop: bool = False
     clock_hz: float = 0.0
-    """Publish the recording's time on /clock so many times a second; 0 for never."""
+    """How often the recording's time is published on /clock, per second; 0 for never."""
     paused: bool = False
     topics: tuple[str, ...] = ()
     restamp: bool = False
-    """Headers say when a message was played, not when it was recorded."""
+    """Headers get the time of playing instead of the recorded one."""
     subscribers: tuple[str, ...] = ()
     """Topics that must have a subscriber before the first message is sent."""
     patience_s: float = math.inf
     """After so long the first message is sent all the same."""
     warm_up: str = ""
-    """A topic: the first image is sent again and again until something comes out there."""
+    """A topic: the first image is sent repeatedly until something is published there."""
     schedule: Path | None = None
-    """Where to note which header stamp went out as which."""
+    """A file for the played stamp of each recorded header stamp."""
     limits: LimitSettings = LimitSettings()
 
     def __post_init__(self) -> None:
@@ -78,9 +77,9 @@ class Played:
 
     messages: int = 0
     unknown: dict[str, str] = field(default_factory=dict)
-    """Topics left out, and their type, which is not installed here."""
+    """Topics left out because their type is not installed here, with the type."""
     late_s: float = 0.0
-    """The most that a message was behind its time."""
+    """The longest delay of a message."""
 
 
 class Player:
@@ -110,7 +109,7 @@ class Player:
     # --- Control -----------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """End soon; may be called from anywhere."""
+        """End soon; can be called from any thread."""
         self._stopping.set()
         self._running.set()
 
@@ -137,7 +136,7 @@ class Player:
     # --- Playing -----------------------------------------------------------------------------
 
     def play(self, began: Callable[[], object] = lambda: None) -> Played:
-        """Play to the end, or until told to stop; ``began`` is told when the first is due."""
+        """Play to the end or until stopped; ``began`` is called when the first message is due."""
         self._await_subscribers()
         self._warm_up()
         began()
@@ -150,7 +149,7 @@ class Player:
         return self.played
 
     def _play_once(self, base_ns: int, first_ns: int) -> None:
-        """One round; ``base_ns`` is the time at which what was recorded at ``first_ns`` is due."""
+        """Play once; what was recorded at ``first_ns`` is due at ``base_ns``."""
         for message in self._read_ahead():
             elapsed = round((message.stamp_ns - first_ns) / self._options.rate)
             waited = self._await(base_ns + elapsed, message.stamp_ns)
@@ -160,7 +159,7 @@ class Player:
             self._send(message, base_ns + elapsed)
 
     def _await(self, due_ns: int, stamp_ns: int) -> int:
-        """Wait until something is due, or until later if paused; returns how much later."""
+        """Wait until something is due, or longer if paused; returns how much longer."""
         paused_ns = 0
         if not self._running.is_set():
             began = time.time_ns()
@@ -201,7 +200,7 @@ class Player:
         self._clock.publish(tick)
 
     def _read_ahead(self) -> Iterator[Message]:
-        """The messages, read by a thread of its own, so that reading delays none."""
+        """The messages, read in a thread of its own so that reading delays none."""
         waiting: queue.Queue[Message | None] = queue.Queue(_AHEAD)
         done = threading.Event()
 
@@ -280,7 +279,7 @@ class Player:
             if time.monotonic() - began > _WARM_UP_S:
                 raise BagError(f"nothing came out on {self._options.warm_up} in {_WARM_UP_S:g} s")
         self.node.destroy_subscription(subscription)
-        # A slow network may still be at work on another of these.
+        # A slow network may still be processing another of these.
         self._stopping.wait(_REST_S + time.monotonic() - began)
 
 

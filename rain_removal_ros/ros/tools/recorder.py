@@ -1,9 +1,9 @@
 """Records topics as a process of its own: ``python -m rain_removal_ros.ros.tools.recorder``.
 
-A message is noted under the time at which its publisher sent it, not at which it was received, so
-that what is measured is the publisher. Of a node on /diagnostics it says "ready" once the network
-is loaded, and "settled" whenever all frames are accounted for and none has come since the last
-report. It ends on SIGINT or SIGTERM.
+Each message is recorded with the time at which it was sent, not received, so that the publisher is
+measured. From the node's /diagnostics it prints "ready" once the network is loaded, and "settled"
+when all frames are accounted for and none has arrived since the last report. It ends on SIGINT or
+SIGTERM.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _DEPTH = 100
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Record until told to end; returns the exit code."""
+    """Record until a signal ends it; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument(
@@ -104,7 +104,7 @@ def _write(
 
 
 class _Listener:
-    """Makes of diagnostics the few words that are of interest while recording."""
+    """Turns diagnostics into the words "ready" and "settled"."""
 
     def __init__(self) -> None:
         self._loaded = False

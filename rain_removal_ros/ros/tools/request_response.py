@@ -1,4 +1,4 @@
-"""Pictures shown to another node, one at a time, and its answers."""
+"""Shows pictures to another node, one at a time, and collects its answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rain_removal_ros.frames import Image
 
 
 class RequestResponse:
-    """Publishes a picture and waits for the message that bears its stamp."""
+    """Publishes a picture and waits for the message with the same stamp."""
 
     def __init__(
         self,
@@ -33,9 +33,9 @@ class RequestResponse:
         self._patience_s = patience_s
         self._context = Context()
         self._context.init(domain_id=domain_id)
-        self._node = Node("rain_removal_inquiry", context=self._context)
+        self._node = Node("rain_removal_detect", context=self._context)
         self._publisher = self._node.create_publisher(ImageMessage, images, 1)
-        # Not fussy: an answer is taken from a reliable publisher and from one that is not.
+        # Best effort: this accepts answers from reliable and from best-effort publishers.
         self._node.create_subscription(kind, answers, self._take, qos_profile_sensor_data)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
@@ -43,7 +43,7 @@ class RequestResponse:
         self._answer: Any = None
 
     def ask(self, image: Image) -> Any:
-        """What the other node says of a picture."""
+        """The other node's answer to a picture."""
         deadline = time.monotonic() + self._patience_s
         topic = self._publisher.topic_name
         while not self._publisher.get_subscription_count():
@@ -59,8 +59,8 @@ class RequestResponse:
         while self._answer is None:
             if time.monotonic() > deadline:
                 raise DataError(
-                    f"a picture on {topic} was not answered on {self._answers} within "
-                    f"{self._patience_s:g} s, with its stamp"
+                    f"a picture on {topic} got no answer on {self._answers} within "
+                    f"{self._patience_s:g} s with its stamp"
                 )
             self._executor.spin_once(0.05)
         return self._answer

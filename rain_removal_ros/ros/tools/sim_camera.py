@@ -1,4 +1,4 @@
-"""A camera in the rain as a process, where there is neither: ``sim_camera --ros-args -p ...``."""
+"""The simulated camera as a process: ``sim_camera --ros-args -p ...``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from rain_removal_ros.ros import process
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the camera until it is told to end; returns the exit code."""
-    about = "A simulated camera in the rain; it also publishes what there is without the rain."
+    """Run the camera until a signal ends it; returns the exit code."""
+    about = "A simulated camera in the rain; it also publishes the images without rain."
     return process.run(_create, about=about, args=args)
 
 

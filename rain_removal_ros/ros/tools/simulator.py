@@ -1,9 +1,9 @@
 """The simulated camera: a node that shows a scene in the rain.
 
-Beside the rainy image it publishes what a real camera cannot: the same moment without rain, and
-its depth. Rendering a frame can take longer than showing it, so a loop is rendered first and then
-played; without a loop, frames it has no time for are skipped and counted. A stamp is always the
-moment that a frame shows.
+Beside the rainy image it publishes what a real camera cannot: the same moment without rain, and its
+depth. Rendering a frame can take longer than showing it, so a loop is rendered first and then
+played. Without a loop, frames that cannot be rendered in time are skipped and counted. A stamp is
+always the moment that a frame shows.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from rain_removal_ros.simulation.scenes import (
     Film,
     RainSettings,
     SceneSettings,
-    Shot,
     View,
     open_scene,
 )
@@ -60,7 +59,7 @@ class SimCameraSettings:
 
 
 class Pace:
-    """Which frame is due at a moment. It starts over when the clock is set back."""
+    """Which frame is due at a time. It starts over when the clock is set back."""
 
     def __init__(self, fps: float) -> None:
         self._fps = fps
@@ -69,11 +68,11 @@ class Pace:
         self.skipped = 0
 
     def due(self, now_ns: int) -> int:
-        """The number of the frame to be shown now; each is given out once."""
+        """The number of the frame to show now; each is returned once."""
         index = 0 if self._first_ns is None else round((now_ns - self._first_ns) * self._fps / 1e9)
         if self._first_ns is None or index < self._next - 1:
             self._first_ns, self._next, index = now_ns, 0, 0
-        # A tick that comes a little early is for the next frame all the same.
+        # A tick that comes slightly early is still for the next frame.
         index = max(index, self._next)
         self.skipped += index - self._next
         self._next = index + 1
@@ -81,7 +80,7 @@ class Pace:
 
 
 class SimCamera(Node):
-    """Publishes one scene at a camera's pace, by the node's clock."""
+    """Publishes one scene at a camera's rate, by the node's clock."""
 
     def __init__(self, name: str = "sim_camera", **options: Any) -> None:
         super().__init__(name, automatically_declare_parameters_from_overrides=True, **options)
@@ -93,7 +92,7 @@ class SimCamera(Node):
             self._publisher(Image, topic) for topic in ("image", "image_clean", "depth")
         )
         self._info = self._publisher(CameraInfo, "camera_info")
-        # Outgoing messages are used again and again: their buffers are large.
+        # Outgoing messages are reused: their buffers are large.
         self._messages = {publisher: Image() for publisher in (self._image, self._clean)}
         self._pace = Pace(self._fps)
         self._began = time.monotonic()
@@ -102,11 +101,11 @@ class SimCamera(Node):
     hopeless = ""
 
     def autostart(self) -> None:
-        """Begin to render, and then to publish."""
+        """Start rendering, then publish."""
         self.create_timer(1 / self._fps, self._tick)
 
     def close(self) -> bool:
-        """There is nothing to wait for."""
+        """Nothing to wait for."""
         return True
 
     def _tick(self) -> None:
@@ -142,7 +141,7 @@ class SimCamera(Node):
         header = Header(frame_id=self.settings.frame_id)
         codec.set_stamp(header, stamp_ns)
         shot = view.shot
-        self._info.publish(calibration(shot, header))
+        self._info.publish(CameraInfo(header=header, **shot.calibration))
         for publisher, pixels in ((self._image, view.rainy), (self._clean, shot.image)):
             if publisher.get_subscription_count():
                 message = self._messages[publisher]
@@ -155,24 +154,10 @@ class SimCamera(Node):
         return self.create_publisher(
             kind,
             topic,
-            # Reliable suits best-effort subscribers too.
+            # A reliable publisher suits best-effort subscribers too.
             QoSProfile(depth=5),
             qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE),
         )
-
-
-def calibration(shot: Shot, header: Header) -> CameraInfo:
-    """The camera of a shot; all zeros, which means uncalibrated, where nothing is known of it."""
-    height, width = shot.image.shape[:2]
-    info = CameraInfo(header=header, height=height, width=width)
-    if shot.lens is not None:
-        fx, fy, cx, cy = shot.lens
-        info.distortion_model = "plumb_bob"
-        info.d = [0.0] * 5
-        info.k = [fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0]
-        info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
-        info.p = [fx, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0]
-    return info
 
 
 def depth_image(depth: NDArray[np.float32], header: Header) -> Image:

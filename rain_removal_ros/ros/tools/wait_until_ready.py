@@ -1,7 +1,7 @@
-"""Waits until a node's network is at work: ``wait_until_ready --timeout S --ros-args ...``.
+"""Waits until a node's network is ready: ``wait_until_ready --timeout S --ros-args ...``.
 
-For launch files that play a recording, of which the first frames should not pass untouched. It
-listens to ``/diagnostics``, and ends with 0 when the network runs and with 1 when time is up.
+For launch files that play a recording whose first frames should not pass through unchanged. It
+listens to ``/diagnostics``, and exits with 0 when the network runs and with 1 when time is up.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def main(args: Sequence[str] | None = None) -> int:
     from rclpy.utilities import remove_ros_args
 
     given = list(sys.argv if args is None else args)
-    parser = argparse.ArgumentParser(description="Wait until a node's network is at work.")
+    parser = argparse.ArgumentParser(description="Wait until a node's network is ready.")
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds (default 120)")
     parser.add_argument("--node", default="derain", help="the node's name (default derain)")
     options = parser.parse_args(remove_ros_args(given)[1:])

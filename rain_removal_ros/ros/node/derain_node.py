@@ -1,7 +1,7 @@
-"""The life cycle node: it holds the parts together and decides what happens to whom.
+"""The lifecycle node: it connects the parts and handles transitions, faults and parameters.
 
-All of its state changes in the executor's thread. The worker and the loader run in threads of their
-own and hand in what they have to say as tasks; the worker takes orders between two frames.
+All of its state changes in the executor's thread. The worker and the loader have threads of their
+own and report back through tasks of the executor. The worker takes orders between two frames.
 """
 
 from __future__ import annotations
@@ -44,24 +44,28 @@ if TYPE_CHECKING:
 
 _UPKEEP_S = 0.1
 _LOOK_AROUND_S = 1.0
-_PATIENCE_S = 2.0
-"""How long deactivation waits for the frame in work."""
+_PATIENCE_S = 1.0
+"""How long deactivation waits for the current frame."""
+_REST_S = 0.2
+"""A network is loaded once its settings have not changed for this long."""
 _MOST_HUNG = 3
-"""Calls of the network that still hang, beyond which it is not tried again until one returns."""
+"""While more calls of the network than this hang, loading is not tried again."""
 _FORGIVEN_S = 60.0
-"""After so long without another, a hang no longer counts when the next wait is chosen."""
+"""After this time without a hang, the next wait starts from the beginning again."""
 _QUIET_S = 5.0
-"""Between two log lines from one place."""
+"""The time between two log lines from one place."""
+_BETWEEN_TRIMS_S = 1.0
+"""The time between two returns of memory to the system, each of which takes up to 50 ms."""
 
 
-_Transition = Callable[["Derainer", LifecycleState], TransitionCallbackReturn]
+_Transition = Callable[["DerainNode", LifecycleState], TransitionCallbackReturn]
 
 
 def _told(transition: _Transition) -> _Transition:
-    """Log what a transition raises: rclpy only takes note that it failed."""
+    """Log what a transition raises: rclpy only notes that it failed."""
 
     @functools.wraps(transition)
-    def wrapped(self: Derainer, state: LifecycleState) -> TransitionCallbackReturn:
+    def wrapped(self: DerainNode, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             return transition(self, state)
         except Exception as error:
@@ -72,7 +76,7 @@ def _told(transition: _Transition) -> _Transition:
     return wrapped
 
 
-class Derainer(LifecycleNode):
+class DerainNode(LifecycleNode):
     """Derains the images of one or more cameras while it is active."""
 
     def __init__(self, name: str = "derain", **options: Any) -> None:
@@ -88,18 +92,19 @@ class Derainer(LifecycleNode):
         self._trouble = ""
         self._faults: Counter[str] = Counter()
         self.hopeless = ""
-        """Why this node can never work as it is set up; empty while it may."""
+        """Why this node can never work with its configuration; empty otherwise."""
         self.end: Callable[[], object] = lambda: None
-        """Called when it is hopeless; a node with a process to itself ends that."""
+        """Called when the node is hopeless; ``ros.process`` ends the process."""
         self._hung_at = 0.0
+        self._trimmed_at = 0.0
         self._backoff = Backoff()
         self._was_ready = False
-        """Whether a network has run: from then on, a bad change leaves the old one at work."""
+        """Whether a network has run. From then on, a bad change leaves the old one in use."""
         self._enabled = True
         self.create_service(Trigger, "~/reset_state", self._reset_state)
         self.create_service(SetBool, "~/enable", self._enable)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        # Simulated time may stand still, and a watchdog may not.
+        # Simulated time may stop, and a watchdog may not.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(self.settings.node.diagnostics_s, self._report, clock=steady)
         self.create_timer(_UPKEEP_S, self._watch_over, clock=steady)
@@ -115,7 +120,7 @@ class Derainer(LifecycleNode):
 
     @property
     def cameras(self) -> Sequence[Topics]:
-        """The cameras' topics; none before the node is configured."""
+        """The cameras' topics; empty before the node is configured."""
         return self._cameras
 
     @property
@@ -125,23 +130,23 @@ class Derainer(LifecycleNode):
 
     @property
     def active(self) -> bool:
-        """Whether frames are being dealt with."""
+        """Whether frames are being processed."""
         return self._worker is not None
 
     @property
     def trouble(self) -> str:
-        """What is wrong with the network, in a line; empty while all is well."""
+        """What is wrong with the network, in one line; empty if nothing is."""
         return self._trouble
 
     @property
     def rung(self) -> Rung:
-        """How much is asked of the network now."""
+        """The current rung of degradation."""
         return self._worker.pipeline.cameras.rung if self._worker is not None else FULL
 
     # --- Life cycle --------------------------------------------------------------------------
 
     def autostart(self) -> None:
-        """Configure and activate, where the settings say so."""
+        """Configure and activate, if the settings say so."""
         if not self.settings.node.autostart:
             return
         if self.trigger_configure() is TransitionCallbackReturn.SUCCESS:
@@ -150,14 +155,14 @@ class Derainer(LifecycleNode):
             self._give_up("it cannot be configured")
 
     def _give_up(self, why: str) -> None:
-        """End a node that nobody manages and that cannot work: starting it again would not help."""
+        """End a node that nobody manages and that cannot work: restarting would not help."""
         if self.settings.node.autostart:
             self.hopeless = why
             self.end()
 
     @_told
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Set up the topics and begin to load the network; neither waits for the other."""
+        """Set up the topics and start loading the network; neither waits for the other."""
         check_device(self.settings.engine.device)
         names = self.settings.input.cameras or ("",)
         self._cameras = [self._camera(index, name) for index, name in enumerate(names)]
@@ -190,13 +195,13 @@ class Derainer(LifecycleNode):
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Whatever a transition stumbled over, the node can be configured again."""
+        """Whatever failed, the node can be configured again."""
         self._close()
         super().on_error(state)
         return TransitionCallbackReturn.SUCCESS
 
     def close(self) -> bool:
-        """End everything; returns whether no thread was left behind."""
+        """End everything; returns whether no thread is left."""
         self._close()
         return not any(worker.alive for worker in self._hung) and not self._loader.running
 
@@ -218,8 +223,8 @@ class Derainer(LifecycleNode):
 
     def _arrived(self, index: int, message: Any) -> None:
         self.statistics[index].received()
-        # A network that is being loaded wants it before frames are decoded. Anybody can claim a
-        # size: it counts where there are data for it.
+        # A network that is being loaded needs the size before frames are decoded. A header can
+        # announce any size, so it counts only if there are data for it.
         if isinstance(message, Image) and 0 < message.height * message.width <= len(message.data):
             self.statistics[index].size = message.height, message.width
         if self._mailbox.put(index, message):
@@ -256,24 +261,38 @@ class Derainer(LifecycleNode):
         _free_memory()
 
     def _watch_over(self) -> None:
-        """Replace a worker whose network does not come back."""
+        """Replace a worker that does not return from a frame."""
         limit_s = self.settings.safety.watchdog_s
-        if self._worker is None:
+        self._loader.watch_over()
+        if (worker := self._worker) is None:
             return
-        if not limit_s or not self._worker.watch.abandon_after(limit_s):
+        self._give_back_memory(worker)
+        if not limit_s or not worker.watch.abandon_after(limit_s):
             self._make_sure_of_a_network()
             return
-        self._leave_behind(self._worker, "hung")
-        self._engine = None
+        self._leave_behind(worker, "hung")
         self._faults["hung"] += 1
-        self._trouble = f"the network took longer than safety.watchdog_s ({limit_s:g} s)"
+        guilty = "the network" if worker.watch.in_network else "decoding or publishing a frame"
+        trouble = f"{guilty} took longer than safety.watchdog_s ({limit_s:g} s)"
+        if worker.watch.in_network:
+            self._engine = None
+            self._trouble = trouble
         for statistics in self.statistics:
-            statistics.fault("hung", self._trouble)
+            statistics.fault("hung", trouble)
         self._work("hung")
-        self.get_logger().error(f"{self._trouble}; frames go on without it")
+        without = "without it" if worker.watch.in_network else "without that one"
+        self.get_logger().error(f"{trouble}; frames go on {without}")
+
+    def _give_back_memory(self, worker: Worker) -> None:
+        """Freed memory is kept for frames like the last ones, not for those unlike them."""
+        now = time.monotonic()
+        if worker.pipeline.unusual and now - self._trimmed_at > _BETWEEN_TRIMS_S:
+            worker.pipeline.unusual = False
+            self._trimmed_at = now
+            give_back_freed_memory()
 
     def _make_sure_of_a_network(self) -> None:
-        """Load one where there is none, unless too many calls of it hang already."""
+        """Load a network if there is none, unless too many calls of it still hang."""
         if self._engine is not None:
             if time.monotonic() - self._hung_at > _FORGIVEN_S:
                 self._backoff.reset()
@@ -288,7 +307,7 @@ class Derainer(LifecycleNode):
         self._hung_at = time.monotonic()
 
     def _look_around(self) -> None:
-        """Listen to a camera while somebody wants its images, and only then."""
+        """Subscribe to a camera only while somebody wants its images."""
         if self._worker is None:
             return
         for camera in self._cameras:
@@ -304,15 +323,15 @@ class Derainer(LifecycleNode):
         self._loader.request(self.settings, delay_s=delay_s)
 
     def sizes(self) -> list[tuple[int, int]]:
-        """For the loader, in its thread."""
+        """Called in the loader's thread."""
         return sorted({size for statistics in self.statistics if (size := statistics.size)})
 
     def loaded(self, job: LoadRequest, engine: LoadedEngine) -> None:
-        """For the loader, in its thread."""
+        """Called in the loader's thread."""
         self._later(self._take_over, job, engine)
 
     def failed(self, job: LoadRequest, error: Exception, retry_in_s: float) -> None:
-        """For the loader, in its thread."""
+        """Called in the loader's thread."""
         self._later(self._note_failure, job, error, retry_in_s)
 
     def _take_over(self, job: LoadRequest, engine: LoadedEngine) -> None:
@@ -348,7 +367,7 @@ class Derainer(LifecycleNode):
             throttle_duration_sec=_QUIET_S,
         )
 
-    # --- What the pipeline asks for, in the worker's thread -----------------------------------
+    # --- Called by the pipeline, in the worker's thread ----------------------------------------
 
     def now_ns(self) -> int:
         return int(self.get_clock().now().nanoseconds)
@@ -368,7 +387,7 @@ class Derainer(LifecycleNode):
         self._load(delay_s=retry_in_s)
 
     def _later(self, task: Any, *arguments: Any) -> None:
-        """Have something done in the executor's thread."""
+        """Call something in the executor's thread."""
         if self.executor is not None:
             self.executor.create_task(task, *arguments)
 
@@ -376,14 +395,15 @@ class Derainer(LifecycleNode):
 
     def _changed(self, before: Settings, settings: Settings) -> None:
         if self._network_of(before) != self._network_of(settings) and self._cameras:
-            self._load()
+            self._load(delay_s=_REST_S)
         if self._worker is not None:
             self._worker.order(lambda pipeline: pipeline.apply(settings))
-        self._look_around()
+        if (before.input, before.output) != (settings.input, settings.output):
+            self._look_around()
 
     @staticmethod
     def _network_of(settings: Settings) -> tuple[Any, ...]:
-        """What must be loaded anew when it changes."""
+        """The settings that require loading again when they change."""
         network, engine = settings.network, settings.engine
         stages = network.stages if builds_stages(engine.name) else 0
         return network.name, network.weights, stages, engine
@@ -402,11 +422,13 @@ class Derainer(LifecycleNode):
         if self._worker is not None:
             self._worker.order(lambda pipeline: pipeline.cameras.enable(on))
         response.success = True
-        response.message = "frames are cleaned" if on else "frames go through untouched"
+        response.message = "frames are cleaned" if on else "frames pass through unchanged"
         return response
 
     def _answer_invalid_transitions(self) -> None:
-        """Answer with a refusal where Jazzy's rclpy raises and leaves the caller waiting."""
+        """Refuse invalid transitions with an answer: Jazzy's rclpy raises, and the caller keeps
+        waiting.
+        """
         service = self._service_change_state
         change_state = service.callback
 
@@ -464,7 +486,7 @@ def _wanted(settings: Settings) -> str:
 
 def _free_memory() -> None:
     gc.collect()
-    # Another thread may just be importing torch, of which not all is there then.
+    # Another thread may be importing torch at the moment, so not all of it may be there.
     cuda = getattr(sys.modules.get("torch"), "cuda", None)
     if cuda is not None and getattr(cuda, "is_initialized", bool)():
         cuda.empty_cache()

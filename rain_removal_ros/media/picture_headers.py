@@ -1,7 +1,7 @@
-"""The size that a picture file announces, read before any of it is decoded.
+"""Reads the size that a picture file announces, before any of it is decoded.
 
-A decoder makes room for what a header says: a PNG of 100 kB may ask for gigabytes. OpenCV's own
-limit is a billion pixels, and cannot be lowered once it is loaded.
+A decoder allocates what the header says: a PNG of 100 kB may ask for gigabytes. OpenCV's own limit
+is a billion pixels, and cannot be lowered once it is loaded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 def announced_size(data: bytes) -> Size | None:
-    """Width and height by the file's header; None where it is none of the formats read here."""
+    """Width and height from the file's header; None if it is none of the formats read here."""
     for start, read in _READERS:
         if data.startswith(start):
             try:
@@ -68,10 +68,10 @@ def _bmp(data: bytes) -> Size:
 
 
 def _gif(data: bytes) -> Size:
-    """The screen, or the first picture on it where that is larger."""
+    """The screen, or the first picture on it if that is larger."""
     width, height, packed = struct.unpack_from("<HHB", data, 6)
     at = 13 + (3 << (packed % 8 + 1) if packed & 0x80 else 0)
-    while data[at] == 0x21:  # extensions: blocks of their own length, until an empty one
+    while data[at] == 0x21:  # extensions: blocks with their own length, up to an empty one
         at += 2
         while data[at]:
             at += 1 + data[at]
@@ -125,7 +125,7 @@ def _tiff(data: bytes) -> Size | None:
 
 
 def _jp2(data: bytes) -> Size | None:
-    """By the codestream, which is what is decoded, and not by the box around it."""
+    """From the codestream, which is what is decoded, and not from the box around it."""
     found = [struct.unpack_from(">II", data, each.end() + 4) for each in _SIZ.finditer(data)]
     return max(found, key=lambda size: size[0] * size[1]) if found else None
 
