@@ -4,7 +4,7 @@
  * place for each tap of a 3 x 3 kernel: with hundreds of channels, a sample is four long runs of memory.
  */
 #include "numbers.h"
-#include "planes.h"
+#include "passes.h"
 
 enum { SIDE = 3, TAPS = SIDE * SIDE };
 

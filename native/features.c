@@ -4,7 +4,7 @@
  * rows of its own, because vectors are longer than a pixel has channels.
  */
 #include "numbers.h"
-#include "planes.h"
+#include "passes.h"
 
 INLINE float get(const void *values, size_t at, int bfloat16) {
     return bfloat16 ? from_bfloat16(((const uint16_t *)values)[at]) : ((const float *)values)[at];

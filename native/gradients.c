@@ -4,7 +4,7 @@
  * that only one of them writes.
  */
 #include "numbers.h"
-#include "planes.h"
+#include "passes.h"
 
 enum { AREA = FOLD * FOLD, NEIGHBOURS = 9, INSIDE = NEIGHBOURS };
 

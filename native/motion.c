@@ -1,6 +1,6 @@
 /* How a scene moved: block matching for the large motions, gradient steps for the fractions. Flow is
  * B x 2 x H/8 x W/8, in cells of an eighth; networks/_motion.py says why all this is done. */
-#include "planes.h"
+#include "passes.h"
 
 enum { REACH = 3, SIDE = 2 * REACH + 1 };
 

@@ -2,7 +2,7 @@
 #ifndef RAIN_REMOVAL_NUMBERS_H
 #define RAIN_REMOVAL_NUMBERS_H
 
-#include "planes.h"
+#include "passes.h"
 
 INLINE uint16_t to_bfloat16(float value) {
     uint32_t bits;

@@ -1,5 +1,5 @@
 /* Between pictures of bytes, red, green and blue one after the other, and planes of floats. */
-#include "planes.h"
+#include "passes.h"
 
 CLONES static void read_row(const uint8_t *restrict row, int width, float *restrict red,
                             float *restrict green, float *restrict blue) {

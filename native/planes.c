@@ -4,7 +4,7 @@
  * for each plane, and channels come last. Folded values are floats, or bfloat16: their upper halves.
  */
 #include "numbers.h"
-#include "planes.h"
+#include "passes.h"
 
 enum { AREA = FOLD * FOLD, STRIP = 16 };
 

@@ -1,5 +1,5 @@
 /* Structural similarity (Wang et al. 2004) of planes, and its gradient, in one go: for training. */
-#include "planes.h"
+#include "passes.h"
 
 enum { WINDOW = 11, MOMENTS = 5, SLOPES = 3 };
 

@@ -1,5 +1,5 @@
 /* Pictures looked up elsewhere, and made small. */
-#include "planes.h"
+#include "passes.h"
 
 CLONES void places_row(int height, int width, const float *restrict flow, int cells_y, int cells_x,
                        int finer, int y, float *restrict scratch, int32_t *restrict from,

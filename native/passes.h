@@ -3,8 +3,8 @@
  * A plane is H x W floats, row after row; pictures are planes one after the other. Loops over x are
  * written so that a compiler vectorises them; loops over rows are what threads share.
  */
-#ifndef RAIN_REMOVAL_PLANES_H
-#define RAIN_REMOVAL_PLANES_H
+#ifndef RAIN_REMOVAL_PASSES_H
+#define RAIN_REMOVAL_PASSES_H
 
 /* To be raised with every change to what an exported function takes: `native.py` calls no library of
  * another revision, such as one that was built before the package was updated. */
