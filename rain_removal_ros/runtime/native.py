@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from rain_removal_ros.frames import Image
 from rain_removal_ros.runtime.threads import without_torch
 
-_REVISION = 5  # as in planes.h
+_REVISION = 5  # as in passes.h
 
 
 def unpack_rgb(picture: Image, planes: NDArray[np.float32]) -> bool:
