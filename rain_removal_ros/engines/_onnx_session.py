@@ -23,8 +23,8 @@ from rain_removal_ros.engines._graph import (
     graph_folder,
 )
 from rain_removal_ros.errors import EngineError, first_line
-from rain_removal_ros.runtime.patience import PATIENCE_S, ending_after
-from rain_removal_ros.runtime.private import private_folder
+from rain_removal_ros.runtime.onnx_timeout import PATIENCE_S, ending_after
+from rain_removal_ros.runtime.private_files import private_folder
 from rain_removal_ros.settings import EngineSettings
 
 _log = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from rain_removal_ros.detection.boxes import Detections, as_boxes, best_of_each_
 from rain_removal_ros.detection.detectors._coco import COCO
 from rain_removal_ros.errors import DataError, EngineError
 from rain_removal_ros.frames import Image
-from rain_removal_ros.runtime.patience import PATIENCE_S, ending_after
+from rain_removal_ros.runtime.onnx_timeout import PATIENCE_S, ending_after
 
 _STRIDES = (8, 16, 32)
 _LARGEST_STRIDE = 32
