@@ -264,11 +264,12 @@ def check_size(view: Image, window: Window, name: str) -> None:
 
 
 _SLOW_PIXELS, _FASTEST_PIXELS = 6.0, 48.0
-"""A frame: what a car's camera sees near its vanishing point at 30 Hz, and of what is close by."""
+"""Pixels per frame: what a car's camera sees near its vanishing point at 30 Hz, and of near
+objects."""
 _SLOW_ZOOM, _FAST_ZOOM = 0.006, 0.03
 _FAST_SHARE = 0.3
-"""The share of clips with fast motion. Without it, a network takes a lane line that is elsewhere in
-the next frame for rain."""
+"""The share of clips with fast motion. Without it, a network takes a lane line that moved for
+rain."""
 _STILL_SHARE = 0.2
 """The share of clips in which the camera does not move."""
 

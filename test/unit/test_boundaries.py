@@ -43,7 +43,7 @@ WITHOUT_TORCH = (
     "api",
     "checkpoints",
     "demo",
-    "engines.bare",
+    "engines.bare_graphs",
     "engines.downscaled",
     "engines.onnxruntime",
     "media",
