@@ -42,20 +42,10 @@ def shared_data() -> Path:
     return data
 
 
-ABSENT_ON_ROBOTS = frozenset(
-    [
-        "hypothesis",
-        "mcap",
-        "onnx",
-        "openvino",
-        "PIL",
-        "pycocotools",
-        "ray",
-        "skimage",
-        "tensorboard",
-        "torch",
-    ]
-)
+ABSENT_ON_ROBOTS = {
+    *("hypothesis", "mcap", "onnx", "openvino", "PIL"),
+    *("pycocotools", "ray", "skimage", "tensorboard", "torch"),
+}
 """What only tests and training need. `make test` brings all of it."""
 
 

@@ -1,4 +1,6 @@
-"""Decoded pictures, kept because decoding costs more than everything else done to a sample."""
+"""Caches decoded pictures, because decoding costs more than anything else that is done to a
+sample.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ Key = tuple[str, int]
 """The name of a clip, and the number of its frame."""
 
 _FORMAT = "1"
-"""To be changed whenever a picture would be decoded differently than before."""
+"""Change this whenever a picture would be decoded differently than before."""
 
 
 class Cache(Protocol):
@@ -68,10 +70,10 @@ class MemoryCache:
 
 
 class FolderCache:
-    """Keeps the pictures of one data set in files, which are mapped into memory.
+    """Keeps the pictures of one data set in files that are mapped into memory.
 
-    Runs and processes share them, and only the parts that are cut out of a picture are read. The
-    files count for as long as the data set stays as it is.
+    Runs and processes share them, and only the used parts of a picture are read. The files are
+    valid as long as the data set does not change.
     """
 
     full = False
@@ -116,12 +118,12 @@ class FolderCache:
 
 
 def _plain(view: NDArray[np.uint8]) -> Image:
-    """A mapped array as an ordinary one; it still reads from the file."""
+    """A mapped array as an ordinary one that still reads from the file."""
     return np.asarray(view)
 
 
 def _stamp(data_set: Path) -> str:
-    """Changes when a file of a data set comes, goes or changes."""
+    """Changes when a file of a data set is added, removed or changed."""
     digest = hashlib.sha256(_FORMAT.encode())
     root = data_set.absolute()
     files = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())

@@ -40,7 +40,8 @@ class SourceSettings:
     """One data set and its share in the mix."""
 
     path: str = setting(
-        "", "folder, or file, below data.root; of pairs DIR:layout where it is not recognised"
+        "",
+        "folder or file below data.root; for pairs also DIR:layout if the layout is not recognised",
     )
     kind: str = setting(
         "pairs",
@@ -49,7 +50,7 @@ class SourceSettings:
         choices=("pairs", "clean", "still_camera", "unlabelled"),
     )
     clips: bool = setting(False, "the pictures of a folder are the frames of a clip")
-    weight: float = setting(1.0, "how often it is drawn from, against others", low=0.0)
+    weight: float = setting(1.0, "how often it is drawn from, relative to the others", low=0.0)
     skip_every: int = setting(
         0,
         "leaves out every n-th picture or clip, for validation; 0 for none",
@@ -80,12 +81,12 @@ class DataSettings:
     )
     frames: int = setting(1, "frames of a clip", low=1)
     clip_crop: int = setting(
-        0, "crop of clips, where it is not that of single pictures", unit="px", low=0
+        0, "crop of clips, if it differs from that of single pictures", unit="px", low=0
     )
     clip_crop_width: int = setting(0, "its width, if it is no square", unit="px", low=0)
     dropped_share: float = setting(
         0.0,
-        "share of the frames of a drawn clip that are left out, as a busy camera leaves them out",
+        "share of the frames of a drawn clip that are left out, as a busy node drops frames",
         low=0.0,
         high=0.5,
     )
@@ -191,9 +192,9 @@ class Source:
         self.cache: Cache = MemoryCache(0)
 
     def preload(self, cache: Cache, window: Window, broken_share: float) -> None:
-        """Decode what the cache has room for, and draw from it from then on.
+        """Decode what the cache has room for, and draw from it afterwards.
 
-        What cannot be used is named. It is refused if that is too much.
+        Unusable pictures are named. Too many of them are an error.
         """
         self.cache = cache
         usable: list[Clip] = []
@@ -250,7 +251,7 @@ class Source:
 
 
 def cache_of(source: Source, settings: DataSettings, memory: MemoryCache) -> Cache:
-    """Where the pictures of a source are kept."""
+    """The cache for the pictures of a source."""
     listed = source.settings.kind == "pairs" and source.path.is_file()
     if not settings.decoded or listed:  # a change of files that are only listed is not noticed
         return memory

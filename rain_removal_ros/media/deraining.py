@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rain_removal_ros import checkpoints, engines
-from rain_removal_ros.engines import LoadedEngine, bare
+from rain_removal_ros.engines import LoadedEngine, bare_graphs
 from rain_removal_ros.errors import DataError, RainRemovalError
 from rain_removal_ros.frames import Frame, Image
 from rain_removal_ros.media import pictures, videos
@@ -127,9 +127,9 @@ def _loaded(network: NetworkSettings, engine: EngineSettings) -> tuple[LoadedEng
     """The network, and the memory it takes for each pixel."""
     if not engines.has_torch():
         path = checkpoints.chosen_file(network)
-        found = bare.find(path)
+        found = bare_graphs.find(path)
         needs = Needs(found[0].working_bytes, found[0].state_bytes)
-        return bare.start(path, found, network, engine), needs
+        return bare_graphs.start(path, found, network, engine), needs
     _, checkpoint = checkpoints.choose(network)
     # Computed now, because the engine may not keep a network that can be analysed.
     needs = Needs.of(checkpoint.network)

@@ -324,18 +324,21 @@ def test_samples_are_the_same_from_a_folder_of_decoded_pictures(
 
 
 def test_a_pan_stays_inside_the_picture() -> None:
-    picture = np.zeros((40, 50, 3), np.uint8)
-    picture[:, :, 0] = np.arange(50)
-    picture[:, :, 1] = np.arange(40)[:, None]
+    picture = np.zeros((60, 250, 3), np.uint8)
+    picture[:, :, 0] = np.arange(250)
+    picture[:, :, 1] = np.arange(60)[:, None]
     still = clips.Still("ramp", lambda: (picture,))
-    for seed in range(20):
+    speeds = []
+    for seed in range(40):
         (part,) = clips.cut(
             still, Window(16, 16, 30), MemoryCache(10**6), np.random.default_rng(seed)
         )
         across = part[:, 8, :, 0].astype(int).mean(1)
         # Reflection at the border would turn the ramp round.
-        assert np.all(np.diff(part[:, 8, :, 0].astype(int), axis=1).sum(1) > 10)
-        assert np.abs(np.diff(across)).max() < 9
+        assert np.all(np.diff(part[:, 8, :, 0].astype(int), axis=1) >= 0)
+        speeds.append(np.abs(np.diff(across)).max())
+    assert np.median(speeds) < 6  # slow for the most part
+    assert max(speeds) > 12
 
 
 def test_steps_are_clips_of_clean_scenes_or_single_pictures_of_everything(
