@@ -37,7 +37,7 @@ class Extent:
     """Fields of the stroke board; None for all."""
 
 
-_ALONE = ("pairs", "clean", "still", "strokes", "clips")
+_ALONE = ("pairs", "clean", "still", "strokes", "clips", "moving")
 _MAIN_STROKES = (
     "count_3", "count_20", "count_120", "width_5", "width_8", "angle_60", "opacity_0.3",
 )  # fmt: skip
