@@ -114,7 +114,7 @@ class DataSettings:
     )
     memory_gb: float = setting(
         4.0,
-        "decoded pictures each process keeps in memory; the rest is decoded anew each time",
+        "decoded pictures each process keeps in memory; the rest is decoded each time",
         unit="GB",
         low=0.0,
     )
