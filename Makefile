@@ -78,7 +78,7 @@ gpu: $(READY) ## test and measure on a GPU, in pieces; goes on where it stopped
 	$(BIN)/python scripts/gpu
 
 .PHONY: colcon
-colcon: .venv-colcon/.ready ## build as a robot does, and start what was built
+colcon: .venv-colcon/.ready ## build as a robot does, start what was built, and test it
 	scripts/check-colcon .venv-colcon
 
 .PHONY: setup
@@ -103,9 +103,11 @@ $(READY): $(INSTALLED)
 		-c constraints.txt -c constraints-$(ROS).txt -e '.[$(EXTRAS)]'
 	touch $@
 
+# What a robot has, but for ROS: colcon, pytest, and what the package needs to run.
 .venv-colcon/.ready: constraints.txt
 	@echo "== setting up .venv-colcon: colcon"
 	test -x .venv-colcon/bin/python || $(PYTHON) -m venv .venv-colcon
 	.venv-colcon/bin/python -m pip install --quiet --disable-pip-version-check \
-		-c constraints.txt colcon-core colcon-ros colcon-bash
+		-c constraints.txt colcon-core colcon-ros colcon-bash pytest \
+		numpy onnxruntime opencv-python-headless pyyaml rosbags safetensors tqdm
 	touch $@

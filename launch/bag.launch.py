@@ -27,6 +27,7 @@ from launch_ros.actions import SetParameter
 from launch_ros.substitutions import FindPackageShare
 
 PACKAGE = "rain_removal_ros"
+PATIENCE_S = "5"
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -95,7 +96,9 @@ def _player(context: LaunchContext, tools: Path) -> list[str]:
     except PackageNotFoundError:
         name = given("image")
         topic = name if name.startswith("/") else f"/{given('namespace').strip('/')}/{name}"
-        return [str(tools / "rain-removal"), "bag-play", *flags, "--wait-for", topic]
+        # The node subscribes if somebody wants its output, which may not be known yet.
+        wait = ["--wait-for", topic, "--patience", PATIENCE_S]
+        return [str(tools / "rain-removal"), "bag-play", *flags, *wait]
     return ["ros2", "bag", "play", *flags]
 
 

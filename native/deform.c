@@ -1,21 +1,23 @@
-/* What a deformable convolution samples, as columns for a matrix product, and the gradient of that.
+/* Samples for a deformable convolution, as columns for a matrix product, and their gradient.
  *
- * Images have their channels last, offsets and modulation are planes. A column holds all channels of a
- * place for each tap of a 3 x 3 kernel: with hundreds of channels, a sample is four long runs of memory.
+ * Images have their channels last; offsets and modulation are planes. A column has all channels of
+ * a place for each tap of a 3 x 3 kernel: with hundreds of channels, a sample is four long runs of
+ * memory.
  */
 #include "numbers.h"
-#include "planes.h"
+#include "passes.h"
 
 enum { SIDE = 3, TAPS = SIDE * SIDE };
 
-/* A feature map and where it is sampled: for each tap, planes of `rows` x `columns` offsets down and
- * right, and of factors where there is a modulation. The first of these rows is row `first` of all. */
+/* A feature map and where it is sampled: for each tap, planes of `rows` x `columns` with offsets
+ * down and right, and with factors if there is a modulation. The first of these rows is row `first`
+ * of the map. */
 typedef struct {
     const float *image, *offsets, *modulation;
     int height, width, channels, rows, columns, first;
 } Sampling;
 
-/* The four pixels around a place, NULL beyond the image, and their shares of it. */
+/* The four pixels around a place, NULL beyond the image, and their weights. */
 typedef struct {
     const float *pixel[4];
     float share[4], down, right, factor;
@@ -113,7 +115,7 @@ static void gradient_at(const Sampling *a, int one, int y, int x, int tap, const
     if (of_modulation) of_modulation[field] = of_factor;
 }
 
-/* `of_image` is zero before; threads share pictures, because samples of any row may fall on
+/* `of_image` must be zero at first. Threads share pictures, because samples of any row may fall on
  * any pixel. */
 EXPORT int deform_gradient(const float *image, const float *offsets, const float *modulation, int batch,
                            int height, int width, int channels, int rows, int columns, int first,

@@ -1,10 +1,10 @@
 /* Passes over feature maps between rainstream's convolutions.
  *
- * Channels come last. Values are floats, or bfloat16. What is computed stands one after the other in
- * rows of its own, because vectors are longer than a pixel has channels.
+ * Channels come last. Values are floats, or bfloat16. Intermediate values are packed into rows of
+ * their own, because vectors are longer than a pixel has channels.
  */
 #include "numbers.h"
-#include "planes.h"
+#include "passes.h"
 
 INLINE float get(const void *values, size_t at, int bfloat16) {
     return bfloat16 ? from_bfloat16(((const uint16_t *)values)[at]) : ((const float *)values)[at];
@@ -15,7 +15,8 @@ INLINE void put(void *values, size_t at, float value, int bfloat16) {
     else ((float *)values)[at] = value;
 }
 
-/* Of each of `width` pixels `size` bytes, `from` and `to` being as far apart from one to the next. */
+/* Copies `size` bytes of each of `width` pixels; the pixels of `from` and `to` have strides of
+ * their own. */
 INLINE void copy_parts(const char *restrict from, size_t from_pixel, char *restrict to, size_t to_pixel,
                        int width, size_t size) {
     for (int x = 0; x < width; x++) memcpy(to + x * to_pixel, from + x * from_pixel, size);
@@ -40,7 +41,7 @@ INLINE void renew(const void *restrict before, const void *restrict gate,
     }
 }
 
-/* Constants let the compiler make a loop of each kind of number. */
+/* With constants, the compiler makes a loop for each kind of number. */
 CLONES static void add_row(void *values, const void *others, size_t count, int bfloat16) {
     if (bfloat16) add(values, others, count, 1);
     else add(values, others, count, 0);
@@ -57,7 +58,7 @@ CLONES static void renew_row(const void *before, const void *gate, const void *c
     else renew(before, gate, candidate, out, count, 0);
 }
 
-/* `fine` and, twice enlarged, `coarse`, into `fine`. Rows are those of the whole batch. */
+/* Adds `coarse`, enlarged twice, to `fine`. Rows are those of the whole batch. */
 EXPORT int upsample_add(void *fine, const void *coarse, int rows, int width, int channels, int bfloat16,
                         int threads) {
     const size_t pixel = channels * (bfloat16 ? sizeof(uint16_t) : sizeof(float)), row = width * pixel;
@@ -75,8 +76,8 @@ EXPORT int upsample_add(void *fine, const void *coarse, int rows, int width, int
     return 0;
 }
 
-/* Of `joined`, inputs and hidden state, the latter made as small as the gate says that the second half
- * of `gates` holds. */
+/* Multiplies the hidden state in `joined` (inputs and hidden state) by the reset gate, which is the
+ * second half of `gates`. */
 EXPORT int apply_reset_gate(void *joined, const void *gates, int rows, int width, int inputs,
                             int hidden, int bfloat16, int threads) {
     const size_t size = bfloat16 ? sizeof(uint16_t) : sizeof(float), part = hidden * size;
@@ -97,8 +98,8 @@ EXPORT int apply_reset_gate(void *joined, const void *gates, int rows, int width
     return 0;
 }
 
-/* The hidden state from what it was to the candidate, as far as the gate says that the first half of
- * `gates` holds. */
+/* Moves the hidden state towards the candidate by the update gate, which is the first half of
+ * `gates`. */
 EXPORT int gru_update(const void *before, const void *gates, const void *candidate, int rows, int width,
                       int hidden, int bfloat16, void *out, int threads) {
     const size_t part = hidden * (bfloat16 ? sizeof(uint16_t) : sizeof(float)), row = width * part;

@@ -1,14 +1,14 @@
 /* Gradients of the passes over planes, for training on a CPU.
  *
- * Each is the transpose of a pass in another file, row by row and without atomics: threads share rows
- * that only one of them writes.
+ * Each is the transpose of a pass in another file. It works row by row without atomics: every row
+ * is written by one thread only.
  */
 #include "numbers.h"
-#include "planes.h"
+#include "passes.h"
 
 enum { AREA = FOLD * FOLD, NEIGHBOURS = 9, INSIDE = NEIGHBOURS };
 
-/* Values of row `y` of plane `which` of `planes` into their place among the folded ones. */
+/* Writes row `y` of plane `which` of `planes` to its place among the folded values. */
 INLINE void fold(const float *restrict row, int planes, int which, int width, int y, int bfloat16,
                  void *restrict folded) {
     const size_t cell = (size_t)planes * AREA, cells = width / FOLD;
@@ -24,14 +24,15 @@ INLINE void fold(const float *restrict row, int planes, int which, int width, in
     }
 }
 
-/* One row of `planes` from `first` on, out of the folded gradient of `all`, negated where asked. */
+/* One row of `planes`, starting at plane `first` of `all`, from the folded gradient; negated if
+ * requested. */
 CLONES static void unfold_row(const void *folded, int all, int first, int planes, int height, int width,
                               int y, int bfloat16, float *out) {
     for (int c = 0; c < planes; c++)
         unfold(folded, all, first + c, width, y, bfloat16, out + ((size_t)c * height + y) * width);
 }
 
-/* The gradient of `planes` planes that begin as plane `first` of `all` folded ones. */
+/* The gradient of `planes` planes, starting at plane `first` of `all` folded ones. */
 EXPORT int fold_inputs_gradient(const void *folded, int batch, int all, int first, int planes,
                                 int height, int width, int bfloat16, float *out, int threads) {
     const size_t area = (size_t)height * width, kind = bfloat16 ? 2 : 4;
@@ -42,15 +43,15 @@ EXPORT int fold_inputs_gradient(const void *folded, int batch, int all, int firs
     return 0;
 }
 
-/* Of one picture: what the frame alone allows, 3 planes, and how far the past is trusted; the gradients
- * of these and of what was kept of the past; and which neighbour was kept for it, 3 planes. */
+/* For one picture: the candidate from the frame alone (3 planes) and the trust in the past; their
+ * gradients and that of the clamped past; and which neighbour it was clamped to (3 planes). */
 typedef struct {
     float *candidate, *trust, *of_candidate, *of_kept, *of_trust, *of_base;
     uint8_t *pick;
 } Workspace;
 
-/* Which of 3 x 3 neighbours is the least (`sign` 1) or the greatest (-1), and its value times `sign`.
- * Rows have a pixel more at either side. */
+/* Which of 3 x 3 neighbours is the smallest (`sign` 1) or the largest (-1), and its value times
+ * `sign`. Rows have one more pixel at either side. */
 INLINE void extreme_row(const float *restrict above, const float *restrict here,
                         const float *restrict below, float sign, int width, float *restrict column,
                         uint8_t *restrict column_pick, float *restrict value, uint8_t *restrict pick) {
@@ -78,8 +79,9 @@ INLINE void extreme_row(const float *restrict above, const float *restrict here,
     }
 }
 
-/* Row `y` of one colour: through the clamp, the blend and the range of the neighbours. `of_past` may
- * be NULL. `scratch` has room for four rows and two pixels at the ends of each. */
+/* Row `y` of one colour: back through the clamp, the blend and the range of the neighbours.
+ * `of_past` may be NULL. `scratch` has room for four rows, with two more pixels at the ends of
+ * each. */
 CLONES static void blend_gradient_row(const float *restrict above, const float *restrict here,
                                       const float *restrict below, const float *restrict past,
                                       const float *restrict trust, const float *restrict of_out,
@@ -126,9 +128,9 @@ INLINE void gathered(const float *restrict row, int width, int factor, float *re
     }
 }
 
-/* Row `y` of one colour of what was lifted at last: the gradient of what is carried, which gets its own
- * from the next frame as well, and of gain and offset, gathered along the row. `scratch` has room for
- * three rows. */
+/* Row `y` of one colour, if gain and offset come last: the gradients of the carried picture, to
+ * which the next frame's is added, and of gain and offset, summed along the row. `scratch` has room
+ * for three rows. */
 CLONES static void lift_gradient_row(const float *restrict base, const float *gains,
                                      const float *offsets, int height, int width, int y,
                                      const float *restrict of_out, const float *restrict of_carried,
@@ -154,7 +156,7 @@ CLONES static void clamp_gradient_row(const float *restrict here, const float *r
         of_candidate[x] = here[x] >= 0 && here[x] <= 1 ? of_out[x] : 0;
 }
 
-/* Adds to the gradient of row `y` what its neighbours, which kept one of its pixels, hand back. */
+/* Adds to row `y` the gradients of the neighbours that were clamped to one of its pixels. */
 CLONES static void gather_row(const float *restrict of_kept, const uint8_t *restrict pick, int height,
                               int width, int y, float *restrict of_candidate) {
     for (int dy = -1; dy <= 1; dy++) {
@@ -172,8 +174,8 @@ CLONES static void gather_row(const float *restrict of_kept, const uint8_t *rest
     }
 }
 
-/* Row `y` of the gradients of what the network said. `columns` are its maps' gradients, gathered along
- * the row, 6 planes of `height` rows; `scratch` has room for 8 rows. */
+/* Row `y` of the gradients of the network's outputs. `columns` are the gradients of its maps,
+     * summed along the row, 6 planes of `height` rows; `scratch` has room for 8 rows. */
 CLONES static void prediction_gradient_row(Composition a, Workspace w, const float *of_attention, int y,
                                            float *restrict scratch, void *restrict of_streaks,
                                            float *restrict columns) {
@@ -220,7 +222,7 @@ CLONES static void prediction_gradient_row(Composition a, Workspace w, const flo
     fold(of_this, planes, 4, width, y, a.bfloat16, of_streaks);
 }
 
-/* Row `row` of a map's gradient from the rows of the picture that it reaches. */
+/* Row `row` of a map's gradient, from the rows of the picture that it affects. */
 CLONES static void map_gradient_row(const float *restrict columns, int height, int cells, int row,
                                     float *restrict out) {
     const int rows = height / COARSE, half = COARSE / 2;
@@ -236,7 +238,7 @@ CLONES static void map_gradient_row(const float *restrict columns, int height, i
     }
 }
 
-/* The carried picture's gradient, given that of the derained one: 3 planes `of_base`. */
+/* The gradient of the carried picture, from that of the derained one: 3 planes `of_base`. */
 static void lift_gradient_of(Composition a, const float *of_derained, const float *of_carried,
                              float *scratch, size_t room, float *columns, float *of_base) {
     const int width = a.width, height = a.height, cells = width / COARSE;
@@ -257,7 +259,8 @@ static void lift_gradient_of(Composition a, const float *of_derained, const floa
     }
 }
 
-/* One picture's, by the threads of the team that calls it. `room` floats of `scratch` are a thread's. */
+/* The gradients of one picture, by the calling team of threads. Each thread has `room` floats of
+ * `scratch`. */
 static void compose_gradient_of(Composition given, Workspace w, const float *of_derained,
                                 const float *of_carried, const float *of_attention, float *scratch,
                                 size_t room, float *columns, void *of_streaks, float *of_maps,
@@ -310,9 +313,9 @@ static void compose_gradient_of(Composition given, Workspace w, const float *of_
     }
 }
 
-/* The gradients of `compose_output`: of what the network said and of the past, given those of its
- * pictures, of what is carried and of the masks, which may be NULL as well. `maps`, `pasts` and `bases`
- * may be NULL as there, and then so are their gradients. */
+/* The gradients of `compose_output` for the network's outputs and the past, from those of the
+ * pictures, of what is carried and of the masks; the last two may be NULL. `maps`, `pasts` and
+ * `bases` may be NULL as there, and then so are their gradients. */
 EXPORT int compose_output_gradient(const float *frames, const float *pasts, const void *streaks,
                                    const float *maps, const float *known, const float *bases,
                                    const float *of_derained, const float *of_bases,
@@ -363,7 +366,7 @@ EXPORT int compose_output_gradient(const float *frames, const float *pasts, cons
     return 0;
 }
 
-/* Hands the gradient of one moved plane back to where its pixels were looked up. */
+/* Adds the gradient of one moved plane to the pixels that were sampled. */
 static void hand_back(const float *restrict of_out, const int32_t *restrict from,
                       const float *restrict wx, const float *restrict wy, int height, int width,
                       float *restrict of_plane) {
@@ -380,7 +383,7 @@ static void hand_back(const float *restrict of_out, const int32_t *restrict from
     }
 }
 
-/* The gradient of `warp` in its planes; the flow has none. */
+/* The gradient of `warp` for its planes; the flow gets none. */
 EXPORT int warp_gradient(const float *of_out, int batch, int channels, int height, int width,
                          const float *flow, int cells_y, int cells_x, int finer, float *of_planes,
                          int threads) {

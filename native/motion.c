@@ -1,6 +1,6 @@
-/* How a scene moved: block matching for the large motions, gradient steps for the fractions. Flow is
- * B x 2 x H/8 x W/8, in cells of an eighth; networks/_motion.py says why all this is done. */
-#include "planes.h"
+/* Motion of a scene: block matching for large motions, gradient steps for fractions of a pixel.
+ * Flow is B x 2 x H/8 x W/8, in cells of an eighth. networks/_motion.py gives the reasons. */
+#include "passes.h"
 
 enum { REACH = 3, SIDE = 2 * REACH + 1 };
 
@@ -16,7 +16,8 @@ static void halve(const float *plane, int height, int width, float *out, int thr
                    out + (size_t)y * (width / 2));
 }
 
-/* Sums of 2 * `reach` + 1 neighbours, from `first` to before `last`. A constant reach is unrolled. */
+/* Sums of 2 * `reach` + 1 neighbours, from `first` to before `last`. A constant reach is
+ * unrolled. */
 INLINE void window_sums(const float *restrict row, int first, int last, int reach, float share,
                         float *restrict out) {
     for (int x = first; x < last; x++) {
@@ -51,7 +52,7 @@ static void window_mean(const float *plane, int height, int width, int side, flo
         window_mean_row(plane, height, width, side, y, scratch, out + (size_t)y * width);
 }
 
-/* What each shift costs, for one shift: mean difference around each cell, and a small price on moving. */
+/* The cost of one shift: the mean difference around each cell, plus a small cost for moving. */
 CLONES static void shift_cost(Level at, int shift, float *restrict scratch, float *restrict out) {
     const int dy = shift / SIDE - REACH, dx = shift % SIDE - REACH;
     float *differences = scratch, *row_sums = scratch + (size_t)at.height * at.width;
@@ -82,9 +83,9 @@ CLONES static void cheapest(const float *restrict costs, size_t cells, float *re
     }
 }
 
-/* The past of a level moved by the flow, with an edge of one repeated pixel around it; gives the sum of
- * what is missing to the present. That of each row is noted in `sums` and added in order, so that the
- * same comes out however many threads there are. */
+/* Moves the past of a level by the flow, with a border of one repeated pixel; returns the sum of
+ * the differences to the present. The sum of each row is kept in `sums`, and these are added in
+ * order, so the result does not depend on the number of threads. */
 static double warp_level(Level at, const float *flow, int cells_y, int cells_x, int cell,
                          float *scratches, float *sums, float *edged, int threads) {
     const size_t wide = at.width + 2;
@@ -108,14 +109,15 @@ static double warp_level(Level at, const float *flow, int cells_y, int cells_x, 
     return sum;
 }
 
-/* Slopes of the moved past, what is missing to the present, and how to weigh that. */
+/* Slopes of the moved past, differences to the present, and their weights. */
 #define SLOPES(x)                                                  \
     const float dx = (row[(x) + 1] - row[(x)-1]) * 0.5f;           \
     const float dy = (row[(x) + wide] - row[(x)-wide]) * 0.5f;     \
     const float error = now[x] - row[x] - veil;                    \
     const float trust = 1 / ((error < 0 ? -error : error) + 0.03f);
 
-/* The five moments of one row of cells, each the mean over its cells' pixels. `scratch`: five rows. */
+/* The five moments of one row of cells, each the mean over the cell's pixels. `scratch`: five
+ * rows. */
 CLONES static void cell_moments(Level at, const float *restrict edged, float veil, int cell, int cy,
                                 float *restrict scratch, float *restrict out, size_t plane) {
     const ptrdiff_t wide = at.width + 2;
@@ -168,14 +170,15 @@ static void smooth(float *flow, int height, int width, float *scratch) {
     }
 }
 
-/* Two frames at a half, a quarter, an eighth and a sixteenth, and the room to find their flow in. */
+/* Two frames at a half, a quarter, an eighth and a sixteenth, and the memory to find their flow. */
 typedef struct {
     Level levels[4];
     int cells_y, cells_x, threads;
     float *edged, *scratch, *moments, *means, *spare, *cost;
 } Pyramid;
 
-/* Lays a pyramid out in `memory`; returns how many floats it takes, also where there are none yet. */
+/* Lays a pyramid out in `memory`; returns the number of floats it takes, also if `memory` is
+ * NULL. */
 static size_t lay_out(Pyramid *p, float *memory, int height, int width) {
     float *next = memory;
     size_t total = 0;
@@ -284,7 +287,7 @@ EXPORT int estimate_flow(const float *pasts, const float *nows, int batch, int c
     return 0;
 }
 
-/* Sums over one row: of trust times all products of two of the slopes, the error and `along`. */
+/* Sums over one row: weight times each product of two of the slopes, the error and `along`. */
 enum { XX, XY, YY, XE, YE, XA, YA, AA, AE, SUMS };
 
 CLONES static void row_sums(Level at, const float *restrict edged, float veil, int y,
@@ -325,7 +328,7 @@ static double limited(double value, double most_of_it) {
     return value > most_of_it ? most_of_it : value;
 }
 
-/* Three numbers for a whole frame: how far the motion went on, and how the view was shifted. */
+/* Three numbers for a whole frame: how far the motion continued, and how the view was shifted. */
 typedef struct {
     double went, shift_x, shift_y;
 } Course;
@@ -348,7 +351,8 @@ static Course advanced(Course course, const double m[SUMS], int cell) {
     return course;
 }
 
-/* The mean products over a level, whose rows are added in order. `sums` has room for SUMS a row. */
+/* The mean products over a level; rows are added in order. `sums` has room for SUMS values per
+ * row. */
 static void mean_products(Level at, const float *edged, float veil, const float *courses, int cell,
                           double *sums, double m[SUMS], int threads) {
     const float *course_x = courses, *course_y = courses + (size_t)at.height * at.width;
@@ -362,8 +366,8 @@ static void mean_products(Level at, const float *edged, float veil, const float 
         for (int k = 0; k < SUMS; k++) m[k] += sums[(size_t)y * SUMS + k] / pixels;
 }
 
-/* How far `motions` went on this time, and how all of the view was shifted beside it. `pasts` and
- * `nows` are grey, at a quarter of the size. */
+/* How far `motions` continued this time, and how the whole view was shifted in addition. `pasts`
+ * and `nows` are grey, at a quarter of the size. */
 EXPORT int propagate_flow(const float *motions, const float *pasts, const float *nows, int batch,
                           int height, int width, float *flows, int threads) {
     const int cells_y = height / 2, cells_x = width / 2;

@@ -1,8 +1,9 @@
-/* Numbers of half the length, and the functions that the C library would compute one at a time. */
+/* bfloat16, and vectorised versions of functions that the C library computes one value at a
+ * time. */
 #ifndef RAIN_REMOVAL_NUMBERS_H
 #define RAIN_REMOVAL_NUMBERS_H
 
-#include "planes.h"
+#include "passes.h"
 
 INLINE uint16_t to_bfloat16(float value) {
     uint32_t bits;
@@ -19,7 +20,7 @@ INLINE float from_bfloat16(uint16_t value) {
     return wide;
 }
 
-/* e to the power of `x`, to the last bits of a float; Cody and Waite's reduction, Cephes' polynomial. */
+/* exp(x), exact to the last bits of a float; Cody and Waite's reduction, Cephes' polynomial. */
 INLINE float power_of_e(float x) {
     const float shifter = 12582912.0f; /* 1.5 * 2^23: adding it rounds to a whole number */
     x = within(x, -87, 87);

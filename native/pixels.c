@@ -1,5 +1,5 @@
-/* Between pictures of bytes, red, green and blue one after the other, and planes of floats. */
-#include "planes.h"
+/* Converts between pictures (bytes, red, green and blue interleaved) and planes of floats. */
+#include "passes.h"
 
 CLONES static void read_row(const uint8_t *restrict row, int width, float *restrict red,
                             float *restrict green, float *restrict blue) {
@@ -11,7 +11,7 @@ CLONES static void read_row(const uint8_t *restrict row, int width, float *restr
     }
 }
 
-/* The nearest of 256 steps, the even one of two. */
+/* Rounds to one of 256 steps, halves to even. */
 INLINE uint8_t as_byte(float value) {
     const float shifted = within(value, 0, 1) * 255 + 8388608.0f; /* 2^23: whole numbers from here on */
     uint32_t bits;
@@ -28,8 +28,8 @@ CLONES static void write_row(const float *restrict red, const float *restrict gr
     }
 }
 
-/* A picture of `height` x `width` pixels into three planes of `rows` x `columns`, its last row and
- * column repeated. A row of the picture takes `stride` bytes. */
+/* Converts a picture of `height` x `width` pixels to three planes of `rows` x `columns`; its last
+ * row and column are repeated. A row of the picture takes `stride` bytes. */
 EXPORT int unpack_rgb(const uint8_t *picture, size_t stride, int height, int width, float *planes,
                       int rows, int columns, int threads) {
     const size_t plane = (size_t)rows * columns;
@@ -43,7 +43,8 @@ EXPORT int unpack_rgb(const uint8_t *picture, size_t stride, int height, int wid
     return 0;
 }
 
-/* Planes, `plane` floats apart and their rows `line`, as a picture whose rows take `stride` bytes. */
+/* Converts planes (`plane` floats apart, rows `line` floats apart) to a picture whose rows take
+ * `stride` bytes. */
 EXPORT int pack_rgb(const float *planes, size_t plane, size_t line, int height, int width,
                     uint8_t *picture, size_t stride, int threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)

@@ -1,10 +1,11 @@
-/* The passes over whole planes before and after rainstream's convolutions, each in one go.
+/* The passes over whole planes before and after rainstream's convolutions.
  *
- * Between them, planes are folded: a cell of FOLD x FOLD pixels is a pixel with FOLD * FOLD channels
- * for each plane, and channels come last. Folded values are floats, or bfloat16: their upper halves.
+ * Between them, planes are folded: a cell of FOLD x FOLD pixels is a pixel with FOLD * FOLD
+ * channels for each plane, and channels come last. Folded values are floats, or bfloat16: their
+ * upper halves.
  */
 #include "numbers.h"
-#include "planes.h"
+#include "passes.h"
 
 enum { AREA = FOLD * FOLD, STRIP = 16 };
 
@@ -35,7 +36,7 @@ CLONES static void block_row(const float *restrict frame, size_t plane, int widt
     }
 }
 
-/* What grey is multiplied by, and what is added to that, to rectify its local contrast. */
+/* The factor and the offset that rectify the local contrast of grey. */
 CLONES static void contrast_row(const float *restrict means, const float *restrict squares, int height,
                                 int width, int row, float epsilon, float *restrict scratch,
                                 float *restrict scale, float *restrict shift) {
@@ -49,8 +50,8 @@ CLONES static void contrast_row(const float *restrict means, const float *restri
     }
 }
 
-/* One row of cells of all planes; `rows` has room for planes * FOLD rows of pixels and as
- * many of half the width, and for three. */
+/* One row of cells of all planes; `rows` has room for planes * FOLD rows of pixels, for as many of
+ * half the width, and for three more. */
 CLONES static void enter_row(const float *restrict frame, const float *past, const float *extras,
                              int extra, size_t plane, int width, const float *scale, const float *shift,
                              int height, int row, float *restrict rows, void *restrict out,
@@ -102,8 +103,8 @@ CLONES static void enter_row(const float *restrict frame, const float *past, con
     }
 }
 
-/* Frames, their local contrast, their difference to the past and `extra` more planes, folded. Without a
- * guide `guided` is 0; without a past `pasts` is NULL. */
+/* Folds frames, their local contrast, their difference to the past and `extra` more planes.
+ * `guided` is 0 without a guide; `pasts` is NULL without a past. */
 EXPORT int fold_inputs(const float *frames, const float *pasts, const float *extras, int extra,
                        int batch, int height, int width, int guided, float epsilon, void *out,
                        int bfloat16, int threads) {
@@ -176,8 +177,9 @@ CLONES void candidate_row(Composition a, int y, float *restrict scratch, float *
         for (int k = 0; k < COARSE; k++) trust[x * COARSE + k] *= known[x];
 }
 
-/* The past within the range of what is around each pixel now, as far as it is trusted. Rows are of
- * what the frame alone allows; `lows` and `highs` have room for a row and one pixel at either side. */
+/* Blends in the past, clamped to the range of the neighbourhood, weighted by the trust in it. Rows
+ * are of the candidate from the frame alone; `lows` and `highs` have room for a row and one pixel
+ * at either side. */
 CLONES static void blend_row(const float *restrict above, const float *restrict here,
                              const float *restrict below, const float *restrict past,
                              const float *restrict trust, int width, float *restrict lows,
@@ -197,7 +199,7 @@ CLONES static void blend_row(const float *restrict above, const float *restrict 
     }
 }
 
-/* The derained picture of what is carried: one colour's gain and offset. `scratch` has room for
+/* The derained picture from the carried one: gain and offset of one colour. `scratch` has room for
  * three rows. */
 CLONES static void lift_row(const float *restrict base, const float *gains, const float *offsets,
                             int height, int width, int y, float *restrict scratch,
@@ -249,9 +251,9 @@ static void compose_strip(Composition a, int top, float *scratch) {
         }
 }
 
-/* Clean pictures and masks from what the network said about their frames. `maps`, gains and offsets at
- * an eighth, may be NULL; so may `pasts`, and then `known`, whether there is one, is not looked at.
- * With `bases`, which get what is carried, gains and offsets come after the past; with NULL before. */
+/* Derained pictures and masks from the network's outputs. `maps` (gains and offsets at an eighth)
+ * may be NULL. So may `pasts`; then `known`, which says where there is a past, is not read. With
+ * `bases`, which get what is carried, gains and offsets come after the past, otherwise before. */
 EXPORT int compose_output(const float *frames, const float *pasts, const void *streaks,
                           const float *maps, const float *known, int batch, int height, int width,
                           int bfloat16, float *derained, float *masks, float *bases, int threads) {

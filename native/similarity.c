@@ -1,9 +1,10 @@
-/* Structural similarity (Wang et al. 2004) of planes, and its gradient, in one go: for training. */
-#include "planes.h"
+/* Structural similarity (Wang et al. 2004) of planes and its gradient, in one pass, for
+ * training. */
+#include "passes.h"
 
 enum { WINDOW = 11, MOMENTS = 5, SLOPES = 3 };
 
-/* The window laid over a row, where it fits whole. */
+/* The windowed sums of a row, where the window fits completely. */
 INLINE void blur_row(const float *restrict row, const float *restrict kernel, int count,
                      float *restrict out) {
     for (int x = 0; x < count; x++) {
@@ -13,7 +14,7 @@ INLINE void blur_row(const float *restrict row, const float *restrict kernel, in
     }
 }
 
-/* Of WINDOW rows, `stride` apart, their weighted sum. */
+/* The weighted sum of WINDOW rows, `stride` apart. */
 INLINE void blur_rows(const float *restrict rows, size_t stride, const float *restrict kernel,
                       int count, float *restrict out) {
     for (int x = 0; x < count; x++) {
@@ -38,8 +39,8 @@ CLONES static void moments_row(const float *restrict first, const float *restric
     blur_row(scratch, kernel, count, out + 4 * moment);
 }
 
-/* The similarity at one row of windows, summed; and its slopes by the first picture's mean, by its mean
- * square and by the mean product. `scratch` has room for MOMENTS rows. */
+/* The summed similarity of one row of windows, and its slopes by the first picture's mean, mean
+ * square and mean product. `scratch` has room for MOMENTS rows. */
 CLONES static float similarity_row(const float *restrict moments, size_t moment, int count,
                                    const float *kernel, float c1, float c2, float *restrict scratch,
                                    float *restrict slopes, size_t slope) {
@@ -66,8 +67,8 @@ CLONES static float similarity_row(const float *restrict moments, size_t moment,
     return sum;
 }
 
-/* Row `y` of the gradient: the slopes of all windows that reach it. `scratch` has room for two rows and
- * a window's at their ends. */
+/* Row `y` of the gradient: the slopes of all windows that contain it. `scratch` has room for two
+ * rows with a window more at their ends. */
 CLONES static void gradient_row(const float *restrict slopes, size_t slope, int rows, int count, int y,
                                 const float *restrict kernel, const float *restrict first,
                                 const float *restrict second, float scale, float *restrict scratch,

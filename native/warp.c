@@ -1,5 +1,5 @@
-/* Pictures looked up elsewhere, and made small. */
-#include "planes.h"
+/* Moves pictures along a flow, and reduces them. */
+#include "passes.h"
 
 CLONES void places_row(int height, int width, const float *restrict flow, int cells_y, int cells_x,
                        int finer, int y, float *restrict scratch, int32_t *restrict from,
@@ -23,7 +23,7 @@ CLONES void places_row(int height, int width, const float *restrict flow, int ce
     }
 }
 
-/* Not one of the clones: with the widest vectors a compiler gathers, which takes twice as long. */
+/* Not cloned: with the widest vectors a compiler uses gathers, which take twice as long. */
 static void look_up_row(const float *restrict plane, int width, const int32_t *restrict from,
                         const float *restrict wx, const float *restrict wy, float *restrict out) {
     for (int x = 0; x < width; x++) {
@@ -87,7 +87,7 @@ CLONES void halved_row(const float *restrict first, const float *restrict second
         out[x] = 0.25f * (first[2 * x] + first[2 * x + 1] + second[2 * x] + second[2 * x + 1]);
 }
 
-/* A quarter of the size, without thin streaks. */
+/* Reduces to a quarter of the size, without thin streaks. */
 EXPORT int downsample_grey(const float *pictures, int batch, int channels, int height, int width,
                            float *out, int threads) {
     const int rows = height / 4, half = width / 2;

@@ -36,7 +36,7 @@ _NO_FAULTS = ("disabled", "bypass", "no rain", "over budget", "over memory")
 """Reasons to pass a frame through to which ``safety.on_fault`` does not apply."""
 
 _THIN_PIXELS = 1_000_000
-"""Padding may double a frame and add so many pixels, no more: one row of pixels may become 32."""
+"""The most pixels that padding may add beyond doubling a frame: one row of pixels may become 32."""
 
 
 class OutputKind(Enum):
@@ -322,7 +322,7 @@ class Cameras:
         return "" if self._budget.rung.derain else "over budget"
 
     def _costs_too_much(self, result: Result) -> str:
-        """Why the network cannot be given a frame that was decoded, if so."""
+        """Why the network cannot process a decoded frame, or nothing."""
         frame, stride = result.frame, self._engines[1].info.stride
         assert frame is not None
         width, height = frame.width, frame.height

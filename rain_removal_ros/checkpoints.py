@@ -267,7 +267,7 @@ def _read(
 
 def _noted(path: Path, header: Mapping[str, str], key: str) -> str:
     if key not in header:
-        raise CheckpointError(f"{path} does not say its {key}; save it anew")
+        raise CheckpointError(f"{path} does not say its {key}; save it again")
     return header[key]
 
 

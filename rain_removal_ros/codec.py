@@ -372,7 +372,7 @@ def _checked_size(encoded: bytes, format: str, limits: LimitSettings) -> tuple[i
 
 
 def _check_scans(encoded: bytes, first: int, most: int) -> None:
-    """Each scan takes a decoder through the whole picture, however few bytes it is."""
+    """Refuse many scans: a decoder goes through the whole picture for each, however small it is."""
     scans = encoded.count(b"\xff\xda", first)  # within a scan no such two bytes meet
     if scans > most:
         raise FrameError(

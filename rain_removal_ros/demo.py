@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Frame, Image
+from rain_removal_ros.media import videos
 from rain_removal_ros.runtime.files import write_whole
 
 __all__ = ["DemoFrame", "DemoPlan", "DemoSummary", "Recording", "Tell", "record", "show"]
@@ -85,7 +86,7 @@ def show(plan: DemoPlan, recording: Recording, tell: Tell) -> DemoSummary | None
     moments, note = recording(plan, tell)
     if not moments:
         return None
-    still, video = plan.output / "still.png", plan.output / "demo.mp4"
+    still, video = plan.output / "still.png", videos.for_browsers(plan.output / "demo")
     tell(f"writing {len(moments)} frames")
     _write_still(still, board(moments[len(moments) // 2], note))
     _write_video(video, [board(moment, note) for moment in moments], _rate(moments, plan.fps))
@@ -214,13 +215,6 @@ def _write_still(path: Path, image: Image) -> None:
 
 
 def _write_video(path: Path, images: Sequence[Image], fps: float) -> None:
-    # The codec needs even sizes.
-    height, width = (length // 2 * 2 for length in images[0].shape[:2])
-    # MPEG-4: every build of OpenCV can write it, at 1/30 of VP9's cost.
-    code = cv2.VideoWriter.fourcc(*"mp4v")
-    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, code, fps, (width, height))
-    if not writer.isOpened():
-        raise DataError(f"cannot write the video {path}")
-    for image in images:
-        writer.write(cv2.cvtColor(image[:height, :width], cv2.COLOR_RGB2BGR))
-    writer.release()
+    with videos.writing(path, fps) as writer:
+        for image in images:
+            writer.write(image)

@@ -1,16 +1,21 @@
-"""Every error a user can cause, as one tree.
+"""All errors that a user can cause.
 
-A ``RainRemovalError`` carries one line that says what is wrong, where, and what would help. The
-command line prints that line and ends with ``exit_code``; anything else is a defect of ours and
-keeps its traceback.
+A ``RainRemovalError`` has one line that says what is wrong, where, and what would help. The command
+line prints that line and exits with ``exit_code``. Any other exception is a bug and keeps its
+traceback.
 """
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 WITH_TORCH = "pip install 'rain_removal_ros[torch]'"
-"""What brings torch, for errors of those who do without."""
+"""The command that installs torch, for error messages."""
 
 
 class RainRemovalError(Exception):
-    """Something the user can put right."""
+    """Something that the user can fix."""
 
     exit_code = 2
 
@@ -20,7 +25,7 @@ class SettingsError(RainRemovalError):
 
 
 class FrameError(RainRemovalError):
-    """An image, or an image message, that cannot be understood."""
+    """An image or an image message cannot be decoded."""
 
 
 class CheckpointError(RainRemovalError):
@@ -36,13 +41,19 @@ class BagError(RainRemovalError):
 
 
 class EngineError(RainRemovalError):
-    """A device or an engine is not there, or cannot run the network."""
+    """A device or an engine is missing, or cannot run the network."""
 
 
 class TrainingError(RainRemovalError):
-    """A training run came to where it cannot go on."""
+    """A training run cannot continue."""
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of a library says, without the pages that some add."""
+    """The first line of a library's error message; some add pages."""
     return str(error).strip().split("\n", 1)[0]
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """What may have been meant by a name that is not known, or else all that are."""
+    names = list(known)
+    return ", ".join(difflib.get_close_matches(name, names, n=3) or names)

@@ -1,7 +1,7 @@
-"""The one shape in which an image travels through this package.
+"""The one form of an image inside this package.
 
-Colour order and value range are settled here and at the codec, nowhere else: a frame is RGB, 8 bit,
-rows from the top. Everything downstream may rely on it.
+Colour order and value range are defined here and in the codec, nowhere else: a frame is RGB, 8 bit,
+rows from the top.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Image: TypeAlias = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One image of one camera. ``image`` is H x W x 3 RGB and is not to be written to."""
+    """One image of one camera. ``image`` is H x W x 3 RGB; do not write to it."""
 
     image: Image
     stamp_ns: int = 0

@@ -1,6 +1,6 @@
-"""What a result needs beside it to be believed later: which code, which machine, when, and how.
+"""Describes how a result was made: which code, which machine, when, and with which command.
 
-Every ``--json`` file carries a manifest, and none is ever seen half written.
+Every ``--json`` file contains a manifest.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["code_checksum", "manifest"]
 def manifest() -> dict[str, Any]:
     """This program, this machine and this moment.
 
-    Torch's version and thread count are given when torch is in use; it is not loaded to ask.
+    Torch's version and thread count are included if torch is loaded already.
     """
     torch = sys.modules.get("torch")
     return {
@@ -41,10 +41,7 @@ def manifest() -> dict[str, Any]:
 
 
 def code_checksum(*folders: Path) -> str:
-    """Changes with any file in these packages that computes, in Python or compiled.
-
-    What was kept of other code is of no use.
-    """
+    """A key of cached results: it changes with any Python file or library in these packages."""
     digest = hashlib.sha256()
     for folder in folders:
         for path in sorted(folder.iterdir()):
@@ -54,7 +51,7 @@ def code_checksum(*folders: Path) -> str:
 
 
 def _git_revision() -> str | None:
-    """The commit of the source tree this runs from, ``+`` if files differ; None if installed."""
+    """The commit of this checkout, with ``+`` if files differ; None if installed."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
@@ -74,7 +71,7 @@ def _git_revision() -> str | None:
 
 
 def _cpu_model() -> str:
-    """The processor's name as Linux gives it, else the architecture."""
+    """The processor's name from Linux, else the architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -10,7 +10,6 @@ can be read the same way, such as training recipes.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import json
 import math
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from rain_removal_ros import parsing
-from rain_removal_ros.errors import SettingsError
+from rain_removal_ros.errors import SettingsError, near
 
 T = TypeVar("T")
 
@@ -401,8 +400,9 @@ def build(cls: type[T], values: Mapping[str, Any], *, where: str = "") -> T:
     known = {entry.name: entry for entry in entries(cls)}
     for name in flat:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3) or sorted(known)
-            raise SettingsError(f"{_at(where)}unknown setting {name!r}; near: {', '.join(near)}")
+            raise SettingsError(
+                f"{_at(where)}unknown setting {name!r}; near: {near(name, sorted(known))}"
+            )
     checked = {name: _checked(known[name], value, where) for name, value in flat.items()}
     return _assemble(cls, checked, "")
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from ros.desk import Desk
 
 # Read once, when torch is first imported. Idle OpenMP threads otherwise spin and slow down the
 # processes that the ROS tests start beside this one.
@@ -33,3 +40,59 @@ def shared_data() -> Path:
     if not data.is_dir():
         pytest.skip(f"the data sets are not here: no folder {data}")
     return data
+
+
+ABSENT_ON_ROBOTS = {
+    *("hypothesis", "mcap", "onnx", "openvino", "PIL"),
+    *("pycocotools", "ray", "skimage", "tensorboard", "torch"),
+}
+"""What only tests and training need. `make test` brings all of it."""
+
+
+class _Module(pytest.Module):
+    """A file of tests, skipped with the reason where ROS has not what it imports."""
+
+    def _getobj(self) -> ModuleType:
+        try:
+            return super()._getobj()
+        except self.CollectError as error:
+            cause = error.__cause__
+            name = cause.name.partition(".")[0] if isinstance(cause, ModuleNotFoundError) else ""
+            if name not in ABSENT_ON_ROBOTS:
+                raise
+            pytest.skip(f"{name} is not installed", allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module:
+    module: pytest.Module = _Module.from_parent(parent, path=module_path)
+    return module
+
+
+_domains = itertools.cycle(range(1, 101))
+for _ in range(os.getpid() % 100):  # beside another run of the tests
+    next(_domains)
+
+
+@pytest.fixture
+def domain_id() -> int:
+    """A domain of the ROS graph that the test has to itself."""
+    return next(_domains)
+
+
+@pytest.fixture
+def desk(domain_id: int) -> Iterator[Desk]:
+    from ros.desk import Desk
+
+    opened = Desk(domain_id)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small untrained network: it hands frames on, give or take a little."""
+    from rain_removal_ros import checkpoints, networks
+
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    checkpoints.save(path, networks.create("rainstream", channels=8, blocks=1), {})
+    return path

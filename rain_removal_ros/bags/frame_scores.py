@@ -28,6 +28,8 @@ _CHANGED = 8
 """Grey levels by which a pixel must differ to count as changed."""
 _KEPT = 8
 """Frames whose pictures are kept for the report: the worst, and some evenly spread."""
+_APART_S = 1.0
+"""Between two of the worst frames: neighbours show the same moment."""
 _WAITING = 16
 """The most frames that wait for their reference, and references that wait for their frame."""
 
@@ -204,9 +206,12 @@ class FrameScorer:
 
     def _keep(self, kept: _CameraScores, moment: ScoredFrame) -> None:
         """Keep the pictures of the worst frames so far, and of frames at even intervals."""
-        kept.worst.append(moment)
-        kept.worst.sort(key=lambda kept_one: -kept_one.score.badness)
-        del kept.worst[_KEPT:]
+        near = [one for one in kept.worst if _apart_s(one, moment) < _APART_S]
+        if all(moment.score.badness > one.score.badness for one in near):
+            kept.worst = [one for one in kept.worst if _apart_s(one, moment) >= _APART_S]
+            kept.worst.append(moment)
+            kept.worst.sort(key=lambda kept_one: -kept_one.score.badness)
+            del kept.worst[_KEPT:]
         stride = 1
         while len(kept.scores) > stride * _KEPT:
             stride *= 2
@@ -255,6 +260,10 @@ def combined(parts: list[dict[str, Any]]) -> dict[str, Any]:
 def as_rows(scores: list[FrameScore]) -> list[dict[str, Any]]:
     """Frames for a JSON file."""
     return [asdict(score) for score in scores]
+
+
+def _apart_s(one: ScoredFrame, other: ScoredFrame) -> float:
+    return abs(one.score.stamp_ns - other.score.stamp_ns) / 1e9
 
 
 def _mean(values: Any) -> float | None:

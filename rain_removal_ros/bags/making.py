@@ -122,28 +122,14 @@ class _Recorder:
 
 
 def calibration(shot: Shot, stamped: Any) -> Any:
-    """The calibration of a shot; all zeros, which means uncalibrated, if it is unknown."""
-    height, width = shot.image.shape[:2]
-    fx, fy, cx, cy = shot.lens or (0.0,) * 4
-    one = 1.0 if shot.lens else 0.0
-    roi = new(
-        "sensor_msgs/msg/RegionOfInterest",
-        x_offset=0, y_offset=0, height=0, width=0, do_rectify=False,
-    )  # fmt: skip
-    return new(
-        CAMERA_INFO,
-        header=stamped,
-        height=height,
-        width=width,
-        distortion_model="plumb_bob" if shot.lens else "",
-        d=np.zeros(5 if shot.lens else 0),
-        k=np.array([fx, 0, cx, 0, fy, cy, 0, 0, one], np.float64),
-        r=np.eye(3).reshape(9) * one,
-        p=np.array([fx, 0, cx, 0, 0, fy, cy, 0, 0, 0, one, 0], np.float64),
-        binning_x=0,
-        binning_y=0,
-        roi=roi,
-    )
+    """The CameraInfo message of a shot."""
+    fields = {
+        name: np.array(value) if isinstance(value, list) else value
+        for name, value in shot.calibration.items()
+    }
+    whole = {"x_offset": 0, "y_offset": 0, "height": 0, "width": 0, "do_rectify": False}
+    roi = new("sensor_msgs/msg/RegionOfInterest", **whole)
+    return new(CAMERA_INFO, header=stamped, **fields, binning_x=0, binning_y=0, roi=roi)
 
 
 def depth_image(depth: NDArray[np.float32], stamped: Any) -> Any:

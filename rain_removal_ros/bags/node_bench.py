@@ -61,6 +61,8 @@ def attempts(base: Settings, wanted: Sequence[str]) -> list[Attempt]:
     found = []
     for text in wanted:
         name, _, rest = text.partition(":")
+        if "=" in name:
+            raise BagError(f"--try is NAME:setting=value,setting=value, not {text!r}")
         changes = {}
         for pair in filter(None, rest.split(",")):
             key, equals, value = pair.partition("=")

@@ -22,8 +22,6 @@ from rain_removal_ros.errors import BagError
 
 __all__ = ["BagWriter", "create"]
 
-COMPRESSIONS = ("none", "zstd")
-
 
 class BagWriter:
     """A recording that is being written."""

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import os
 import pkgutil
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rain_removal_ros import __version__
-from rain_removal_ros.errors import WITH_TORCH, RainRemovalError
+from rain_removal_ros.errors import WITH_TORCH, RainRemovalError, near
 from rain_removal_ros.runtime.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -88,10 +89,33 @@ def _run(args: argparse.Namespace) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that reports a mistake in one line."""
+    """A parser that reports a mistake in one line, with what may have been meant."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Refuse an unknown flag here, where the flags of its command are known."""
+        given = list(sys.argv[1:] if args is None else args)
+        if self._subparsers is None:
+            self._refuse_unknown(itertools.takewhile(lambda word: word != "--", given))
+        return super().parse_known_args(given, namespace)
+
+    def _refuse_unknown(self, words: Iterable[str]) -> None:
+        known = self._option_string_actions
+        for word in words:
+            flag = word.partition("=")[0]
+            if flag.startswith("--") and " " not in word and flag not in known:
+                shown = {name for name, act in known.items() if act.help is not argparse.SUPPRESS}
+                names = sorted(name for name in shown if name.startswith("--"))
+                self.error(f"there is no {flag}; near: {near(flag, names)}")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            names = near(str(value), map(str, action.choices))
+            raise argparse.ArgumentError(action, f"there is no {value!r}; near: {names}")
 
 
 def _parser() -> argparse.ArgumentParser:

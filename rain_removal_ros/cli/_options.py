@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     """``--json FILE``: the results for programs; ``files.write_json`` writes them."""
     parser.add_argument(
         "--json",
-        type=Path,
+        type=output_file,
         metavar="FILE",
         help="also write the results to FILE as JSON, with a manifest of how they came about",
     )
@@ -104,7 +105,7 @@ class _Several(argparse.Action):
 
 def add_report(parser: argparse.ArgumentParser, help: str) -> argparse.Action:
     """``--report FILE``: an HTML report."""
-    return parser.add_argument("--report", type=Path, metavar="FILE", help=help)
+    return parser.add_argument("--report", type=output_file, metavar="FILE", help=help)
 
 
 def rename(parser: argparse.ArgumentParser, old: str, now: argparse.Action) -> None:
@@ -159,6 +160,22 @@ def engine_settings(args: argparse.Namespace, **more: object) -> EngineSettings:
 
 def _given(args: argparse.Namespace, flags: Sequence[str]) -> dict[str, object]:
     return {flag: getattr(args, flag) for flag in flags if hasattr(args, flag)}
+
+
+def output_file(text: str) -> Path:
+    """A file to be written once the work is done; what stands in its way is said before it."""
+    path = Path(text)
+    try:
+        if path.is_dir():
+            raise argparse.ArgumentTypeError(f"{path} is a folder, not a file")
+        there = next(folder for folder in path.absolute().parents if folder.exists())
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot write {path}: {error.strerror}") from error
+    if not there.is_dir():
+        raise argparse.ArgumentTypeError(f"cannot write {path}: {there} is no folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise argparse.ArgumentTypeError(f"cannot write {path}: no permission to write to {there}")
+    return path
 
 
 def size(text: str) -> tuple[int, int]:

@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from rain_removal_ros.cli._options import add_json, add_settings, settings_from
+from rain_removal_ros.cli._options import add_json, add_report, add_settings, settings_from
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--reference", default="", metavar="TOPIC", help="the same images without rain"
     )
     parser.add_argument("--rate", type=float, default=1.0, metavar="X", help="playback speed")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="also write an HTML report")
+    add_report(parser, "also write an HTML report")
     parser.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="offline: recordings at a time"
     )

@@ -6,9 +6,10 @@ Needs ROS's Python packages. The service ~/set_paused pauses and continues.
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
-from rain_removal_ros.cli._options import add_settings, settings_from
+from rain_removal_ros.cli._options import add_settings, output_file, settings_from
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,12 +32,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="do not start before these topics have subscribers",
     )  # fmt: skip
     parser.add_argument(
+        "--patience", type=float, default=math.inf, metavar="S",
+        help="start after S seconds without them (default: never)",
+    )  # fmt: skip
+    parser.add_argument(
         "--warm-up", default="", metavar="TOPIC",
         help="first repeat the first image until a message arrives on TOPIC",
     )  # fmt: skip
     parser.add_argument(
         "--schedule",
-        type=Path,
+        type=output_file,
         metavar="FILE",
         help="write the old and new stamps of images to FILE",
     )
@@ -60,6 +65,7 @@ def run(args: argparse.Namespace) -> None:
         topics=tuple(args.topics),
         restamp=args.restamp,
         subscribers=tuple(args.wait_for),
+        patience_s=args.patience,
         warm_up=args.warm_up,
         schedule=args.schedule,
         limits=settings_from(args).limits,

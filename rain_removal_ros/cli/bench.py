@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rain_removal_ros.cli._options import (
@@ -20,6 +19,7 @@ from rain_removal_ros.cli._options import (
     add_several,
     add_shared,
     at_least,
+    output_file,
     rename,
     size,
 )
@@ -86,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_json(parser)
     parser.add_argument(
-        "--plot", type=Path, metavar="FILE", help="also draw times against pixels, as SVG"
+        "--plot", type=output_file, metavar="FILE", help="also draw times against pixels, as SVG"
     )
 
 
@@ -97,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
     from rain_removal_ros.manifest import manifest
     from rain_removal_ros.runtime.files import write_json, write_whole
 
+    _check_engines(args)
     names = list(args.engine)
     wanted = benchmark.cases(
         args.model or networks.available(),
@@ -130,6 +131,19 @@ def run(args: argparse.Namespace) -> int:
             },
         )
     return 1 if failures else 0
+
+
+def _check_engines(args: argparse.Namespace) -> None:
+    """Refuse what no engine can be, before the first has taken its time."""
+    from rain_removal_ros.settings import EngineSettings, build
+
+    for flag, values in (
+        ("name", [name for name in args.engine if name != "all"]),
+        ("device", args.device),
+        ("precision", args.precision),
+    ):
+        for value in values:
+            build(EngineSettings, {flag: value}, where=f"--{'engine' if flag == 'name' else flag}")
 
 
 def _shipped(name: str) -> str:

@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rain_removal_ros.cli._options import add_json, add_shared, engine_settings
+from rain_removal_ros.cli._options import add_json, add_shared, engine_settings, output_file
 
 if TYPE_CHECKING:
     from rain_removal_ros.evaluation.board import Measured
@@ -56,11 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_json(parser)
     parser.add_argument(
-        "--markdown", type=Path, metavar="FILE", help="also write the table to FILE"
+        "--markdown", type=output_file, metavar="FILE", help="also write the table to FILE"
     )
     parser.add_argument(
         "--sheet",
-        type=Path,
+        type=output_file,
         metavar="FILE",
         help="also draw some strokes, before and after, as JPEG",
     )

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         ended = campaigns.Supervisor(campaign, minutes=args.max_minutes).run()
         print(campaigns.table(campaign))
-        print("done" if ended else "not done; the same command goes on")
+        print("done" if ended else "not done; the same command continues")
     return 0
 
 

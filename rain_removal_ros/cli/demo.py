@@ -1,8 +1,9 @@
 """Derains a simulated drive and shows it before and after, with the network's attention.
 
 If ROS 2 is installed, a simulated camera and the node run as separate processes, and their topics
-are recorded. Otherwise the frames are derained directly. DIR/still.png and DIR/demo.mp4 show rainy
-and derained frames side by side, with the attention and the reference. Exits with 1 if no derained
+are recorded. Otherwise the frames are derained directly. DIR/still.png and DIR/demo.mp4 (demo.webm
+where nothing writes H.264) show rainy and derained frames side by side, with the attention and the
+reference. Exits with 1 if no derained
 frame came through.
 """
 

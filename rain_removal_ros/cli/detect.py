@@ -12,6 +12,7 @@ are cached, so that with another model only that model is run.
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from rain_removal_ros.cli._options import (
     add_report,
     add_shared,
     engine_settings,
+    output_file,
     rename,
 )
 
@@ -128,11 +130,14 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
     rename(parser, "--html", add_report(parser, "write the report to FILE"))
     parser.add_argument(
-        "--csv", type=Path, metavar="FILE", help="write every score, with its interval, to FILE"
+        "--csv",
+        type=output_file,
+        metavar="FILE",
+        help="write every score, with its interval, to FILE",
     )
     parser.add_argument(
         "--markdown",
-        type=Path,
+        type=output_file,
         metavar="FILE",
         help="write one table to FILE, below its line <!-- tables -->",
     )
@@ -150,6 +155,8 @@ def run(args: argparse.Namespace) -> None:
     _refuse_twins("detectors", [each.name for each in watching])
     source = _source(args)
     compared, models = _candidates(args, source)
+    if not args.detector:
+        print(f"rain-removal detect: {detectors.BUILT_IN}", file=sys.stderr)
     seen = harness.run(source, compared, watching, cache=args.cache or cache_folder("detect"))
     classes = [name.strip() for name in args.classes.split(",") if name.strip()]
     results = [

@@ -8,9 +8,8 @@ run and compared with torch.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from rain_removal_ros.cli._options import add_shared
+from rain_removal_ros.cli._options import add_shared, output_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a weight file, or a network that ships with weights, or auto",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FILE", help="an .onnx file"
+        "-o", "--output", type=output_file, required=True, metavar="FILE", help="an .onnx file"
     )
     add_shared(parser, "stages")
 

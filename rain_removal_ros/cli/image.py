@@ -2,9 +2,9 @@
 
 Without -o, derained files appear beside the rainy ones: street.png becomes street_derained.png, and
 the folder drive becomes drive_derained. Pictures keep their format, bit depth and transparency.
-Videos become MPEG-4 (Motion JPEG in .avi) without their sound. The network's state is carried
-through a video, never from one picture to the next. What does not fit into memory is derained in
-overlapping tiles.
+Videos become H.264 with their sound (Motion JPEG in .avi) if ffmpeg is installed, else MPEG-4
+without sound. The network's state is carried through a video, never from one picture to the next.
+What does not fit into memory is derained in overlapping tiles.
 
 Exits with 1 if some files could not be derained; the others are.
 """

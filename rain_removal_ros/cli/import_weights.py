@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from rain_removal_ros.cli._options import output_file
+
 NAME = "import"
 
 
@@ -18,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--network", required=True, metavar="NAME", help="the network they belong to"
     )
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="OUT", help="a .safetensors file"
+        "-o", "--output", type=output_file, required=True, metavar="OUT", help="a .safetensors file"
     )
 
 

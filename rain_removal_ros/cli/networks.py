@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rain_removal_ros.cli._options import add_json
 
-_WIDTH, _HEIGHT = 640, 480
+_COLUMNS = 100
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,28 +39,20 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _describe(name: str, weights: list[Path]) -> dict[str, Any]:
-    from rain_removal_ros import checkpoints, networks
-    from rain_removal_ros.networks import _cost
+    from rain_removal_ros import checkpoints
+    from rain_removal_ros.networks import _described
 
-    network = networks.create(name)
     return {
         "network": name,
-        "parameters": _cost.parameters(network),
-        "macs": _cost.macs(network, width=_WIDTH, height=_HEIGHT),
-        "width": _WIDTH,
-        "height": _HEIGHT,
-        "stages": network.stages,
-        "scale": network.scale,
-        "recurrent": network.facts.recurrent,
+        **_described.describe(name),
         "weights": [str(path) for path in weights],
         "cautions": {path.stem: asdict(checkpoints.cautions_of(path)) for path in weights},
-        "paper": network.facts.paper,
     }
 
 
 def _print_table(results: list[dict[str, Any]]) -> None:
-    head = ("network", "parameters", "GMACs", "stages", "scale", "recurrent", "weights", "paper")
-    rows = [
+    head = ("network", "parameters", "GMACs", "stages", "scale", "recurrent", "weights")
+    rows: list[tuple[str, ...]] = [
         (
             row["network"],
             f"{row['parameters']:,}",
@@ -68,16 +61,26 @@ def _print_table(results: list[dict[str, Any]]) -> None:
             str(row["scale"]),
             "yes" if row["recurrent"] else "no",
             ", ".join(Path(path).stem for path in row["weights"]) or "no",
-            row["paper"],
         )
         for row in results
     ]
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    lines = [head, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)]
     numbers = {"parameters", "GMACs", "stages", "scale"}
-    for row in [head, *rows]:
-        cells = (
+    for line in lines:
+        cells = [
             cell.rjust(width) if title in numbers else cell.ljust(width)
-            for title, cell, width in zip(head, row, widths, strict=True)
-        )
-        print("  ".join(cells).rstrip())
-    print(f"\nGMACs: 10^9 multiply-accumulates for a frame of {_WIDTH}x{_HEIGHT}, all stages.")
+            for title, cell, width in zip(head[:-1], line[:-1], widths, strict=True)
+        ]
+        print(_folded("  ".join(cells) + "  ", line[-1]))
+    size = {(row["width"], row["height"]) for row in results}
+    sizes = ", ".join(f"{width}x{height}" for width, height in sorted(size))
+    print(f"\nGMACs: 10^9 multiply-accumulates for a frame of {sizes}, all stages.\n")
+    for row in results:
+        print(_folded(f"{row['network']:<{widths[0]}}  ", row["paper"]))
+
+
+def _folded(start: str, text: str) -> str:
+    """A line, and below the end of its start what does not fit into it."""
+    below = " " * len(start)
+    return textwrap.fill(text, _COLUMNS, initial_indent=start, subsequent_indent=below)

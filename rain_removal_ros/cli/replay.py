@@ -18,7 +18,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rain_removal_ros.cli._options import add_json, add_settings, say_cautions, settings_from
+from rain_removal_ros.cli._options import (
+    add_json,
+    add_settings,
+    output_file,
+    say_cautions,
+    settings_from,
+)
 
 if TYPE_CHECKING:
     from rain_removal_ros.bags.replaying import Replayed, ReplayOptions
@@ -60,7 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the chunks of the new recording",
     )
     parser.add_argument(
-        "--report", type=Path, metavar="FILE", help="score every frame and write an HTML report"
+        "--report",
+        type=output_file,
+        metavar="FILE",
+        help="score every frame and write an HTML report",
     )
     parser.add_argument(
         "--reference", default="", metavar="TOPIC", help="the same images without rain"

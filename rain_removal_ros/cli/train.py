@@ -13,7 +13,10 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, required=True, help="the recipe, a YAML file")
+    parser.add_argument(
+        "recipe", nargs="?", metavar="RECIPE", help="a recipe that ships, by name, or a YAML file"
+    )
+    parser.add_argument("--config", metavar="FILE", help="the same as RECIPE, always a file")
     parser.add_argument(
         "--run", dest="folder", metavar="DIR", help="folder the run writes to and continues in"
     )
@@ -41,6 +44,8 @@ def run(args: argparse.Namespace) -> None:
     from rain_removal_ros.training import load_recipe, train
     from rain_removal_ros.training.recipe import parse_override
 
+    recipe = _recipe(args)
+
     flags = {
         "run": args.folder,
         "data.root": args.data_root,
@@ -50,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     }
     overrides = dict(parse_override(text) for text in args.overrides)
     overrides |= {name: value for name, value in flags.items() if value is not None}
-    done = train(load_recipe(args.config, overrides))
+    done = train(load_recipe(recipe, overrides))
     if done.rank == 0:
         state = "done" if done.finished else "stopped; the same command continues"
         print(f"step {done.step} of {done.recipe.steps}, {state}; all is in {done.folder}")
@@ -60,3 +65,14 @@ def run(args: argparse.Namespace) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
+
+
+def _recipe(args: argparse.Namespace) -> Path:
+    """The recipe's file, which may have been named in either way, but once."""
+    from rain_removal_ros.errors import SettingsError
+    from rain_removal_ros.training.recipe import find_recipe
+
+    given = [text for text in (args.recipe, args.config) if text is not None]
+    if len(given) != 1:
+        raise SettingsError("name one recipe: train RECIPE, or train --config FILE")
+    return find_recipe(args.recipe) if args.config is None else Path(args.config)

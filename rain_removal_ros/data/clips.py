@@ -1,12 +1,12 @@
 """Clips to cut training samples from: still pictures, videos and folders of frames.
 
-A still becomes a clip by a camera that pans over it. Pictures are decoded once and kept as 8 bit,
-up to a memory limit, because decoding costs more than everything else.
+A still becomes a clip by a camera that pans over it. Pictures are decoded once and kept as 8 bit.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rain_removal_ros.data import still_camera
+from rain_removal_ros.data.cache import Cache, Views
 from rain_removal_ros.data.pairs import Pair
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
@@ -24,36 +25,6 @@ from rain_removal_ros.media import pictures
 from rain_removal_ros.media.videos import opened
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
-
-Views = tuple[Image, ...]
-"""One moment with and without rain (rainy, reference), or only one of them."""
-
-
-class Cache:
-    """Decoded pictures up to a limit; the rest is decoded each time."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self.limit_bytes = limit_bytes
-        self.used_bytes = 0
-        self._kept: dict[tuple[str, int], Views] = {}
-
-    @property
-    def full(self) -> bool:
-        return self.used_bytes >= self.limit_bytes
-
-    def get(self, key: tuple[str, int], load: Callable[[], Views]) -> Views:
-        found = self._kept.get(key)
-        if found is None:
-            found = load()
-            self.put(key, found)
-        return found
-
-    def put(self, key: tuple[str, int], views: Views) -> None:
-        size = sum(view.nbytes for view in views)
-        if key not in self._kept and self.used_bytes + size <= self.limit_bytes:
-            # A view would keep the whole picture in memory.
-            self._kept[key] = tuple(np.ascontiguousarray(view) for view in views)
-            self.used_bytes += size
 
 
 @dataclass(frozen=True)
@@ -114,6 +85,9 @@ class Video:
 
     def read_through(self, cache: Cache) -> Iterator[Views]:
         """All frames that can be read, which may be fewer than the file claims."""
+        if cache.holds((self.name, self.frames - 1)):
+            yield from (self.frame(index, cache) for index in range(self.frames))
+            return
         capture = opened(self.path)
         for index in itertools.count():
             there, decoded = capture.read()
@@ -289,31 +263,43 @@ def check_size(view: Image, window: Window, name: str) -> None:
         )
 
 
-_FASTEST_PIXELS = 6.0
-_ZOOM_RATE = 0.006
+_SLOW_PIXELS, _FASTEST_PIXELS = 6.0, 48.0
+"""Pixels per frame: what a car's camera sees near its vanishing point at 30 Hz, and of near
+objects."""
+_SLOW_ZOOM, _FAST_ZOOM = 0.006, 0.03
+_FAST_SHARE = 0.3
+"""The share of clips with fast motion. Without it, a network takes a lane line that moved for
+rain."""
 _STILL_SHARE = 0.2
 """The share of clips in which the camera does not move."""
 
 
 def _pan(moment: Views, window: Window, rng: np.random.Generator) -> Views:
-    """A clip of a camera that moves smoothly over a still, or not at all: path, sway and zoom.
-
-    Up to six pixels a frame is what a car's camera sees near its vanishing point at 30 Hz.
-    """
+    """A clip of a camera that moves smoothly over a still, or not at all: path, sway and zoom."""
     height, width = moment[0].shape[:2]
     time = np.arange(window.frames, dtype=np.float64)
     room = (width - window.width, height - window.height)
-    path = np.stack([_drift(time, pixels, rng) for pixels in room])
-    zoom = np.exp(rng.normal(0, _ZOOM_RATE) * (time - time.mean()))
+    widest = min(width / window.width, height / window.height)
+    zoom_rate = _SLOW_ZOOM
+    # Squared, because slow motion is more common on the road.
+    speed = _SLOW_PIXELS * rng.uniform(-1, 1, 2) * rng.uniform(0, 1, 2)
+    if rng.random() < _FAST_SHARE:
+        zoom_rate = _FAST_ZOOM
+        pixels = math.exp(rng.uniform(math.log(_SLOW_PIXELS), math.log(_FASTEST_PIXELS)))
+        direction = rng.uniform(0, 2 * math.pi)
+        speed = pixels * np.array([math.cos(direction), math.sin(direction)])
+    path = np.stack([_drift(time, *axis, rng) for axis in zip(room, speed, strict=True)])
+    zoom = np.exp(rng.normal(0, zoom_rate) * (time - time.mean())).clip(0.5, widest)
     if rng.random() < _STILL_SHARE:
         path, zoom = np.repeat(path[:, :1], window.frames, 1), np.ones_like(time)
-    centre = np.array([(window.width - 1) / 2, (window.height - 1) / 2])
+    picture, seen = np.array([width, height]), np.array([window.width, window.height])
     tracks = []
     for view in moment:
         frames = np.empty((window.frames, window.height, window.width, 3), np.uint8)
         for index in range(window.frames):
             scale = zoom[index]
-            offset = path[:, index] + centre * (1 - scale)
+            offset = path[:, index] + (seen - 1) / 2 * (1 - scale)
+            offset = offset.clip(0, np.maximum(0, picture - 1 - scale * (seen - 1)))
             matrix = np.array([[scale, 0, offset[0]], [0, scale, offset[1]]])
             cv2.warpAffine(
                 view,
@@ -327,10 +313,10 @@ def _pan(moment: Views, window: Window, rng: np.random.Generator) -> Views:
     return tuple(tracks)
 
 
-def _drift(time: NDArray[np.float64], room: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def _drift(
+    time: NDArray[np.float64], room: int, speed: float, rng: np.random.Generator
+) -> NDArray[np.float64]:
     """Positions along one axis: constant speed plus sway, reflected at the picture's edges."""
-    # Squared, because slow motion is more common on the road.
-    speed = _FASTEST_PIXELS * rng.uniform(-1, 1) * rng.uniform(0, 1)
     sway = rng.uniform(0, 1.5) * np.sin(time * rng.uniform(0.1, 0.8) + rng.uniform(0, 2 * np.pi))
     if room <= 0:
         return np.zeros_like(time)

@@ -22,7 +22,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from rain_removal_ros.data import clips, pairs, rain, scenery
-from rain_removal_ros.data.clips import Cache, Clip, Video, Window
+from rain_removal_ros.data.cache import Cache, FolderCache, MemoryCache
+from rain_removal_ros.data.clips import Clip, Video, Window
 from rain_removal_ros.errors import DataError, SettingsError
 from rain_removal_ros.settings import setting
 
@@ -39,7 +40,8 @@ class SourceSettings:
     """One data set and its share in the mix."""
 
     path: str = setting(
-        "", "folder, or file, below data.root; of pairs DIR:layout where it is not recognised"
+        "",
+        "folder or file below data.root; for pairs also DIR:layout if the layout is not recognised",
     )
     kind: str = setting(
         "pairs",
@@ -48,7 +50,7 @@ class SourceSettings:
         choices=("pairs", "clean", "still_camera", "unlabelled"),
     )
     clips: bool = setting(False, "the pictures of a folder are the frames of a clip")
-    weight: float = setting(1.0, "how often it is drawn from, against others", low=0.0)
+    weight: float = setting(1.0, "how often it is drawn from, relative to the others", low=0.0)
     skip_every: int = setting(
         0,
         "leaves out every n-th picture or clip, for validation; 0 for none",
@@ -79,12 +81,12 @@ class DataSettings:
     )
     frames: int = setting(1, "frames of a clip", low=1)
     clip_crop: int = setting(
-        0, "crop of clips, where it is not that of single pictures", unit="px", low=0
+        0, "crop of clips, if it differs from that of single pictures", unit="px", low=0
     )
     clip_crop_width: int = setting(0, "its width, if it is no square", unit="px", low=0)
     dropped_share: float = setting(
         0.0,
-        "share of the frames of a drawn clip that are left out, as a busy camera leaves them out",
+        "share of the frames of a drawn clip that are left out, as a busy node drops frames",
         low=0.0,
         high=0.5,
     )
@@ -112,9 +114,13 @@ class DataSettings:
     )
     memory_gb: float = setting(
         4.0,
-        "decoded pictures each process keeps in memory; the rest is decoded anew each time",
+        "decoded pictures each process keeps in memory; the rest is decoded each time",
         unit="GB",
         low=0.0,
+    )
+    decoded: str = setting(
+        "",
+        "folder in which decoded pictures are kept instead, for all processes and later runs",
     )
     workers: int = setting(
         1, "processes that prepare batches; 0 prepares them between steps", low=0
@@ -174,6 +180,7 @@ class Source:
 
     def __init__(self, settings: SourceSettings, root: Path) -> None:
         self.settings = settings
+        self.path = pairs.split_layout(str(root / settings.path))[0]
         found = _find(settings, root)
         if settings.skip_every:
             found = [clip for i, clip in enumerate(found) if i % settings.skip_every]
@@ -182,9 +189,14 @@ class Source:
         if not found:
             raise DataError(f"nothing is left of {settings.path} after skip_every and only_every")
         self.clips: list[Clip] = found
+        self.cache: Cache = MemoryCache(0)
 
     def preload(self, cache: Cache, window: Window, broken_share: float) -> None:
-        """Decode what fits into memory. Name what cannot be used; refuse if that is too much."""
+        """Decode what the cache has room for, and draw from it afterwards.
+
+        Unusable pictures are named. Too many of them are an error.
+        """
+        self.cache = cache
         usable: list[Clip] = []
         refused: list[str] = []
         for clip in self.clips:
@@ -207,7 +219,6 @@ class Source:
     def draw(
         self,
         window: Window,
-        cache: Cache,
         rng: np.random.Generator,
         taken: set[str] | None = None,
     ) -> tuple[Pixels, Pixels]:
@@ -220,7 +231,7 @@ class Source:
         for _ in range(_DRAWS):
             clip = self._pick(rng, taken)
             try:
-                parts = clips.cut(clip, window, cache, rng, retouch)
+                parts = clips.cut(clip, window, self.cache, rng, retouch)
             except DataError as error:
                 # Only what did not fit into memory can still fail.
                 print(f"left out: {error}", file=sys.stderr)
@@ -237,6 +248,14 @@ class Source:
                 clip = self.clips[int(rng.integers(len(self.clips)))]
             taken.add(clips.scene(clip))
         return clip
+
+
+def cache_of(source: Source, settings: DataSettings, memory: MemoryCache) -> Cache:
+    """The cache for the pictures of a source."""
+    listed = source.settings.kind == "pairs" and source.path.is_file()
+    if not settings.decoded or listed:  # a change of files that are only listed is not noticed
+        return memory
+    return FolderCache(Path(settings.decoded).expanduser(), source.path)
 
 
 def _find(settings: SourceSettings, root: Path) -> list[Clip]:
@@ -295,9 +314,9 @@ class Mix(Dataset[Samples]):
         # OpenCV's threads do not survive the fork; a worker would wait for them forever.
         cv2.setNumThreads(0)
         self.rain = RainMaker(settings)
-        self.cache = Cache(int(settings.memory_gb * 1e9))
+        memory = MemoryCache(int(settings.memory_gb * 1e9))
         for source in (*self.labelled, *self.unlabelled):
-            source.preload(self.cache, self.window, settings.broken_share)
+            source.preload(cache_of(source, settings, memory), self.window, settings.broken_share)
 
     def batches(self, first: int, end: int) -> Iterator[Samples]:
         """Batches ``first`` to ``end``, prepared ahead by the workers."""
@@ -369,7 +388,7 @@ class Mix(Dataset[Samples]):
         rng: np.random.Generator,
         taken: set[str] | None,
     ) -> tuple[Pixels, Pixels]:
-        first, last = source.draw(window, self.cache, rng, taken)
+        first, last = source.draw(window, rng, taken)
         if source.settings.kind == "clean":
             # Rain falls and the sky is above, so these scenes are only ever mirrored.
             how = "none" if self.settings.augment == "none" else "mirror"

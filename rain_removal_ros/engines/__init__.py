@@ -123,10 +123,10 @@ def load(network: NetworkSettings, engine: EngineSettings) -> LoadedEngine:
     Without torch, ONNX Runtime runs the graphs that ship; other networks are an ``EngineError``.
     """
     if not has_torch():
-        from rain_removal_ros.engines import bare
+        from rain_removal_ros.engines import bare_graphs
 
         compute_with(engine.threads)
-        return bare.load(network, engine)
+        return bare_graphs.load(network, engine)
     from rain_removal_ros import checkpoints
 
     _, checkpoint = checkpoints.choose(network)

@@ -24,7 +24,7 @@ from rain_removal_ros.errors import EngineError
 from rain_removal_ros.manifest import code_checksum
 from rain_removal_ros.parsing import from_json
 from rain_removal_ros.runtime.files import write_whole
-from rain_removal_ros.runtime.private import private_folder, read_private
+from rain_removal_ros.runtime.private_files import private_folder, read_private
 
 if TYPE_CHECKING:
     from rain_removal_ros.networks._base import Network

@@ -23,8 +23,8 @@ from rain_removal_ros.engines._graph import (
     graph_folder,
 )
 from rain_removal_ros.errors import EngineError, first_line
-from rain_removal_ros.runtime.patience import PATIENCE_S, ending_after
-from rain_removal_ros.runtime.private import private_folder
+from rain_removal_ros.runtime.onnx_timeout import RUN_TIMEOUT_S, ending_after
+from rain_removal_ros.runtime.private_files import private_folder
 from rain_removal_ros.settings import EngineSettings
 
 _log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class Session:
             if self._is_ours:
                 self._session.run_with_iobinding(binding)
             else:
-                with ending_after(PATIENCE_S) as options:
+                with ending_after(RUN_TIMEOUT_S) as options:
                     self._session.run_with_iobinding(binding, options)
         except self._faults as error:
             raise EngineError(f"{facts.network} failed: {first_line(error)}") from error

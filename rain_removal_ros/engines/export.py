@@ -129,8 +129,9 @@ def _traced(network: Network, facts: GraphDescription) -> bytes:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """The exporter keeps its state in globals: two at once fail. One that hangs holds up others
-    for a while only."""
+    """One export at a time, because the exporter keeps its state in globals. An export that hangs
+    blocks others only for a while.
+    """
     if not _exporting.acquire(timeout=_PATIENCE_S):
         raise EngineError("another export has not ended; a network is exported after it")
     try:

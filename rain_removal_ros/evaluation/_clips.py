@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rain_removal_ros.data import clips
+from rain_removal_ros.data.cache import MemoryCache
 from rain_removal_ros.data.rain import render_frames, sample
 from rain_removal_ros.errors import DataError, EngineError
 from rain_removal_ros.evaluation._models import Runner
@@ -176,7 +177,7 @@ def _take(clip: clips.Clip, window: range, seed: tuple[int, ...]) -> LazyClip:
     def load() -> RainyClip:
         if len(window) < 2:
             raise DataError("a clip needs two frames or more")
-        cache = clips.Cache(0)
+        cache = MemoryCache(0)
         reference = np.stack([clip.frame(index, cache)[-1] for index in window])
         return RainyClip(_rained_on(reference, seed), reference)
 

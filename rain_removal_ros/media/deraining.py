@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rain_removal_ros import checkpoints, engines
-from rain_removal_ros.engines import LoadedEngine, bare
+from rain_removal_ros.engines import LoadedEngine, bare_graphs
 from rain_removal_ros.errors import DataError, RainRemovalError
 from rain_removal_ros.frames import Frame, Image
 from rain_removal_ros.media import pictures, videos
@@ -127,9 +127,9 @@ def _loaded(network: NetworkSettings, engine: EngineSettings) -> tuple[LoadedEng
     """The network, and the memory it takes for each pixel."""
     if not engines.has_torch():
         path = checkpoints.chosen_file(network)
-        found = bare.find(path)
+        found = bare_graphs.find(path)
         needs = Needs(found[0].working_bytes, found[0].state_bytes)
-        return bare.start(path, found, network, engine), needs
+        return bare_graphs.start(path, found, network, engine), needs
     _, checkpoint = checkpoints.choose(network)
     # Computed now, because the engine may not keep a network that can be analysed.
     needs = Needs.of(checkpoint.network)
@@ -178,7 +178,7 @@ class FileDerainer:
         options, targets = self.options, [job.target]
         with ExitStack() as stack:
             reader = stack.enter_context(videos.reading(job.source, options.most_pixels))
-            derained = stack.enter_context(videos.writing(job.target, reader.rate))
+            derained = stack.enter_context(videos.writing(job.target, reader.rate, sound=reader))
             maps = None
             if options.attention and not options.side_by_side:
                 maps = stack.enter_context(videos.writing(job.attention, reader.rate))
@@ -201,7 +201,10 @@ class FileDerainer:
             len(engine.tiles(height, width)),
             0.0,
             _remarks(
-                reader, result, forgets=self.engine.info.recurrent and not engine.info.recurrent
+                reader,
+                result,
+                is_plain=derained.is_plain,
+                forgets=self.engine.info.recurrent and not engine.info.recurrent,
             ),
         )
 
@@ -270,6 +273,12 @@ def _jobs(source: Path, output: Path | None, *, alone: bool) -> list[FileJob]:
             kind = "video" if job.is_video else "picture"
             raise DataError(f"{source} is a {kind} and cannot become {output.name}")
         return [job]
+    if alone and output.suffix and not output.is_dir():
+        kinds = videos.WRITABLE if source.suffix.lower() in videos.READABLE else pictures.WRITABLE
+        raise DataError(
+            f"{output.name} is no file that can be written; there are {', '.join(sorted(kinds))}. "
+            "If it is to be a folder, make it first"
+        )
     return [FileJob(source, _fitting(output / source.name))]
 
 
@@ -326,13 +335,20 @@ def _panels(before: Image, after: Image, attention: NDArray[np.uint8] | None) ->
     return np.concatenate(row[:-1], axis=1)
 
 
-def _remarks(reader: videos.Reader, last: Image, *, forgets: bool) -> tuple[str, ...]:
+def _remarks(
+    reader: videos.Reader, last: Image, *, is_plain: bool, forgets: bool
+) -> tuple[str, ...]:
     """What is not as one might expect of a derained video."""
     remarks = []
     if reader.ends_early:
         remarks.append(f"ends early: {reader.read} of {reader.announced} frames could be read")
     if last.shape[0] % 2 or last.shape[1] % 2:
         remarks.append("is a pixel smaller: videos have even sizes")
+    if is_plain:
+        remarks.append(
+            "lost its sound, if it had any; where ffmpeg is installed, sound is kept and "
+            "video becomes H.264"
+        )
     if forgets:
         remarks.append("was derained frame by frame: there is no memory for what to carry over")
     return tuple(remarks)

@@ -1,17 +1,22 @@
-"""Reads and writes videos with OpenCV, which reports few errors.
+"""Reads videos with OpenCV, and writes them with ffmpeg where it is installed.
 
-OpenCV does not notice truncated files or a full disk. So the number of frames read is compared with
-what the file announces, and a written file is opened again before it gets its name. Sound is not
-copied.
+OpenCV can copy no sound, its wheels bring no encoder for H.264, and it does not notice truncated
+files or a full disk. So the number of frames read is compared with what the file announces, and a
+written file is opened again before it gets its name.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import os
 import shutil
+import subprocess
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -21,10 +26,19 @@ from rain_removal_ros.frames import Image
 from rain_removal_ros.media.pictures import MOST_PIXELS, check_size
 from rain_removal_ros.runtime.files import draft_of
 
-__all__ = ["READABLE", "WRITABLE", "Reader", "Writer", "opened", "reading", "writing"]
+__all__ = [
+    "READABLE",
+    "WRITABLE",
+    "Reader",
+    "Writer",
+    "for_browsers",
+    "opened",
+    "reading",
+    "writing",
+]
 
-# MPEG-4 part 2 and Motion JPEG: encoders that every build of OpenCV has.
 WRITABLE = {".mp4": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".m4v": "mp4v", ".avi": "MJPG"}
+"""MPEG-4 part 2 and Motion JPEG, where there is nothing better: every build of OpenCV has them."""
 READABLE = frozenset(WRITABLE) | {".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp", ".mjpg"}
 
 _USUAL_RATE = 30.0
@@ -72,6 +86,11 @@ class Reader:
             raise DataError(f"{self.path} is a video of which no frame can be decoded")
 
     @property
+    def seconds(self) -> float:
+        """How long it says to be; 0 where it does not."""
+        return self.announced / self.rate
+
+    @property
     def ends_early(self) -> bool:
         """Whether there were fewer frames than announced, which some formats only estimate."""
         return self.announced - self.read > max(1.0, 0.01 * self.announced)
@@ -97,24 +116,31 @@ def reading(path: Path, most_pixels: int = MOST_PIXELS) -> Iterator[Reader]:
 class Writer:
     """Takes frames of one size, that of the first."""
 
-    def __init__(self, path: Path, draft: Path, rate: float) -> None:
+    def __init__(self, path: Path, draft: Path, rate: float, sound: Reader | None) -> None:
         self._path = path
         self._draft = draft
         self._rate = rate
-        self._writer: cv2.VideoWriter | None = None
+        self._sound = sound
+        self._encoder: _Encoder | None = None
         self.written = 0
+        self.is_plain = False
+        """Whether neither ffmpeg nor OpenCV could write H.264."""
 
     def write(self, image: Image) -> None:
-        if self._writer is None:
-            self._writer = self._opened(image.shape[1], image.shape[0])
+        height, width = (side // 2 * 2 for side in image.shape[:2])  # encoders take no odd sizes
+        if self._encoder is None:
+            self._encoder = self._opened(width, height)
         if shutil.disk_usage(self._draft.parent).free < image.nbytes:
             raise DataError(f"cannot write {self._path}: {os.strerror(28)}")
-        self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        try:
+            self._encoder.write(image[:height, :width])
+        except BrokenPipeError as error:
+            raise DataError(f"cannot write {self._path}: {self._encoder.close()}") from error
         self.written += 1
 
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.release()
+    def close(self) -> str:
+        """End the file; what went wrong, if anything did."""
+        return self._encoder.close() if self._encoder else ""
 
     def check(self) -> None:
         """Make sure that all that was written is there."""
@@ -127,23 +153,156 @@ class Writer:
                 "arrived; is the disk full?"
             )
 
-    def _opened(self, width: int, height: int) -> cv2.VideoWriter:
+    def _opened(self, width: int, height: int) -> _Encoder:
         if min(width, height) < 2:
             raise DataError(f"{self._path}: a video of {width}x{height} cannot be written")
-        code = cv2.VideoWriter.fourcc(*WRITABLE[self._path.suffix.lower()])
-        writer = cv2.VideoWriter(str(self._draft), code, self._rate, (width, height))
-        if not writer.isOpened():
-            raise DataError(f"cannot write {self._path}: no encoder for it is here")
-        return writer
+        suffix = self._path.suffix.lower()
+        if (program := _ffmpeg()) is not None and suffix in WRITABLE:
+            return _Ffmpeg(_command(program, self._draft, self._rate, (width, height), self._sound))
+        codes = {".webm": ("VP80",), ".avi": ("MJPG",)}
+        for code in codes.get(suffix) or ("avc1", WRITABLE[suffix]):
+            self.is_plain = code == WRITABLE.get(suffix)
+            if (encoder := _opencv(self._draft, code, self._rate, (width, height))) is not None:
+                return encoder
+        raise DataError(f"cannot write {self._path}: no encoder for it is here")
 
 
 @contextmanager
-def writing(path: Path, rate: float) -> Iterator[Writer]:
-    """A video to be written, which appears under its name once it is whole."""
+def writing(path: Path, rate: float, sound: Reader | None = None) -> Iterator[Writer]:
+    """A video to be written, which appears under its name once it is whole.
+
+    The ``sound`` is that of another, if ffmpeg is there to copy it.
+    """
     with draft_of(path) as draft:
-        writer = Writer(path, draft, rate)
+        writer = Writer(path, draft, rate, sound)
         try:
             yield writer
         finally:
-            writer.close()
+            reason = writer.close()
+        if reason:
+            raise DataError(f"cannot write {path}: {reason}")
         writer.check()
+
+
+class _Encoder(Protocol):
+    """Takes frames, RGB and of one size, and puts them into a file."""
+
+    def write(self, image: Image) -> None: ...
+
+    def close(self) -> str:
+        """End the file; what went wrong, if anything did."""
+
+
+class _OpenCv:
+    def __init__(self, writer: cv2.VideoWriter) -> None:
+        self._writer = writer
+
+    def write(self, image: Image) -> None:
+        self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+
+    def close(self) -> str:
+        self._writer.release()
+        return ""  # it does not say
+
+
+class _Ffmpeg:
+    def __init__(self, arguments: list[str]) -> None:
+        # In a session of its own: Ctrl-C is ours to answer. Of errors it says one line or two,
+        # which the pipe holds until it is read.
+        self._process = subprocess.Popen(
+            arguments, stdin=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        )
+
+    def write(self, image: Image) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(np.ascontiguousarray(image).data)
+
+    def close(self) -> str:
+        _, said = self._process.communicate()
+        if self._process.wait() == 0:
+            return ""
+        lines = said.decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else f"ffmpeg ended with {self._process.returncode}"
+
+
+@functools.cache
+def _ffmpeg() -> str | None:
+    """The program, if one is installed that writes H.264: by itself, or with imageio-ffmpeg."""
+    found = shutil.which("ffmpeg")
+    if found is None and importlib.util.find_spec("imageio_ffmpeg"):
+        import imageio_ffmpeg
+
+        with suppress(RuntimeError):
+            found = imageio_ffmpeg.get_ffmpeg_exe()
+    if found is None:
+        return None
+    listed = subprocess.run(
+        [found, "-hide_banner", "-encoders"], capture_output=True, text=True, check=False
+    )
+    return found if " libx264 " in listed.stdout else None
+
+
+@functools.cache
+def _opencv_has_h264() -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        writer = _opencv(Path(folder) / "probe.mp4", "avc1", 25.0, (64, 64))
+        return writer is not None
+
+
+def _opencv(path: Path, code: str, rate: float, size: tuple[int, int]) -> _OpenCv | None:
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*code), rate, size)
+    return _OpenCv(writer) if writer.isOpened() else None
+
+
+def for_browsers(path: Path) -> Path:
+    """``path``, with the suffix of a format that can be written here and plays in a browser."""
+    return path.with_suffix(".mp4" if _ffmpeg() or _opencv_has_h264() else ".webm")
+
+
+def _command(
+    program: str, draft: Path, rate: float, size: tuple[int, int], sound: Reader | None
+) -> list[str]:
+    """ffmpeg's arguments: frames on its standard input become ``draft``."""
+    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{size[0]}x{size[1]}", "-r", f"{rate:.6f}"]
+    source: list[str] = []
+    heard: list[str] = []
+    if sound is not None and (codec := _sound_codec(program, sound.path, draft)):
+        heard = ["-map", "0:v", "-map", "1:a:0", "-c:a", codec]
+        source = _untrusted(sound.path, sound.seconds)
+    if draft.suffix.lower() == ".avi":
+        video = ["-c:v", "mjpeg", "-q:v", "3", "-pix_fmt", "yuvj420p"]
+    else:
+        # 18 is hardly told from the original; the matrix is the one that OpenCV reads with.
+        video = ["-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-pix_fmt", "yuv420p"]
+        video += ["-colorspace", "smpte170m"]
+    if draft.suffix.lower() in (".mp4", ".m4v", ".mov"):
+        video += ["-movflags", "+faststart"]
+    return [
+        *(program, "-v", "error", "-y", *raw, "-i", "pipe:0", *source),
+        *(*heard, *video, f"file:{draft.absolute()}"),
+    ]
+
+
+def _untrusted(path: Path, seconds: float) -> list[str]:
+    """Read a file of whoever, for no longer than it announces, and nothing that it refers to."""
+    limit = ["-t", f"{seconds:.3f}"] if seconds else []
+    return ["-protocol_whitelist", "file,pipe", *limit, "-i", f"file:{path.absolute()}"]
+
+
+def _sound_codec(program: str, source: Path, draft: Path) -> str:
+    """How the sound of ``source`` gets into a file like ``draft``; empty where there is none."""
+    with tempfile.TemporaryDirectory() as folder:
+        probe = Path(folder) / f"probe{draft.suffix}"
+        for codec in ("copy", "pcm_s16le" if draft.suffix.lower() == ".avi" else "aac"):
+            tried = subprocess.run(
+                [
+                    *(program, "-v", "error", "-y", *_untrusted(source, 0.2)),
+                    *("-map", "0:a:0", "-c:a", codec, f"file:{probe}"),
+                ],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                check=False,
+            )
+            if tried.returncode == 0:
+                return codec
+    return ""

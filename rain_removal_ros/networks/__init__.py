@@ -6,7 +6,6 @@ Listing networks is cheap: torch is imported only when one is created.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import pkgutil
@@ -14,7 +13,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from rain_removal_ros import settings
-from rain_removal_ros.errors import SettingsError
+from rain_removal_ros.errors import SettingsError, near
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -40,7 +39,7 @@ def module(name: str) -> ModuleType:
 
 def unknown(name: str, names: list[str]) -> SettingsError:
     """The error for a network that is not among ``names``."""
-    return SettingsError(f"no network is called {name!r}; there are {_near(name, names)}")
+    return SettingsError(f"no network is called {name!r}; there are {near(name, names)}")
 
 
 def create(name: str, **config: Any) -> Network:
@@ -49,7 +48,7 @@ def create(name: str, **config: Any) -> Network:
     known = [field.name for field in fields(file.Config)]
     for key in config:
         if key not in known:
-            raise SettingsError(f"{name} has no setting {key!r}; it has {_near(key, known)}")
+            raise SettingsError(f"{name} has no setting {key!r}; it has {near(key, known)}")
     return build(name, settings.build(file.Config, config, where=name))
 
 
@@ -62,8 +61,3 @@ def build(name: str, config: Any) -> Network:
     with _limits.bounded(name):
         network: Network = module(name).Network(config)
     return network
-
-
-def _near(name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=3)
-    return ", ".join(close or names)

@@ -12,7 +12,26 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from rain_removal_ros import networks
 from rain_removal_ros.networks._base import Network
+
+WIDTH, HEIGHT = 640, 480
+"""The frame that costs are stated for."""
+
+
+def describe(name: str) -> dict[str, Any]:
+    """What a network is and costs, as its file sets it up."""
+    network = networks.create(name)
+    return {
+        "parameters": parameters(network),
+        "macs": macs(network, width=WIDTH, height=HEIGHT),
+        "width": WIDTH,
+        "height": HEIGHT,
+        "stages": network.stages,
+        "scale": network.scale,
+        "recurrent": network.facts.recurrent,
+        "paper": network.facts.paper,
+    }
 
 
 def parameters(network: Network) -> int:

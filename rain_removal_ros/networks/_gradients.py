@@ -16,7 +16,7 @@ from rain_removal_ros.networks import _native as forward
 from rain_removal_ros.runtime import native
 from rain_removal_ros.runtime.native import agree, call
 
-FOLD, COARSE = 4, 8  # as in planes.h
+FOLD, COARSE = 4, 8  # as in passes.h
 
 
 def serves(*fixed: Tensor, least_side: int) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 from rain_removal_ros.runtime import native
 from rain_removal_ros.runtime.native import agree, call
 
-_FOLD, _COARSE = 4, 8  # as in planes.c
+_FOLD, _COARSE = 4, 8  # as in passes.h
 
 
 def infers(x: Tensor) -> bool:

@@ -94,8 +94,9 @@ class Parameters:
 
 
 def _answer_always(node: Node) -> None:
-    """Let requests be refused where rclpy raises and leaves the caller waiting: for a value of no
-    known type, for example. The others in the request are set all the same."""
+    """Refuse requests for which rclpy raises and leaves the caller waiting, such as a value of no
+    known type. The other parameters in the request are still set.
+    """
     for service in node.services:
         if service.srv_type is SetParameters:
             service.callback = _one_by_one(service.callback)
@@ -234,5 +235,5 @@ def _forbidden_path(settings: Settings, changes: dict[str, Any]) -> str:
 def _is_file(path: str) -> bool:
     try:
         return Path(path).is_file()
-    except OSError:  # its name is longer than any file's
+    except OSError:  # the name is too long for a file
         return False

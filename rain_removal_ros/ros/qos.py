@@ -1,4 +1,4 @@
-"""What is known of others' quality of service."""
+"""The quality of service of other nodes."""
 
 from __future__ import annotations
 

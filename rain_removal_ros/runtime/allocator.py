@@ -15,12 +15,12 @@ _M_ARENA_MAX = -8
 
 
 def keep_freed_memory() -> None:
-    """Tell the C library to reuse freed blocks; does nothing where it cannot be told.
+    """Tell the C library to reuse freed blocks; does nothing if it is not glibc.
 
-    To be called by programs, not libraries, and before any thread is started. A single arena is
-    part of it: the arenas of other threads hold at most 64 MiB, and what a worker thread allocates
-    beyond that is mapped anew whatever the thresholds say. The environment variables
-    MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ alone therefore help the main thread only.
+    Call it from programs, not libraries, and before any thread starts. It needs a single arena: the
+    arenas of other threads hold at most 64 MiB, and what a worker thread allocates beyond that is
+    mapped again, whatever the thresholds are. The environment variables MALLOC_MMAP_THRESHOLD_ and
+    MALLOC_TRIM_THRESHOLD_ alone therefore help the main thread only.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -32,7 +32,7 @@ def keep_freed_memory() -> None:
 
 
 def give_back_freed_memory() -> None:
-    """Hand what was kept back to the system, for when the networks are gone."""
+    """Return the kept memory to the system, once the networks are gone."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError, TypeError):

@@ -16,18 +16,18 @@ _VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 
 
 def profile_variable(distro: str | None = None) -> str:
-    """The variable that a ROS distribution reads; of the one in use, if none is named."""
+    """The variable that a ROS distribution reads; by default the current one."""
     name = os.environ.get("ROS_DISTRO", "") if distro is None else distro
     return _VARIABLES[name in _OLDER]
 
 
 def names_a_profile(environment: Mapping[str, str]) -> bool:
-    """Whether somebody has chosen a profile already, under either name."""
+    """Whether a profile is set already, in either variable."""
     return any(environment.get(name) for name in _VARIABLES)
 
 
 def profile_environment() -> dict[str, str]:
-    """What to add to a process's environment; nothing if a profile is chosen or none found."""
+    """What to add to a process's environment; empty if a profile is set or none is found."""
     if names_a_profile(os.environ):
         return {}
     found = next((path for path in _profiles() if path.is_file()), None)
@@ -35,7 +35,7 @@ def profile_environment() -> dict[str, str]:
 
 
 def _profiles() -> Iterator[Path]:
-    """Where it may lie: in a checkout, then in installations."""
+    """Where the profile may be: in a checkout, then in installations."""
     package = Path(__file__).resolve().parents[1]
     overlays = filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep))
     yield package.parent / "config" / "fastdds.xml"

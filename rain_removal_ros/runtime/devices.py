@@ -8,7 +8,7 @@ from rain_removal_ros.errors import SettingsError
 
 
 def cuda_devices() -> int:
-    """How many GPUs the CUDA driver offers to this process; 0 where there is no driver."""
+    """The number of GPUs that the CUDA driver offers to this process; 0 without a driver."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -20,7 +20,7 @@ def cuda_devices() -> int:
 
 
 def check_device(device: str) -> None:
-    """Refuse a CUDA device that is not there; ``auto`` and ``cpu`` always are."""
+    """Refuse a CUDA device that does not exist."""
     if not device.startswith("cuda"):
         return
     there = cuda_devices()

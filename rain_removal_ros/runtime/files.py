@@ -16,9 +16,9 @@ from rain_removal_ros.errors import DataError, RainRemovalError
 
 @contextmanager
 def draft_of(path: Path, *, raises: type[RainRemovalError] = DataError) -> Iterator[Path]:
-    """A file beside ``path`` that takes its name once the block ends well, and is gone otherwise.
+    """A file beside ``path`` that gets its name if the block succeeds, and is deleted otherwise.
 
-    Folders are made. The file has the suffix of ``path``, by which video containers are chosen.
+    Folders are created. The draft has the suffix of ``path``, which selects a video container.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,7 +27,7 @@ def draft_of(path: Path, *, raises: type[RainRemovalError] = DataError) -> Itera
         draft = Path(name)
         try:
             yield draft
-            draft.chmod(0o666 & ~_umask())  # a temporary file is readable for its owner only
+            draft.chmod(0o666 & ~_umask())  # a temporary file is readable by its owner only
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
@@ -56,7 +56,7 @@ def write_json(path: Path, payload: Mapping[str, Any]) -> None:
 
 
 def cache_folder(name: str) -> Path:
-    """Where the user's programs keep what can be made again, and ours keep ``name``."""
+    """The folder ``name`` in the user's cache."""
     try:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     except RuntimeError as error:
@@ -65,14 +65,24 @@ def cache_folder(name: str) -> Path:
 
 
 def model_folders() -> list[Path]:
-    """Where shipped weights are looked for: a checkout, then the installed share folder."""
+    """Where shipped weights are looked for."""
+    return _shipped_folders("models")
+
+
+def recipe_folders() -> list[Path]:
+    """Where recipes of training that ship are looked for."""
+    return _shipped_folders("config/train")
+
+
+def _shipped_folders(name: str) -> list[Path]:
+    """A folder that ships: a checkout's, then that in the installed share folder."""
     package = Path(__file__).resolve().parents[1]
-    share = Path("share") / "rain_removal_ros" / "models"
+    share = Path("share") / "rain_removal_ros" / name
     overlays = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
     prefixes = [Path(overlay) for overlay in overlays if overlay]
-    # A wheel's share folder lies beside the interpreter's, a workspace's four above the package.
+    # A wheel's share folder is beside the interpreter, a workspace's is four above the package.
     prefixes += [Path(sys.prefix), *package.parents[2:5]]
-    folders = [package.parent / "models", *(prefix / share for prefix in prefixes)]
+    folders = [package.parent / name, *(prefix / share for prefix in prefixes)]
     return list(dict.fromkeys(folder for folder in folders if folder.is_dir()))
 
 

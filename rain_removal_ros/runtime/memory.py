@@ -1,4 +1,4 @@
-"""How much memory this process takes, and whether a frame may take more of it."""
+"""Measures this process's memory, and decides whether a frame may take more."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from rain_removal_ros.runtime.allocator import give_back_freed_memory
 __all__ = ["MemoryBudget", "resident_bytes"]
 
 _BETWEEN_TRIMS_S = 1.0
-"""Handing memory back takes some 50 ms, and the next frame has it mapped anew."""
+"""The time between two returns of memory, each of which takes some 50 ms; the next frame maps it
+again."""
 
 
 def resident_bytes() -> int:
-    """What this process holds of the machine's memory; 0 where the system does not say."""
+    """The resident memory of this process; 0 if the system does not report it."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except (OSError, ValueError, IndexError):
@@ -24,20 +25,22 @@ def resident_bytes() -> int:
 
 
 class MemoryBudget:
-    """Whether a frame fits into what the process may hold.
+    """Decides whether a frame fits into the memory that the process may use.
 
-    A process that runs networks keeps what it frees (``allocator``). What frames took is therefore
-    part of what is resident, and only a larger frame takes more.
+    A process that runs networks keeps what it frees (``allocator``). So the memory of earlier
+    frames is still resident, and only a larger frame takes more.
     """
 
     def __init__(self, pixel_bytes: float = 0.0) -> None:
-        """``pixel_bytes`` is what the network takes for each pixel of a frame."""
+        """``pixel_bytes`` is the network's memory per pixel of a frame."""
         self._pixel_bytes = pixel_bytes
         self._largest = 0
         self._trimmed_at = -_BETWEEN_TRIMS_S
 
     def admits(self, pixels: int, most_bytes: int) -> bool:
-        """Whether a frame of so many pixels fits, once what is kept without need is handed back."""
+        """Whether a frame of so many pixels fits, after unused memory was returned to the system if
+        necessary.
+        """
         fits = self._fits(pixels, most_bytes)
         now = time.monotonic()
         if not fits and now - self._trimmed_at >= _BETWEEN_TRIMS_S:

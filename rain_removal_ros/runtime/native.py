@@ -1,9 +1,9 @@
-"""The library in C: whole passes over pixels, planes and features, by as many threads as torch has.
+"""The C library: whole passes over pixels, planes and features, with as many threads as torch.
 
-Its source is in ``native/``; it is built when this package is installed, where there is a compiler.
-Whoever calls it can do the same without, in torch, NumPy or OpenCV, which is what counts: tests
-compare them. What is done with pixels stands here, and needs no torch; ``networks._native`` has the
-rest.
+Its source is in ``native/``; it is built when this package is installed, if there is a compiler.
+Every caller has an implementation in torch, NumPy or OpenCV too, which defines the result: tests
+compare the two. This module has the passes over pixels, which need no torch; ``networks._native``
+has the rest.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from rain_removal_ros.frames import Image
 from rain_removal_ros.runtime.threads import without_torch
 
-_REVISION = 5  # as in planes.h
+_REVISION = 5  # as in passes.h
 
 
 def unpack_rgb(picture: Image, planes: NDArray[np.float32]) -> bool:
-    """Bytes as planes of floats in [0, 1], which may be larger; False where C cannot do it."""
+    """Bytes to planes of floats in [0, 1], which may be larger; False if C cannot do it."""
     height, width = picture.shape[:2]
     rows, columns = planes.shape[1:]
     if library is None or not _is_rgb(picture) or not _is_plain(planes):
@@ -40,7 +40,7 @@ def unpack_rgb(picture: Image, planes: NDArray[np.float32]) -> bool:
 
 
 def pack_rgb(planes: NDArray[np.float32], picture: Image) -> bool:
-    """Planes in [0, 1] as bytes, rounded; False where C cannot do it."""
+    """Planes in [0, 1] to bytes, rounded; False if C cannot do it."""
     plane, line, step = (stride // planes.itemsize for stride in planes.strides)
     if library is None or not _is_rgb(picture) or step != 1 or planes.dtype != np.float32:
         return False
@@ -53,7 +53,7 @@ def pack_rgb(planes: NDArray[np.float32], picture: Image) -> bool:
 
 
 def advice() -> str:
-    """What somebody who waits for torch on a CPU should know; nothing where the library is here."""
+    """Advice if the library is missing, which makes torch slow on a CPU; else empty."""
     if library is not None:
         return ""
     return (
@@ -67,12 +67,12 @@ def _is_plain(planes: NDArray[Any]) -> bool:
 
 
 def _is_rgb(picture: Image) -> bool:
-    """Whether it is three bytes a pixel, one pixel after the other."""
+    """Whether it has three bytes per pixel and contiguous pixels."""
     return picture.dtype == np.uint8 and picture.shape[2:] == (3,) and picture.strides[1:] == (3, 1)
 
 
 def agree(name: str, shape: Sequence[int], wanted: Sequence[int]) -> None:
-    """C looks at no shape: what does not fit, or is empty, would be read beyond its end."""
+    """Check a shape, because C does not: it would read beyond the end of a smaller array."""
     if tuple(shape) != tuple(wanted):
         raise RuntimeError(f"{name}: {tuple(shape)} where {tuple(wanted)} was expected")
     if 0 in shape:
@@ -80,7 +80,7 @@ def agree(name: str, shape: Sequence[int], wanted: Sequence[int]) -> None:
 
 
 def call(name: str, *arguments: Any) -> None:
-    """Tensors and arrays go by their address, and the number of threads comes last."""
+    """Call a function of the library: tensors and arrays by address, the number of threads last."""
     function = getattr(library, name)
     if function(*map(_argument, arguments), _threads()):
         raise MemoryError(f"out of memory ({name})")
@@ -89,13 +89,13 @@ def call(name: str, *arguments: Any) -> None:
 def _argument(argument: Any) -> Any:
     if isinstance(argument, np.ndarray):
         return ctypes.c_void_p(argument.ctypes.data)
-    if hasattr(argument, "data_ptr"):  # a tensor, without asking torch
+    if hasattr(argument, "data_ptr"):  # a tensor; torch need not be imported
         return ctypes.c_void_p(argument.data_ptr())
     return ctypes.c_float(argument) if isinstance(argument, float) else argument
 
 
 def _threads() -> int:
-    """As many as torch was told to take; without torch, as many as there are cores."""
+    """The number of threads that torch uses; without torch, the number of cores."""
     if (torch := sys.modules.get("torch")) is not None:
         return int(torch.get_num_threads())
     return without_torch()

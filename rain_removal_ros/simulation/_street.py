@@ -16,6 +16,8 @@ import numpy as np
 
 from rain_removal_ros.simulation import _meshes as models
 from rain_removal_ros.simulation import _textures as textures
+from rain_removal_ros.simulation._ground import ground
+from rain_removal_ros.simulation._houses import WALLS, gable, house
 from rain_removal_ros.simulation._textures import Array, Colour, Mipmap
 
 BLOCK, CROSSING = 96.0, 14.0
@@ -174,18 +176,18 @@ class Street:
     def __init__(self, seed: int) -> None:
         self._seed = seed
         rng = np.random.default_rng(seed)
-        walls = [textures.WALLS[i] for i in rng.permutation(len(textures.WALLS))]
-        fronts = [textures.house(rng, wall) for wall in walls]
+        walls = [WALLS[i] for i in rng.permutation(len(WALLS))]
+        fronts = [house(rng, wall) for wall in walls]
         self._props = _Props(
             [(Mipmap(image), width, height) for image, width, height in fronts],
-            [Mipmap(textures.gable(rng, wall)) for wall in walls[:3]],
+            [Mipmap(gable(rng, wall)) for wall in walls[:3]],
             [Mipmap(textures.tree(rng)) for _ in range(4)],
             [Mipmap(textures.lamp()), Mipmap(textures.lamp()[:, ::-1])],
             [Mipmap(textures.sign(kind)) for kind in range(2)],
             [Mipmap(textures.traffic_light(lit)) for lit in (0, 2)],
             [models.dressed(rng) for _ in range(24)],
         )
-        self.ground = textures.ground(
+        self.ground = ground(
             rng,
             length=BLOCK,
             half=GROUND_HALF,

@@ -1,8 +1,9 @@
 """The surfaces of the street: painted once from noise, then looked up in every frame.
 
-All are made by a random generator, at a given number of pixels per metre. ``Mipmap`` reduces them
-along each axis separately, because a street is seen at grazing angles: a distant wall is compressed
-a hundred times more along the road than upwards.
+All are made by a random generator, at a given number of pixels per metre. This module has the sky
+and what stands on the pavement; ``_ground`` and ``_houses`` paint the rest. ``Mipmap`` reduces
+textures along each axis separately, because a street is seen at grazing angles: a distant wall is
+compressed a hundred times more along the road than upwards.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ class Mipmap:
         opacity = rgba[..., 3:].astype(np.float32) / 255
         whole = np.dstack((rgba[..., :3] * opacity, rgba[..., 3])).astype(np.uint8)
         self.height, self.width = whole.shape[:2]
-        columns = [_reduced(whole, self.width >> i, self.height) for i in range(reductions)]
+        columns = [reduced(whole, self.width >> i, self.height) for i in range(reductions)]
         self.levels = [
             [
                 cv2.copyMakeBorder(
-                    _reduced(column, column.shape[1], self.height >> j),
+                    reduced(column, column.shape[1], self.height >> j),
                     *(1, 1, 1, 1),
                     cv2.BORDER_CONSTANT,
                 )
@@ -51,7 +52,8 @@ class Mipmap:
         ]
 
 
-def _reduced(image: Array, width: int, height: int) -> Array:
+def reduced(image: Array, width: int, height: int) -> Array:
+    """The picture averaged down to at least one pixel each way."""
     size = (max(width, 1), max(height, 1))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
@@ -74,120 +76,10 @@ def clouds(rng: np.random.Generator, height: int, width: int, cell: float, octav
     )
 
 
-def _rgb(value: Array, tint: Colour = (1, 1, 1)) -> Array:
+def tinted(value: Array, tint: Colour = (1, 1, 1)) -> Array:
+    """A grey picture as RGB, in a tint."""
     coloured: Array = np.clip(value[..., None] * array32(tint), 0, 255).astype(np.uint8)
     return coloured
-
-
-# --- the ground -----------------------------------------------------------------------------
-
-
-def ground(
-    rng: np.random.Generator, *, length: float, half: float, road: float, crossing: float,
-    scale: float, trees: list[tuple[float, float]],
-) -> Array:  # fmt: skip
-    """One block of street from above, first row at its start: ``length`` x 2 ``half`` metres.
-
-    The first ``crossing`` metres are a crossroads; beyond ``road`` from the middle is pavement.
-    ``trees`` are places across and along.
-    """
-    height, width = round(length * scale), round(2 * half * scale)
-    metres_s = (np.arange(height, dtype=np.float32) / scale)[:, None]
-    metres_d = (np.arange(width, dtype=np.float32) / scale - half)[None]
-
-    grain = rng.standard_normal((height, width), dtype=np.float32)
-    shade = 104 + 2.2 * clouds(rng, height, width, 120, 4)
-    shade += 2.5 * noise(rng, height, width, 10, stretch=6) + 7 * grain
-    tracks = np.abs(np.abs(np.abs(metres_d) - 1.8) - 0.8)
-    shade -= 7 * np.exp(-((tracks / 0.3) ** 2)) * (1 + 0.3 * noise(rng, height, width, 200))
-    shade -= 5 * np.exp(-(((np.abs(metres_d) - 1.8) / 0.35) ** 2))
-    for _ in range(9):  # repairs
-        s, d = rng.uniform(0, length - 8), rng.uniform(-road, road - 1.5)
-        patch = _part(shade, scale, half, s, d, rng.uniform(1.5, 7), rng.uniform(0.7, 1.5))
-        patch += rng.choice([-13, -8, 9])
-    for _ in range(26):  # cracks
-        point = np.array([rng.uniform(-road, road) + half, rng.uniform(0, length)])
-        steps = rng.normal(0, 0.16, (14, 2)) + rng.normal(0, 0.14, 2)
-        line = ((point + np.cumsum(steps, 0)) * scale).astype(np.int32)
-        cv2.polylines(shade, [line], False, float(rng.uniform(52, 66)), 1)
-    image: Array = _rgb(shade, (1.0, 1.0, 1.015))
-    for _ in range(6):
-        centre = rng.uniform(-road + 1, road - 1) + half, rng.uniform(crossing, length - 6)
-        at = (int(centre[0] * scale), int(centre[1] * scale))
-        cv2.circle(image, at, int(0.33 * scale), (62, 61, 60), -1, cv2.LINE_AA)
-        cv2.circle(image, at, int(0.33 * scale), (88, 86, 84), 1, cv2.LINE_AA)
-        cv2.circle(image, at, int(0.2 * scale), (76, 75, 73), 1, cv2.LINE_AA)
-
-    _mark_lanes(rng, image, length, half, road, crossing, scale)
-    side = np.abs(metres_d) - road
-    # Corners are rounded: the distance to a pavement that ends short of the crossroads.
-    along = np.minimum(metres_s - crossing, length - metres_s)
-    corner = np.where(
-        (along < 3) & (side < 3), 3 - np.hypot(3 - along, 3 - side), np.minimum(side, along)
-    )
-    slabs = _slabs(rng, height, width, scale)
-    edge = np.clip((corner - 0.22) * scale + 0.5, 0, 1)[..., None]
-    stone = np.clip(corner * scale + 0.5, 0, 1)[..., None]
-    kerb = _rgb(158 + 4 * grain - 26 * (np.mod(metres_s, 1) < 0.03))
-    gutter = 1 - 0.42 * np.exp(-(((corner + 0.06) / 0.12) ** 2))
-    image = (image * gutter[..., None]).astype(np.uint8)
-    image = (image + (array32(kerb) - image) * stone).astype(np.uint8)
-    image = (image + (array32(slabs) - image) * edge).astype(np.uint8)
-    for d, s in trees:
-        soil = _part(image, scale, half, s - 0.55, d - 0.5, 1.1, 1.0)
-        soil[:] = _rgb(74 + 9 * rng.standard_normal(soil.shape[:2]), (1.08, 0.96, 0.8))
-        below = _part(image, scale, half, s - 3, d - 3, 6, 6)
-        away = np.hypot(*np.mgrid[-3 : 3 : below.shape[0] * 1j, -3 : 3 : below.shape[1] * 1j])
-        below[:] = below * (1 - 0.42 * np.exp(-((away / 1.5) ** 2)))[..., None]
-    return image
-
-
-def _part(
-    plan: Array, scale: float, half: float, s: float, d: float, length: float, width: float
-) -> Array:
-    """The view of a plan that begins at ``s`` along and ``d`` across, in metres."""
-    top, left = round(s * scale), round((d + half) * scale)
-    return plan[max(top, 0) : top + round(length * scale), left : left + round(width * scale)]
-
-
-def _mark_lanes(
-    rng: np.random.Generator, image: Array, length: float, half: float, road: float,
-    crossing: float, scale: float,
-) -> None:  # fmt: skip
-    high, wide = image.shape[:2]
-    paint: Array = np.zeros((high, wide), np.float32)
-
-    def mark(s: float, d: float, along: float, across: float) -> None:
-        _part(paint, scale, half, s, d, along, across)[:] = 1
-
-    for s in np.arange(crossing + 10, length - 12, 8):
-        mark(s, -0.07, 3, 0.14)
-    mark(length - 18, -0.07, 11.5, 0.14)
-    for d in (-road + 2.35, road - 2.45):
-        mark(crossing + 8, d, length - crossing - 22, 0.1)
-        for s in np.arange(crossing + 8, length - 13, 6.4):
-            mark(s, d if d > 0 else -road + 0.3, 0.1, 2.1)
-    for d in np.arange(-road + 0.5, road - 0.5, 1):  # zebra crossings
-        mark(length - 5, d, 3, 0.5)
-        mark(crossing + 2, d, 3, 0.5)
-    mark(length - 6.5, 0.15, 0.4, road - 0.4)
-    mark(crossing + 6.1, -road + 0.25, 0.4, road - 0.4)
-    worn = 0.78 + 0.16 * noise(rng, high, wide, 5) + 0.1 * noise(rng, high, wide, 60)
-    paint = cv2.GaussianBlur(paint, (3, 3), 0) * np.clip(worn, 0.15, 0.95)
-    image[:] = image + (array32((212, 211, 205)) - image) * paint[..., None]
-
-
-def _slabs(rng: np.random.Generator, height: int, width: int, scale: float) -> Array:
-    side = round(0.6 * scale)
-    tones = rng.normal(0, 4.5, (height // side + 1, width // side + 1)).astype(np.float32)
-    shade = 142 + np.kron(tones, np.ones((side, side), np.float32))[:height, :width]
-    shade[::side] -= 26
-    shade[:, ::side] -= 26
-    shade += 4 * rng.standard_normal((height, width), dtype=np.float32)
-    shade += 5 * noise(rng, height, width, 70)
-    metres = np.abs(np.arange(width) / scale - width / scale / 2)
-    shade *= 1 - 0.45 * np.exp(-np.abs(metres - 10) / 0.55).astype(np.float32)  # foot of the walls
-    return _rgb(shade, (1.0, 0.985, 0.955))
 
 
 # --- the sky ---------------------------------------------------------------------------------
@@ -221,201 +113,6 @@ def sky(rng: np.random.Generator) -> Array:
         mask = np.clip((top - rise) * SKY_PIXELS, 0, 1)[..., None] * tone
         image = image + (array32((128, 143, 146)) - image) * mask
     return image.astype(np.uint8)
-
-
-# --- houses ----------------------------------------------------------------------------------
-
-WALLS: tuple[Colour, ...] = (
-    (205, 190, 160), (222, 212, 190), (176, 168, 158), (196, 168, 120), (150, 96, 76),
-    (168, 112, 88), (190, 198, 200), (216, 196, 178), (128, 84, 70), (228, 226, 218),
-)  # fmt: skip
-SIGNS: tuple[Colour, ...] = (
-    (116, 34, 36), (34, 58, 92), (40, 76, 58), (52, 50, 52), (156, 112, 46), (92, 74, 60),
-    (62, 96, 108), (188, 176, 150),
-)  # fmt: skip
-_DRAWN, _KEPT = 56, 28  # pixels per metre: drawn at the first, stored at the second
-
-
-def house(rng: np.random.Generator, wall: Colour) -> tuple[Array, float, float]:
-    """A front towards the street, and its width and height in metres."""
-    floors, bays = int(rng.integers(3, 6)), int(rng.integers(3, 6))
-    bay, storey, ground_floor = rng.uniform(2.3, 3.0), rng.uniform(2.9, 3.3), 3.9
-    roof = rng.choice([0.0, 2.6])
-    width, height = bays * bay + 0.8, ground_floor + (floors - 1) * storey + 0.9 + roof
-    wide, high = round(width * _DRAWN), round(height * _DRAWN)
-    image = _plaster(rng, high, wide, wall)
-
-    def box(x: float, y: float, w: float, h: float, colour: Colour) -> None:
-        """Filled, ``x`` from the left and ``y`` above the ground, in metres."""
-        left, top = x * _DRAWN, high - (y + h) * _DRAWN
-        corners = (round(left), round(top)), (round(left + w * _DRAWN), round(top + h * _DRAWN))
-        cv2.rectangle(image, *corners, [float(c) for c in colour], -1)
-
-    def dim(x: float, y: float, w: float, h: float, factor: float) -> None:
-        left, top = max(round(x * _DRAWN), 0), max(round(high - (y + h) * _DRAWN), 0)
-        part = image[top : round(top + h * _DRAWN), left : round(left + w * _DRAWN)]
-        part[:] = np.clip(part * factor, 0, 255)
-
-    frame: Colour = [(232, 230, 224), (60, 52, 46), (92, 96, 94)][rng.integers(3)]
-    window = rng.uniform(1.0, 1.35), rng.uniform(1.55, 1.95)
-    trim = tuple(np.clip(array32(wall) * 1.14 + 8, 0, 245))
-    shutters = rng.random() < 0.35
-    shutter: Colour = [(70, 92, 78), (94, 70, 56), (72, 86, 104)][rng.integers(3)]
-    balconies = rng.random() < 0.35
-    for floor in range(floors - 1):
-        base = ground_floor + floor * storey + 0.75
-        for column in range(bays):
-            left = 0.4 + column * bay + (bay - window[0]) / 2
-            box(left - 0.13, base - 0.05, window[0] + 0.26, window[1] + 0.22, trim)
-            _glaze(rng, image, left, base, *window, frame, panes=2)
-            box(left - 0.2, base - 0.16, window[0] + 0.4, 0.13, trim)
-            dim(left - 0.2, base - 0.34, window[0] + 0.4, 0.18, 0.72)
-            if shutters:
-                for x in (left - 0.56, left + window[0] + 0.12):
-                    box(x, base, 0.44, window[1], shutter)
-                    for slat in np.arange(0.1, window[1] - 0.05, 0.12):
-                        dim(x + 0.05, base + slat, 0.34, 0.05, 0.75)
-            elif balconies and column % 2 == 0:
-                for bar in np.arange(left - 0.35, left + window[0] + 0.35, 0.13):
-                    box(bar, base - 0.1, 0.03, 0.95, (44, 44, 46))
-                box(left - 0.4, base + 0.85, window[0] + 0.8, 0.06, (44, 44, 46))
-                box(left - 0.45, base - 0.24, window[0] + 0.9, 0.16, trim)
-                dim(left - 0.4, base - 0.62, window[0] + 0.8, 0.38, 0.68)
-    _ground_floor(rng, image, box, dim, width, bay, bays, frame, wall)
-    box(0, ground_floor - 0.1, width, 0.22, trim)
-    dim(0, ground_floor - 0.34, width, 0.24, 0.74)
-    eaves = height - roof
-    box(0, eaves - 0.42, width, 0.42, trim)
-    dim(0, eaves - 0.30, width, 0.05, 0.7)
-    dim(0, eaves - 0.72, width, 0.3, 0.7)
-    if roof:
-        _roof(rng, image, box, dim, eaves, width, bay, bays, frame)
-    box(width - 0.22, 0.2, 0.1, eaves - 0.5, tuple(array32(wall) * 0.62))  # rain pipe
-    dim(width - 0.12, 0.2, 0.06, eaves - 0.5, 0.8)
-    dim(0, 0, width, 0.5, 0.72)
-    small = _reduced(image, round(width * _KEPT), round(height * _KEPT))
-    return np.dstack((small, np.full(small.shape[:2], 255, np.uint8))), width, height
-
-
-def _plaster(rng: np.random.Generator, high: int, wide: int, wall: Colour) -> Array:
-    shade = 1 + 0.035 * noise(rng, high, wide, 60) + 0.018 * noise(rng, high, wide, 9, stretch=14)
-    shade += 0.035 * rng.standard_normal((high, wide), dtype=np.float32)
-    if wall[0] > 1.35 * wall[2]:  # brick
-        course, brick = round(0.09 * _DRAWN), round(0.26 * _DRAWN)
-        tones = rng.normal(1, 0.09, (high // course + 1, wide // brick + 2)).astype(np.float32)
-        rows = np.kron(tones, np.ones((course, brick), np.float32))[:high]
-        for row in range(0, high, course):
-            offset = brick // 2 * (row // course % 2)
-            shade[row : row + course] *= rows[row : row + course, offset : offset + wide]
-        shade[::course] *= 1.16
-    return _rgb(shade, wall)
-
-
-def _glaze(
-    rng: np.random.Generator, image: Array, x: float, y: float, w: float, h: float,
-    frame: Colour, *, panes: int,
-) -> None:  # fmt: skip
-    """A window: dark room, curtains, the sky mirrored in the upper part, frame, shade on top."""
-    high, wide = round(h * _DRAWN), round(w * _DRAWN)
-    top, left = image.shape[0] - round((y + h) * _DRAWN), round(x * _DRAWN)
-    rows = np.linspace(0, 1, high, dtype=np.float32)[:, None, None]
-    columns = np.linspace(0, 1, wide, dtype=np.float32)[None, :, None]
-    mirrored = array32((120, 136, 150)) * rng.uniform(0.75, 1.15)
-    dark = array32((38, 42, 46))
-    slope = np.clip(1.15 - 1.4 * rows - rng.uniform(-0.3, 0.3) * columns, 0, 1)
-    glass = dark + (mirrored - dark) * slope * rng.uniform(0.5, 0.95)
-    kind = rng.random()
-    if kind < 0.45:
-        drawn = rng.uniform(0.14, 0.4)
-        cloth = array32((176, 170, 158)) * (0.72 + 0.12 * np.sin(columns * 60))
-        glass = np.where(np.abs(columns - 0.5) > 0.5 - drawn / 1.4, 0.45 * glass + 0.55 * cloth,
-                         glass)  # fmt: skip
-    elif kind < 0.58:
-        glass = np.where(rows < rng.uniform(0.3, 0.8), array32((186, 182, 172)), glass)
-    elif kind < 0.63:
-        glass = 0.5 * glass + array32((120, 98, 58))
-    glass = glass * (1 - 0.5 * np.exp(-rows * h / 0.1)) * (1 - 0.3 * np.exp(-columns * w / 0.08))
-    pane = np.clip(glass, 0, 255).astype(np.uint8)
-    thick = max(round(0.07 * _DRAWN), 1)
-    cv2.rectangle(pane, (0, 0), (wide - 1, high - 1), frame, thick)
-    for i in range(1, panes):
-        cv2.line(pane, (wide * i // panes, 0), (wide * i // panes, high), frame, thick)
-    cv2.line(pane, (0, high // 3), (wide, high // 3), frame, max(thick - 1, 1))
-    pane[: round(0.06 * _DRAWN)] //= 2
-    part = image[max(top, 0) : top + high, left : left + wide]
-    part[:] = pane[-part.shape[0] :, : part.shape[1]]
-
-
-def _ground_floor(
-    rng: np.random.Generator, image: Array, box: Any, dim: Any, width: float, bay: float,
-    bays: int, frame: Colour, wall: Colour,
-) -> None:  # fmt: skip
-    door = int(rng.integers(bays))
-    wood: Colour = [(84, 58, 40), (46, 66, 62), (88, 34, 32), (52, 56, 66)][rng.integers(4)]
-    shop = rng.random() < 0.6
-    if shop:
-        sign = SIGNS[rng.integers(len(SIGNS))]
-        box(0.25, 0, width - 0.5, 3.55, tuple(array32(wood) * 0.8))
-        box(0.25, 2.95, width - 0.5, 0.6, sign)
-        letter = rng.uniform(0.8, width * 0.35)
-        for _ in range(rng.integers(5, 11)):
-            size = rng.uniform(0.14, 0.26)
-            box(letter, 3.1, size, 0.3, (232, 226, 208))
-            dim(letter + size * 0.3, 3.18, size * 0.4, 0.12, 0.5)
-            letter += size + 0.08
-    for column in range(bays):
-        left = 0.4 + column * bay
-        if column == door:
-            box(left + bay / 2 - 0.65, 0, 1.3, 2.6, tuple(array32(wood) * 0.6))
-            box(left + bay / 2 - 0.55, 0.05, 1.1, 2.1, wood)
-            for panel in (0.3, 1.2):
-                dim(left + bay / 2 - 0.4, panel, 0.8, 0.7, 0.8)
-            _glaze(rng, image, left + bay / 2 - 0.5, 2.2, 1.0, 0.36, wood, panes=1)
-        elif shop:
-            _glaze(rng, image, left + 0.1, 0.5, bay - 0.2, 2.35, wood, panes=1)
-            for _ in range(4):  # goods
-                goods = tuple(rng.uniform(50, 170, 3))
-                box(left + rng.uniform(0.25, bay - 0.7), 0.55, 0.35, rng.uniform(0.2, 0.8), goods)
-        else:
-            _glaze(rng, image, left + (bay - 1.2) / 2, 1.1, 1.2, 1.7, frame, panes=2)
-            box(left + (bay - 1.5) / 2, 0.98, 1.5, 0.13, tuple(array32(wall) * 1.08))
-    if shop and rng.random() < 0.5:  # awning
-        stripe = SIGNS[rng.integers(len(SIGNS))]
-        for i, x in enumerate(np.arange(0.3, width - 0.5, 0.35)):
-            box(x, 2.35, 0.35, 0.65, (222, 216, 204) if i % 2 else stripe)
-        dim(0.3, 2.35, width - 0.6, 0.16, 0.8)
-        dim(0.3, 1.5, width - 0.6, 0.85, 0.66)
-
-
-def _roof(
-    rng: np.random.Generator, image: Array, box: Any, dim: Any, eaves: float, width: float,
-    bay: float, bays: int, frame: Colour,
-) -> None:  # fmt: skip
-    slate: Colour = [(92, 94, 100), (118, 78, 64), (84, 80, 78)][rng.integers(3)]
-    box(0, eaves, width, 2.6, slate)
-    for i, row in enumerate(np.arange(0.0, 2.6, 0.17)):
-        dim(0, eaves + row, width, 0.05, 0.78)
-        for x in np.arange(0.12 * (i % 2), width, 0.24):
-            dim(x, eaves + row, 0.22, 0.17, rng.uniform(0.9, 1.1))
-    for column in range(0, bays, 2):
-        left = 0.4 + column * bay + (bay - 1.3) / 2
-        dim(left - 0.15, eaves + 0.2, 1.85, 1.75, 0.62)
-        box(left - 0.15, eaves + 0.3, 1.6, 1.75, (206, 200, 188))
-        _glaze(rng, image, left + 0.1, eaves + 0.42, 1.1, 1.4, frame, panes=2)
-    dim(0, eaves + 2.45, width, 0.15, 0.6)
-
-
-def gable(rng: np.random.Generator, wall: Colour) -> Array:
-    """A side wall with few windows, 12 x 16 m."""
-    image = _plaster(rng, 16 * _DRAWN, 12 * _DRAWN, tuple(array32(wall) * 0.88))
-    for x in (1.6, 5.4, 9.0):
-        for floor in range(4):
-            if rng.random() < 0.7:
-                _glaze(rng, image, x, 1.2 + 3.1 * floor, 1.1, 1.6, (222, 218, 210), panes=2)
-    fade = 1 - 0.35 * np.exp(-np.arange(16 * _DRAWN, dtype=np.float32)[::-1] / _DRAWN / 0.5)
-    image = (image * fade[:, None, None]).astype(np.uint8)
-    small = _reduced(image, 12 * _KEPT, 16 * _KEPT)
-    return np.dstack((small, np.full(small.shape[:2], 255, np.uint8)))
 
 
 # --- what stands on the pavement ----------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -75,6 +75,21 @@ class Shot:
     boxes: tuple[Box, ...] = ()
     lens: tuple[float, float, float, float] | None = None
     """fx, fy, cx, cy in pixels, where they are known."""
+
+    @property
+    def calibration(self) -> dict[str, Any]:
+        """Fields of a CameraInfo message; all zeros, which means uncalibrated, without a lens."""
+        fx, fy, cx, cy = self.lens or (0.0,) * 4
+        one = float(self.lens is not None)
+        return {
+            "height": self.image.shape[0],
+            "width": self.image.shape[1],
+            "distortion_model": "plumb_bob" if self.lens else "",
+            "d": [0.0] * (5 if self.lens else 0),
+            "k": [fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, one],
+            "r": [one, 0.0, 0.0, 0.0, one, 0.0, 0.0, 0.0, one],
+            "p": [fx, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, one, 0.0],
+        }
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from rain_removal_ros import metrics
 from rain_removal_ros.data import clips
-from rain_removal_ros.data.mix import DataSettings, RainMaker, Source, SourceSettings
+from rain_removal_ros.data.cache import MemoryCache
+from rain_removal_ros.data.mix import DataSettings, RainMaker, Source, SourceSettings, cache_of
 from rain_removal_ros.networks._base import Network, State
 from rain_removal_ros.training.recipe import ValidationSettings
 
@@ -27,15 +28,15 @@ Pixels = NDArray[np.uint8]
 
 def prepare(sets: Sequence[ValidationSettings], data: DataSettings) -> list[Validation]:
     """All sets of a run; they share a part of the memory for training data."""
-    cache = clips.Cache(int(data.memory_gb * 1e9 * _MEMORY_SHARE))
-    return [Validation(settings, data, cache) for settings in sets]
+    memory = MemoryCache(int(data.memory_gb * 1e9 * _MEMORY_SHARE))
+    return [Validation(settings, data, memory) for settings in sets]
 
 
 class Validation:
     """One set; ``measure`` runs a network over it."""
 
     def __init__(
-        self, settings: ValidationSettings, data: DataSettings, cache: clips.Cache
+        self, settings: ValidationSettings, data: DataSettings, memory: MemoryCache
     ) -> None:
         self.name, self.kind = settings.name or Path(settings.path).name, settings.kind
         self.frames = data.frames
@@ -48,7 +49,7 @@ class Validation:
         every = max(1, len(source.clips) // settings.limit)
         self.clips = source.clips[::every][: settings.limit]
         self.rain = RainMaker(data)
-        self.cache = cache
+        self.cache = cache_of(source, data, memory)
 
     def measure(self, network: Network, device: torch.device, picture: Path) -> dict[str, float]:
         """Mean PSNR-Y and its gain over the input, in dB, and the correlation of attention with

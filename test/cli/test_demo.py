@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,10 +14,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 from rain_removal_ros import checkpoints, networks
 from rain_removal_ros.cli import main
+from rain_removal_ros.media import videos
 
 PATIENCE_S = 120.0
 SMALL = ("--size", "96x64", "--fps", "10", "--seconds", "1")
@@ -75,14 +78,58 @@ def test_without_ros_the_same_is_shown(
     out = tmp_path / "new" / "folder"
     assert main(["demo", "-o", str(out), "--model", str(weights), "--way", "direct", *SMALL]) == 0
     said = capsys.readouterr().out
-    assert f"look at {out / 'still.png'} and {out / 'demo.mp4'}" in said
-    assert frames_of(out / "demo.mp4") == 10
+    video = videos.for_browsers(out / "demo")
+    assert f"look at {out / 'still.png'} and {video}" in said
+    assert frames_of(video) == 10
     still = cv2.imread(str(out / "still.png"))
     assert still.shape[1] == 2 * 480, "small frames are enlarged, or labels could not be read"
     # An untrained network hardly changes anything, and the figures do not flatter it.
     before, after = map(float, re.findall(r"([\d.]+) dB,", said.replace(" dB (", " dB, (")))
     assert 5 < before < 40
     assert abs(after - before) < 3
+
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+ASK = """
+<video muted src="NAME"></video>
+<script>
+const video = document.querySelector("video");
+const tell = () => { document.title = `at ${video.currentTime}, ${video.videoWidth} wide`; };
+video.addEventListener("seeked", tell);
+video.addEventListener("error", () => { document.title = video.error.message; });
+video.addEventListener("loadeddata", () => { video.currentTime = 0.5; });
+</script>
+"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here")
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+def test_the_video_plays_in_a_browser(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if suffix == ".webm":
+        monkeypatch.setattr(videos, "_ffmpeg", lambda: None)
+        monkeypatch.setattr(videos, "_opencv_has_h264", lambda: False)
+    video = videos.for_browsers(tmp_path / "demo")
+    if video.suffix != suffix:
+        pytest.skip("nothing here writes H.264")
+    with videos.writing(video, 10.0) as writer:
+        for index in range(10):
+            writer.write(np.full((64, 97, 3), 20 * index, np.uint8))
+    page = tmp_path / "page.html"
+    page.write_text(ASK.replace("NAME", video.name))
+    assert BROWSER is not None
+    shown = subprocess.run(
+        [
+            *(BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"),
+            *("--virtual-time-budget=20000", f"--user-data-dir={tmp_path / 'user'}", page.as_uri()),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    ).stdout
+    assert "<title>at 0.5, 96 wide</title>" in shown, shown
 
 
 @with_ros
@@ -95,7 +142,7 @@ def test_camera_and_node_run_as_processes_and_end_with_the_demo(
     assert demo.returncode == 0, said
     assert re.search(r"in +[\d.]+ Hz, out +[\d.]+ Hz, latency +\d+ ms, dropped \d+", said)
     count = int(re.search(r"(\d+) frames, against", said)[1])  # type: ignore[index]
-    assert frames_of(tmp_path / "out" / "demo.mp4") == count > 0
+    assert frames_of(videos.for_browsers(tmp_path / "out" / "demo")) == count > 0
     assert (tmp_path / "out" / "still.png").is_file()
     assert gone(children)
 

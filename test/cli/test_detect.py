@@ -107,3 +107,16 @@ def test_pictures_on_which_nothing_is_found_give_no_pseudo_ground_truth(
 ) -> None:
     assert detect(street) == 2
     assert "there is no pseudo ground truth" in " ".join(capsys.readouterr().err.split())
+
+
+def test_without_a_detector_it_is_said_which_one_there_is_and_where_others_are(
+    street: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = ["--truth", str(street / "labels")]
+    assert detect(street, *truth) == 0
+    said = capsys.readouterr().err
+    assert "no --detector, so it is hog" in said
+    assert "upright people" in said
+    assert "yolox_nano.onnx" in said
+    assert detect(street, *truth, "--detector", "hog") == 0
+    assert "no --detector" not in capsys.readouterr().err

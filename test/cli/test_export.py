@@ -105,7 +105,8 @@ def test_a_folder_that_cannot_be_written_ends_in_one_line(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    assert main(["export", str(weights), "-o", str(tmp_path / "file" / "a.onnx")]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        main(["export", str(weights), "-o", str(tmp_path / "file" / "a.onnx")])
     assert "cannot write" in capsys.readouterr().err
 
 
@@ -123,3 +124,9 @@ def test_stages_are_fixed_in_a_file(exported: Path) -> None:
     with pytest.raises(EngineError, match="was exported for 1 stages"):
         engine.step([np.zeros((32, 32, 3), np.uint8)], [None], stages=2)
     assert engine.info.stages == 1
+
+
+def test_folders_of_the_file_are_made(weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "folder" / "small.onnx"
+    assert main(["export", str(weights), "-o", str(out)]) == 0
+    assert out.stat().st_size > 1000

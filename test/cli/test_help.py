@@ -91,6 +91,51 @@ def test_a_mistyped_command_is_answered_in_one_line(
     assert "--help" in message
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("imgae a.png", "rain-removal: argument COMMAND: there is no 'imgae'; near: image;"),
+        ("image a.png --modle auto", "rain-removal image: there is no --modle; near: --model"),
+        ("image --modle=auto", "rain-removal image: there is no --modle; near: --model"),
+        ("train --confg x.yaml", "rain-removal train: there is no --confg; near: --config"),
+        (
+            "demo --way dirct",
+            "rain-removal demo: argument --way: there is no 'dirct'; near: direct",
+        ),
+        ("bench --engine torhc", "rain-removal bench: --engine: name is one of auto, torch"),
+        ("bench --precision flaot32", "not 'flaot32'"),
+        ("bench --model rainstrem", "there are rainstream"),
+        ("bag-bench x.mcap --try network.stages=1", "--try is NAME:setting=value"),
+        ("bag-bench x.mcap --try fast:network.stage=1", "near: network.stages"),
+        ("train rainstrem", "no recipe is called 'rainstrem'; there are rainstream"),
+        ("train", "name one recipe"),
+        ("train rainstream_s --config x.yaml", "name one recipe"),
+        ("detect . --detector yolo", "yolo export format=onnx"),
+        ("detect . --detector yolox.onnx", "there is no detector yolox.onnx; give --detector"),
+    ],
+)
+def test_a_slip_of_the_finger_is_answered_with_what_may_have_been_meant(
+    arguments: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code: object = cli.main(arguments.split())
+    except SystemExit as end:
+        code = end.code
+    assert code == 2
+    said = capsys.readouterr().err.splitlines()
+    assert message in said[-1]
+    assert len(said) == 1
+
+
+def test_what_follows_two_dashes_is_no_flag(commands: Commands) -> None:
+    commands.folder.joinpath("thing.py").write_text(
+        '"""Does a thing."""\n'
+        "def add_arguments(parser): parser.add_argument('names', nargs='+')\n"
+        "def run(args): return len(args.names)\n"
+    )
+    assert cli.main(["thing", "--", "--model", "a"]) == 2
+
+
 def test_a_new_file_is_a_new_command(
     commands: Commands, capsys: pytest.CaptureFixture[str]
 ) -> None:

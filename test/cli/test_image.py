@@ -20,6 +20,7 @@ from PIL import Image as Pillow
 from rain_removal_ros import checkpoints, engines, networks
 from rain_removal_ros.cli import main
 from rain_removal_ros.frames import Frame
+from rain_removal_ros.media import videos
 from rain_removal_ros.settings import EngineSettings
 from rain_removal_ros.stream import Stream
 
@@ -130,6 +131,20 @@ def test_an_output_that_names_a_file_is_one(run: Run, tmp_path: Path) -> None:
     Pillow.fromarray(stripes()).save(tmp_path / "in.png")
     assert run(tmp_path / "in.png", "-o", tmp_path / "new" / "clean.jpg") == 0
     assert opened(tmp_path / "new" / "clean.jpg").format == "JPEG"
+
+
+def test_a_name_that_is_no_picture_is_no_folder_either(
+    run: Run, tmp_path: Path, capsys: Any
+) -> None:
+    Pillow.fromarray(stripes()).save(tmp_path / "in.png")
+    assert run(tmp_path / "in.png", "-o", tmp_path / "out.xyz") == 2
+    message = capsys.readouterr().err
+    assert "out.xyz is no file that can be written; there are .bmp, .jpeg, .jpg, .png" in message
+    assert message.count("\n") == 1
+    assert names_in(tmp_path) == ["in.png"]
+    (tmp_path / "out.xyz").mkdir()
+    assert run(tmp_path / "in.png", "-o", tmp_path / "out.xyz") == 0
+    assert names_in(tmp_path) == ["in.png", "out.xyz/in.png"]
 
 
 def test_a_picture_cannot_become_a_video(run: Run, tmp_path: Path, capsys: Any) -> None:
@@ -412,6 +427,60 @@ def test_of_a_video_that_ends_mid_frame_what_is_there_is_cleaned_and_the_rest_mi
     message = capsys.readouterr().err
     assert f"in.avi ends early: {readable} of 40 frames could be read" in message
     assert len(frames_of(tmp_path / "in_derained.avi")) == readable
+
+
+def sound_of(path: Path) -> str:
+    """What ffmpeg says of a file's streams."""
+    program = videos._ffmpeg()
+    assert program is not None
+    said = subprocess.run([program, "-i", str(path)], capture_output=True, text=True, check=False)
+    return said.stderr
+
+
+@pytest.fixture
+def loud(tmp_path: Path) -> Path:
+    """A video with sound."""
+    if (program := videos._ffmpeg()) is None:
+        pytest.skip("there is no ffmpeg")
+    path = tmp_path / "loud.mp4"
+    made = ["-f", "lavfi", "-i", "testsrc2=d=1:s=64x48:r=10", "-f", "lavfi", "-i", "sine=d=1"]
+    subprocess.run([program, "-v", "error", *made, str(path)], check=True)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "video", "sound"),
+    [
+        ("out.mp4", "h264 (High)", "aac"),
+        ("out.mkv", "h264 (High)", "aac"),
+        ("out.mov", "h264 (High)", "aac"),
+        ("out.avi", "mjpeg", "aac"),
+    ],
+)
+def test_a_video_becomes_h264_and_keeps_its_sound(
+    run: Run, loud: Path, capsys: Any, name: str, video: str, sound: str
+) -> None:
+    out = loud.with_name(name)
+    assert run(loud, "-o", out) == 0
+    assert capsys.readouterr().err == ""
+    assert len(frames_of(out)) == 10
+    said = sound_of(out)
+    assert f"Video: {video}" in said
+    assert f"Audio: {sound}" in said
+
+
+def test_without_ffmpeg_a_video_is_written_and_what_it_lost_is_said(
+    run: Run, loud: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(videos, "_ffmpeg", lambda: None)
+    monkeypatch.setattr(videos, "_opencv_has_h264", lambda: False)
+    out = loud.with_name("out.mp4")
+    assert run(loud, "-o", out) == 0
+    assert "lost its sound, if it had any; where ffmpeg is installed" in capsys.readouterr().err
+    assert len(frames_of(out)) == 10
+    assert videos.for_browsers(out) == loud.with_name("out.webm")
+    monkeypatch.undo()
+    assert "Audio" not in sound_of(out)
 
 
 def test_a_video_is_compared_in_one_video(run: Run, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import pytest
 
@@ -63,3 +64,46 @@ def test_several_values_may_have_blanks_or_commas_between_them_and_come_again() 
     assert list(parser.parse_args([]).stages) == [0]
     found = parser.parse_args(["--stages", "1,2", "3", "--stages", "4"])
     assert found.stages == [1, 2, 3, 4]
+
+
+WRITTEN = {
+    "bag-bench": {"--json", "--report"},
+    "bag-play": {"--schedule"},
+    "bench": {"--json", "--plot"},
+    "board": {"--json", "--markdown", "--sheet"},
+    "detect": {"--csv", "--html", "--json", "--markdown", "--report"},
+    "eval": {"--html", "--json", "--report"},
+    "export": {"--output"},
+    "image": {"--json"},
+    "import": {"--output"},
+    "networks": {"--json"},
+    "replay": {"--json", "--report"},
+}
+"""The files that commands write at their end, after minutes or hours."""
+
+
+def test_every_file_to_be_written_is_checked_before_the_work() -> None:
+    checked = {
+        name: {
+            action.option_strings[-1]
+            for action in parser_of(name)._actions
+            if action.type is _options.output_file
+        }
+        for name in cli.commands()
+    }
+    assert {name: flags for name, flags in checked.items() if flags} == WRITTEN
+
+
+def test_what_stands_in_the_way_of_a_file_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path, reason in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "file" / "report.html", f"{tmp_path / 'file'} is no folder"),
+        (tmp_path / "file" / "new" / "report.html", f"{tmp_path / 'file'} is no folder"),
+        (tmp_path / ("long" * 100) / "x.html", "File name too long"),
+    ):
+        with pytest.raises(argparse.ArgumentTypeError, match=reason):
+            _options.output_file(str(path))
+    there = tmp_path / "new" / "folders" / "report.html"
+    assert _options.output_file(str(there)) == there
+    assert not there.parent.exists(), "folders are made when there is something to write"

@@ -89,3 +89,14 @@ def test_a_mistake_is_one_line_and_code_2(
 def test_a_missing_recipe_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--config", str(tmp_path / "none.yaml")]) == 2
     assert "cannot read" in capsys.readouterr().err
+
+
+def test_recipes_that_ship_go_by_their_name(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = str(recipe.parent / "nowhere")
+    assert main(["train", "rainstream_s", "--data-root", nowhere, "--run", nowhere + "_run"]) == 2
+    assert f"{nowhere}/rain800/train does not exist" in capsys.readouterr().err
+    flags = ["--data-root", str(recipe.parent / "data"), "--run", str(recipe.parent / "run")]
+    assert main(["train", str(recipe), *flags, "--device", "cpu", "--steps", "1"]) == 0
+    assert "step 1 of 1, done" in capsys.readouterr().out

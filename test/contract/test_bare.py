@@ -17,7 +17,7 @@ from without_torch import without_torch
 
 from rain_removal_ros import checkpoints, engines
 from rain_removal_ros.bags import open_recording
-from rain_removal_ros.engines import bare
+from rain_removal_ros.engines import bare_graphs
 from rain_removal_ros.errors import EngineError
 from rain_removal_ros.settings import EngineSettings, NetworkSettings
 from rain_removal_ros.simulation.drive import Drive
@@ -50,7 +50,7 @@ def run(tmp_path: Path) -> Run:
 @pytest.mark.parametrize("name", MODELS)
 def test_frames_and_states_are_torchs_over_a_clip_with_a_reset(name: str) -> None:
     """Stale is a graph that no longer computes what the network does, whatever its weights."""
-    ours = bare.load(NetworkSettings(name=name), EngineSettings(device="cpu"))
+    ours = bare_graphs.load(NetworkSettings(name=name), EngineSettings(device="cpu"))
     torchs = engines.load(NetworkSettings(name=name), CPU)
     assert (ours.info.scale, ours.info.recurrent, ours.info.stages, ours.info.cautions) == (
         torchs.info.scale,
@@ -79,7 +79,7 @@ def test_every_size_of_rainstream_that_ships_has_its_graph() -> None:
     shipped = [path for path in checkpoints.shipped() if checkpoints.name_of(path) == "rainstream"]
     assert {path.stem for path in shipped} == set(MODELS)
     for path in shipped:
-        assert bare.find(path)[0].fits(checkpoints.read(path)), STALE
+        assert bare_graphs.find(path)[0].fits(checkpoints.read(path)), STALE
 
 
 def test_weights_trained_further_take_the_same_graph(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_weights_trained_further_take_the_same_graph(tmp_path: Path) -> None:
     checkpoints.save(path, network, {})
     mine = NetworkSettings(weights=str(path))
     frame = Drive(3, width=96, height=64).frame(60).image
-    (got,) = bare.load(mine, EngineSettings(device="cpu")).step([frame], [None])
+    (got,) = bare_graphs.load(mine, EngineSettings(device="cpu")).step([frame], [None])
     (wanted,) = engines.load(mine, CPU).step([frame], [None])
     assert np.abs(got.image.astype(int) - wanted.image).max() <= GREY_LEVELS
 
@@ -99,7 +99,7 @@ def test_a_damaged_graph_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "rainstream.graph"
     path.write_bytes(b"PK no zip")
     with pytest.raises(EngineError, match=r"rainstream\.graph is damaged; install"):
-        bare.read(path)
+        bare_graphs.read(path)
 
 
 def test_a_picture_is_derained_without_torch(run: Run, tmp_path: Path) -> None:

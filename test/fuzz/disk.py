@@ -1,7 +1,7 @@
 """A disk that is full at any moment: one line, nothing half written, and the exit code says so.
 
-What a process may write to a file is limited, or, where that is allowed, it writes to a small disk in
-memory.
+What a process may write to a file is limited, or, where that is allowed, it writes to a small disk
+in memory.
 """
 
 from __future__ import annotations

@@ -202,3 +202,8 @@ def test_wrong_weights_are_said_before_anything_starts(
 ) -> None:
     assert cli.main(["bag-bench", str(bag), "--model", "none.safetensors"]) == 2
     assert "there is no weight file none.safetensors" in capsys.readouterr().err
+
+
+def test_it_does_not_wait_for_ever_for_somebody_to_look(desk: Desk, bag: Path) -> None:
+    played = play(desk, bag, rate=20.0, subscribers=("/camera/image_raw",), patience_s=0.2)
+    assert played.messages > 0

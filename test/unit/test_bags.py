@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import subprocess
 import sys
@@ -778,8 +779,14 @@ def test_the_worst_moments_come_first_and_few_pictures_are_kept(tmp_path: Path) 
         scorer.note("/camera", frame, after, compared=True)
     moments = scorer.moments("/camera")
     assert len(moments) <= 20
-    losses = [moment.score.badness for moment in moments[:8]]
+    worst = scorer._cameras["/camera"].worst
+    assert moments[: len(worst)] == worst
+    losses = [moment.score.badness for moment in worst]
     assert losses == sorted(losses, reverse=True)
+    # Neighbours are as bad, and show nothing new.
+    times = sorted(moment.score.stamp_ns / 1e9 for moment in worst)
+    assert len(times) >= 3
+    assert min(later - earlier for earlier, later in itertools.pairwise(times)) >= 1
     assert losses[0] == max(score.badness for score in scorer.scores()["/camera"])
 
 

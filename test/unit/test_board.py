@@ -141,6 +141,16 @@ def test_what_state_is_worth_is_the_gain_over_starting_afresh() -> None:
     assert max(trace["flicker"].values()) == 0
 
 
+def test_a_dry_scene_that_moves_shows_a_model_that_holds_on_to_the_past() -> None:
+    still = [street(1, 48, 64)] * 20
+    moving = [np.roll(street(1, 48, 64), 3 * index, axis=1) for index in range(20)]
+    holds_on = model(lambda image: image)
+    assert set(clips._likeness(holds_on, clip(still, still), 20)["a clip 10"]) == {60.0}
+    likeness = clips._likeness(holds_on, clip(moving, moving), 20)
+    assert likeness["a clip 0"][0] == 60
+    assert max(likeness["a clip 10"]) < 30
+
+
 def test_state_that_wears_off_is_lost() -> None:
     worth = {f"a clip {number}": 2.0 for number in (10, 20)}
     worth |= {f"a clip {number}": 0.5 for number in range(100, 150, 10)}

@@ -43,7 +43,7 @@ WITHOUT_TORCH = (
     "api",
     "checkpoints",
     "demo",
-    "engines.bare",
+    "engines.bare_graphs",
     "engines.downscaled",
     "engines.onnxruntime",
     "media",
@@ -217,7 +217,7 @@ def test_a_circle_is_noticed_however_it_is_closed(tmp_path: Path) -> None:
 
 
 def test_sources_in_c_call_in_one_direction() -> None:
-    """A file calls what others export; ``planes.h`` declares it, and is no file of its own here."""
+    """A file calls what others export; ``passes.h`` declares it, and is no file of its own here."""
     texts = {path.name: path.read_text() for path in (PACKAGE.parent / "native").glob("*.c")}
     defined = {
         name: file

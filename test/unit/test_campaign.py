@@ -74,7 +74,8 @@ def test_a_leg_trains_its_recipe_with_settings_of_its_own(folder: Path) -> None:
     (leg,) = load_campaign(folder / "campaign.yaml", folder / "runs").legs
     command = leg.command("data")
     overrides = [command[place + 1] for place, word in enumerate(command) if word == "--set"]
-    assert overrides == ["core_hours=2.0", "threads=1", "steps=5", "optimiser.rate=0.1"]
+    assert overrides[0] == f'data.decoded="{folder}/runs/decoded"'
+    assert overrides[1:] == ["core_hours=2.0", "threads=1", "steps=5", "optimiser.rate=0.1"]
     assert command[command.index("--run") + 1] == str(folder / "runs/end")
 
 

@@ -15,9 +15,7 @@ PRESETS = ["light_rain.yaml", "heavy_rain_sr.yaml", "cpu.yaml"]
 def test_the_full_file_says_what_the_settings_say(repository: Path) -> None:
     path = repository / "config" / "derain.yaml"
     title = path.read_text().splitlines()[0].removeprefix("# ")
-    assert path.read_text() == settings.parameter_file(Settings, title), (
-        "write settings.parameter_file(Settings, title) to config/derain.yaml anew"
-    )
+    assert path.read_text() == settings.parameter_file(Settings, title), "run scripts/reference"
     assert settings.load(Settings, path) == Settings()
 
 

@@ -224,7 +224,7 @@ def endless(path: Path, *, names: str = str(NAMES)) -> Path:
 def test_an_endless_loop_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(yolo, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(yolo, "RUN_TIMEOUT_S", 0.5)
     with pytest.raises(EngineError, match="cannot be run on a picture") as raised:
         create(str(endless(tmp_path / "net.onnx")))
     assert "\n" not in str(raised.value)

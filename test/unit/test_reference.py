@@ -31,6 +31,12 @@ def test_the_pages_are_current(script: ModuleType, repository: Path) -> None:
         assert (folder / name).read_text(encoding="utf-8") == text, "run scripts/reference"
 
 
+def test_what_the_networks_cost_is_current(script: ModuleType) -> None:
+    assert script._described.FILE.read_text(encoding="utf-8") == script.described(), (
+        "run scripts/reference"
+    )
+
+
 def test_an_option_is_shown_as_it_is_typed(script: ModuleType) -> None:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("input", metavar="IN", nargs="+", help="a picture | a folder")

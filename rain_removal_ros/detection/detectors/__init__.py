@@ -12,7 +12,17 @@ from rain_removal_ros.detection.boxes import Detections
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
 
-__all__ = ["Detector", "create"]
+__all__ = ["BUILT_IN", "SOURCES", "Detector", "create"]
+
+SOURCES = (
+    "give --detector FILE.onnx, a network of the YOLO family: YOLOX's releases have such files "
+    "(yolox_nano.onnx, 4 MB), and Ultralytics' 'yolo export format=onnx' makes them"
+)
+"""Where a detector comes from. None ships, and nothing is downloaded."""
+BUILT_IN = (
+    "no --detector, so it is hog, which OpenCV brings: it finds upright people of 100 pixels and "
+    f"more, and nothing else; for other classes {SOURCES}"
+)
 
 
 class Detector(Protocol):
@@ -49,10 +59,12 @@ def create(wanted: str, *, provider: str = "cpu") -> Detector:
 
         return Live(rest)
     if wanted.endswith(".onnx"):
+        if not Path(wanted).is_file():
+            raise DataError(f"there is no detector {wanted}; {SOURCES}")
         from rain_removal_ros.detection.detectors.yolo import Yolo
 
         return Yolo(Path(wanted), provider=provider)
     raise DataError(
         f"no detector is called {wanted!r}; there are hog, an .onnx file, "
-        "torchvision:NAME=WEIGHTS, hf:FOLDER and ros:IMAGES=DETECTIONS"
+        f"torchvision:NAME=WEIGHTS, hf:FOLDER and ros:IMAGES=DETECTIONS; {SOURCES}"
     )

@@ -23,7 +23,7 @@ from rain_removal_ros.detection.boxes import Detections, as_boxes, best_of_each_
 from rain_removal_ros.detection.detectors._coco import COCO
 from rain_removal_ros.errors import DataError, EngineError
 from rain_removal_ros.frames import Image
-from rain_removal_ros.runtime.patience import PATIENCE_S, ending_after
+from rain_removal_ros.runtime.onnx_timeout import RUN_TIMEOUT_S, ending_after
 
 _STRIDES = (8, 16, 32)
 _LARGEST_STRIDE = 32
@@ -129,7 +129,7 @@ class Yolo:
         pixels: NDArray[Any] = canvas[..., ::-1] if head == "yolox" else canvas / 255
         batch = np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], self._type)
         try:
-            with ending_after(PATIENCE_S) as options:
+            with ending_after(RUN_TIMEOUT_S) as options:
                 outputs = self._session.run(None, {self._input.name: batch}, options)
             return np.asarray(outputs[0], np.float32)
         except Exception as error:  # ONNX Runtime's own kinds have no common public base

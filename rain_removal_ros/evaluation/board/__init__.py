@@ -21,7 +21,7 @@ from rain_removal_ros.checkpoints import Checkpoint
 from rain_removal_ros.errors import DataError, SettingsError
 from rain_removal_ros.evaluation._models import Runner, load_runners
 from rain_removal_ros.evaluation.board.camera import still_part
-from rain_removal_ros.evaluation.board.clips import clips_part
+from rain_removal_ros.evaluation.board.clips import clips_part, moving_part
 from rain_removal_ros.evaluation.board.detections import detection_part
 from rain_removal_ros.evaluation.board.marks import Mark
 from rain_removal_ros.evaluation.board.pictures import clean_part, pairs_part
@@ -54,6 +54,7 @@ PARTS: dict[str, Part] = {
     "still": still_part,
     "strokes": strokes_part,
     "clips": clips_part,
+    "moving": moving_part,
     "detection": detection_part,
 }
 """In the order in which they are measured. ``SPEED`` comes last; it measures the models
@@ -66,6 +67,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "still": ("roadscene/test", "detection/carla/images", "detection/pennfudan/images"),
     "strokes": ("roadscene/test", "rain100l/test", "detection/pennfudan/images"),
     "clips": ("video/highway.mp4",),
+    "moving": ("video/highway.mp4",),
     "detection": ("detection",),
     SPEED: ("peers/prenet_rain100l.pth",),
 }

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from rain_removal_ros.evaluation._models import Runner
 from rain_removal_ros.evaluation.board import marks
-from rain_removal_ros.evaluation.board.marks import Mark
+from rain_removal_ros.evaluation.board.marks import MOST_DB, Mark
 from rain_removal_ros.evaluation.board.setup import Setup
 from rain_removal_ros.frames import Image
 from rain_removal_ros.media import pictures
@@ -35,8 +35,6 @@ _COUNTED = (20, 60, 300)
 """Numbers of frames after which the output is compared with the dry picture."""
 _EVERY = 10
 """The worst frame is searched for among every tenth."""
-_MOST_DB = 60.0
-"""Differences below a quarter of a grey level do not count."""
 
 
 def still_part(model: Runner, setup: Setup) -> Iterator[Mark]:
@@ -68,5 +66,5 @@ def _watched(model: Runner, dry: Image, frames: int) -> dict[int, float]:
         result = model.derain(dry, state)
         state = result.state
         if number == 1 or number % _EVERY == 0:
-            found[number] = min(_MOST_DB, psnr(luma(result.image), truth))
+            found[number] = min(MOST_DB, psnr(luma(result.image), truth))
     return found

@@ -1,14 +1,16 @@
 """Clips of five seconds in synthetic rain: what carried state is worth, and whether that lasts.
 
 Every frame is derained with carried state. Those early and late in the clip are also derained
-without state; the difference is what the state is worth there.
+without state; the difference is what the state is worth there. And the same scenes without rain,
+which should stay as they are: to carried state, a lane line that is elsewhere in the next frame
+looks like rain.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from rain_removal_ros.data.rain import render_frames
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.evaluation._models import Runner
 from rain_removal_ros.evaluation.board import marks, rains
-from rain_removal_ros.evaluation.board.marks import Mark
+from rain_removal_ros.evaluation.board.marks import MOST_DB, Mark
 from rain_removal_ros.evaluation.board.setup import Setup, digest, drawn
 from rain_removal_ros.frames import Image
 from rain_removal_ros.metrics import Plane, flicker, luma, psnr
@@ -52,7 +54,7 @@ def clips_part(model: Runner, setup: Setup) -> Iterator[Mark]:
     if model.scale != 1:
         return
     lost: dict[str, float] = {}
-    for kind, load in (("highway", _highway), ("drive", _drive)):
+    for kind, load in _KINDS.items():
         found: defaultdict[str, dict[str, float]] = defaultdict(dict)
         for number in range(setup.extent.clips):
             clip = load(setup, number)
@@ -65,6 +67,32 @@ def clips_part(model: Runner, setup: Setup) -> Iterator[Mark]:
             yield marks.mean(f"{kind}/{figure}", by_block)
     if lost:
         yield marks.mean("clips/lost", lost)
+
+
+def moving_part(model: Runner, setup: Setup) -> Iterator[Mark]:
+    """How close dry scenes stay to what they were while the camera moves through them."""
+    if model.scale != 1:
+        return
+    worst: dict[str, float] = {}
+    for kind, load in _KINDS.items():
+        likeness = _likeness(model, load(setup, 0), setup.extent.clip_frames)
+        yield marks.mean(
+            f"moving/{kind}", {b: float(np.mean(each)) for b, each in likeness.items()}
+        )
+        worst |= {block: min(each) for block, each in likeness.items()}
+    yield marks.least("moving/worst", worst)
+
+
+def _likeness(model: Runner, clip: Clip, frames: int) -> dict[str, list[float]]:
+    """PSNR-Y of every frame to the same frame put in, block by block."""
+    found: defaultdict[str, list[float]] = defaultdict(list)
+    state = None
+    for number, dry in enumerate(itertools.islice(clip.reference, frames)):
+        result = model.derain(dry, state)
+        state = result.state
+        block = f"{clip.name} {number // _BLOCK * _BLOCK}"
+        found[block].append(min(MOST_DB, psnr(luma(result.image), luma(dry))))
+    return found
 
 
 def _trace(model: Runner, clip: Clip, frames: int = _FRAMES) -> dict[str, dict[str, float]]:
@@ -139,6 +167,9 @@ def _drive(setup: Setup, number: int) -> Clip:
         drawn(setup, f"{code} {_key(name)}", _FRAMES, wet),
         drawn(setup, f"{code} {name} dry", _FRAMES, street),
     )
+
+
+_KINDS: dict[str, Callable[[Setup, int], Clip]] = {"highway": _highway, "drive": _drive}
 
 
 def _key(name: str) -> str:

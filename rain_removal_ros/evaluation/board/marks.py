@@ -14,6 +14,8 @@ import numpy as np
 from rain_removal_ros.detection.bootstrap import Estimate, Values, draws, estimate
 
 ROUNDS = 1000
+MOST_DB = 60.0
+"""What a picture that should not change gets at most: less than a quarter of a level is nothing."""
 
 
 @dataclass(frozen=True)

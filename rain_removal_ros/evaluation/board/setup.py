@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,11 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 
-from rain_removal_ros.errors import DataError
 from rain_removal_ros.evaluation._models import Runner
 from rain_removal_ros.evaluation.board.marks import Mark
 from rain_removal_ros.frames import Image
 from rain_removal_ros.media import pictures
+from rain_removal_ros.runtime.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Extent:
     """Fields of the stroke board; None for all."""
 
 
-_ALONE = ("pairs", "clean", "still", "strokes", "clips")
+_ALONE = ("pairs", "clean", "still", "strokes", "clips", "moving")
 _MAIN_STROKES = (
     "count_3", "count_20", "count_120", "width_5", "width_8", "angle_60", "opacity_0.3",
 )  # fmt: skip
@@ -98,13 +97,11 @@ def drawn(
     folder = setup.cache / "drawn" / name
     paths = [folder / f"{index:04d}.png" for index in range(count)]
     if not all(path.is_file() for path in paths):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for path, image in zip(paths, make(), strict=True):
-                _write(path, image)
-        except OSError as error:
-            reason = error.strerror or error
-            raise DataError(f"cannot write to {folder}: {reason}; see --cache") from error
+        # Packed lightly, which is quick, and disks are large.
+        lightly = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+        for path, image in zip(paths, make(), strict=True):
+            _, packed = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]), lightly)
+            write_whole(path, packed.tobytes())
     yield from map(pictures.read, paths)
 
 
@@ -114,12 +111,3 @@ def digest(paths: Iterable[Path]) -> str:
     for path in sorted(paths):
         found.update(path.name.encode() + path.read_bytes())
     return found.hexdigest()
-
-
-def _write(path: Path, image: Image) -> None:
-    """Whole or not at all; packed lightly, as that is quick and disks are large."""
-    lightly = [cv2.IMWRITE_PNG_COMPRESSION, 1]
-    _, packed = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]), lightly)
-    draft = path.with_suffix(f".{os.getpid()}.part")  # two boards may draw the same at once
-    draft.write_bytes(packed.tobytes())
-    draft.replace(path)

@@ -284,7 +284,9 @@ class DerainNode(LifecycleNode):
         self.get_logger().error(f"{trouble}; frames go on {without}")
 
     def _give_back_memory(self, worker: Worker) -> None:
-        """Freed memory is kept for frames like the last ones, not for those unlike them."""
+        """Return freed memory to the system after unusual frames; otherwise it is kept for the next
+        ones.
+        """
         now = time.monotonic()
         if worker.pipeline.unusual and now - self._trimmed_at > _BETWEEN_TRIMS_S:
             worker.pipeline.unusual = False

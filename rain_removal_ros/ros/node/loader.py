@@ -52,14 +52,14 @@ class LoadRequest:
 
     settings: Settings
     due: float
-    """When to begin: monotonic, in seconds."""
+    """When to start, monotonic, in seconds."""
     answered: bool = False
     """Whether it was loaded."""
     backoff: Backoff = field(default_factory=Backoff)
 
 
-class Cancelled(BaseException):  # no error, and not to be tried in another way
-    """Nobody wants what is being loaded any more."""
+class Cancelled(BaseException):  # not an error, and must not lead to a fallback
+    """The network that is being loaded is no longer wanted."""
 
 
 class Loader:
@@ -72,7 +72,7 @@ class Loader:
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self.job: LoadRequest | None = None
-        """The newest request, until its network was taken over."""
+        """The newest request, until its network has been taken over."""
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._left: list[threading.Thread] = []
@@ -96,7 +96,7 @@ class Loader:
         self.job = None
 
     def cancel(self) -> None:
-        """Forget what is being loaded: nobody hears of it any more, its thread ends when it can."""
+        """Drop the current request: its result is ignored, and its thread ends when it can."""
         with self._changed:
             self.job = None
             self._waiting_since = None
@@ -112,7 +112,7 @@ class Loader:
         return any(thread.is_alive() for thread in threads)
 
     def watch_over(self) -> None:
-        """Leave work behind that a newer request has been waiting for; to be called regularly."""
+        """Abandon work that a newer request has waited for too long; to be called regularly."""
         with self._changed:
             since = self._waiting_since
             if self.job is None or since is None or time.monotonic() - since < _PATIENCE_S:
@@ -145,7 +145,7 @@ class Loader:
                 del engine
 
     def _next(self) -> LoadRequest | None:
-        """The request to work on, once it is due; None where there is nothing to do any more."""
+        """The request to work on, once it is due; None if there is nothing left to do."""
         with self._changed:
             if not self._is_mine():
                 return None
@@ -160,7 +160,7 @@ class Loader:
             return None
 
     def _is_mine(self) -> bool:
-        """Whether this thread has not been left behind."""
+        """Whether this thread has not been abandoned."""
         return self._thread is threading.current_thread()
 
     def _is_wanted(self, job: LoadRequest) -> bool:
@@ -205,9 +205,9 @@ def _step(engine: Engine, height: int, width: int) -> None:
 
 
 def _pixel_bytes(engine: Engine, height: int, width: int) -> float:
-    """What another pixel takes: measured from half the frame to the whole, as freed memory stays.
+    """Memory per pixel, measured from half the frame to the whole, as freed memory stays resident.
 
-    Half the frame has run before, so that what a library takes once is not counted.
+    Half the frame has run before, so that one-time allocations of libraries are not counted.
     """
     _step(engine, height // 2 + 1, width)
     give_back_freed_memory()

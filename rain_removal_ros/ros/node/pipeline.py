@@ -71,7 +71,7 @@ class Pipeline:
         self._in_work: set[int] = set()
         self._sizes: dict[int, tuple[int, int]] = {}
         self.unusual = False
-        """Whether a frame came that may have left more memory behind than others take."""
+        """Whether a frame has come that may have left more memory behind than others."""
 
     def give_up(self, reason: str) -> None:
         """Count the current frames as lost: their thread was abandoned."""
@@ -155,7 +155,7 @@ class Pipeline:
                 )
 
     def _note_size(self, result: Result) -> None:
-        """Frames that are decoded in vain, or of another size than before, are unusual."""
+        """Frames that could not be decoded, or whose size changed, are unusual."""
         if result.frame is None:
             self.unusual = self.unusual or result.fault is not None
             return

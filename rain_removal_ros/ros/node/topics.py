@@ -126,11 +126,6 @@ class Topics:
         return "compressed" if compressed and not raw else "raw"
 
     @property
-    def derained_topic(self) -> str:
-        """The topic of derained images."""
-        return str(self._publishers[OutputKind.IMAGE].topic_name)
-
-    @property
     def topic(self) -> str:
         """The topic that is, or would be, subscribed to."""
         return self.compressed_topic if self.transport == "compressed" else self.raw_topic

@@ -24,11 +24,11 @@ class Watchdog:
         self._since: float | None = None
         self._abandoned = False
         self.in_network = False
-        """Whether it is the network that is being waited for; stays as it was once abandoned."""
+        """Whether the thread is in the network; keeps its value once abandoned."""
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Around the work on frames."""
+        """Watch the work on frames."""
         self._restart(time.monotonic())
         try:
             yield
@@ -36,13 +36,15 @@ class Watchdog:
             self._restart(None)
 
     def check(self) -> None:
-        """Raise where the work has been given to another."""
+        """Raise if the work has been given to another thread."""
         if self._abandoned:
             raise Abandoned
 
     @contextmanager
     def settling(self) -> Iterator[None]:
-        """Around taking note of what became of a frame: once, whoever does it. Time starts anew."""
+        """Around noting what became of a frame, which only one thread may do. The time limit starts
+        again.
+        """
         with self._lock:
             self.check()
             yield

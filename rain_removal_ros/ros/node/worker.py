@@ -51,7 +51,7 @@ class Worker:
                     return
                 if messages:
                     self.pipeline.process(messages)
-                del messages  # may be large, and the next may be long in coming
+                del messages  # may be large, and the next ones may take long to come
         except Abandoned:
             pass  # the next worker is already running
 

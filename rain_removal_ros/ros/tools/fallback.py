@@ -1,8 +1,7 @@
-"""A bypass that outlives the node: derained images, and the camera's own while there are none.
+"""A fallback that outlives the node: derained images, or the camera's own while there are none.
 
-It does as little as it can, so that there is little in it that can fail: images are passed on as
-the bytes that they came in, and not looked at beyond their stamp. The camera is listened to only
-while derained images are missing.
+It does as little as possible, so that little can fail: images are passed on as serialised bytes, of
+which only the stamp is read. It subscribes to the camera only while derained images are missing.
 """
 
 from __future__ import annotations
@@ -26,7 +25,8 @@ from rain_removal_ros.settings import setting
 
 _LOOK_S = 0.1
 _JUMP_NS = 10 * 10**9
-"""An image older than the last by more than this begins time anew, as a looping recording does."""
+"""An image older than the last one by more than this restarts the order of time, as a looping
+recording does."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,15 @@ class ImageFallback(Node):
         self._derained_at = 0.0
 
     def autostart(self) -> None:
-        """Begin to look for images that are missing."""
+        """Start looking for missing images."""
         self.create_timer(_LOOK_S, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def close(self) -> bool:
-        """There is nothing to wait for."""
+        """Nothing to wait for."""
         return True
 
     def _look(self) -> None:
-        """Listen to what is needed now: to nothing, while nobody wants images."""
+        """Subscribe to what is needed now; to nothing while nobody wants images."""
         if not self._publisher.get_subscription_count():
             self._ignore_derained()
             self._ignore_camera()
@@ -118,7 +118,7 @@ class ImageFallback(Node):
             self._pass(message)
 
     def _pass(self, message: bytes) -> None:
-        """Send an image on, unless a later one went before it."""
+        """Send an image on, unless a later one was sent before."""
         now_ns = _stamp_ns(message)
         if self._last_ns is not None and 0 <= self._last_ns - now_ns < _JUMP_NS:
             return
@@ -127,7 +127,7 @@ class ImageFallback(Node):
 
 
 def _stamp_ns(message: bytes) -> int:
-    """The stamp that a serialized image begins with, behind four bytes that say how it is."""
+    """The stamp at the start of a serialised image, after four bytes of encapsulation."""
     order = "<" if message[1] & 1 else ">"
     sec, nanosec = struct.unpack_from(f"{order}iI", message, 4)
     return int(sec) * 10**9 + int(nanosec)

@@ -1,4 +1,4 @@
-"""A process that has images when the node has none: ``image_fallback --ros-args -p ...``."""
+"""The fallback as a process: ``image_fallback --ros-args -p ...``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rain_removal_ros.ros import process
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run it until it is told to end; returns the exit code."""
+    """Run the fallback until a signal ends it; returns the exit code."""
     about = "Passes derained images on, and the camera's own while no derained ones come."
     return process.run(_create, about=about, args=args)
 

@@ -7,6 +7,7 @@ Messages are sent as the recorded bytes, at the recorded times divided by the ra
 from __future__ import annotations
 
 import importlib
+import math
 import queue
 import signal
 import struct
@@ -55,6 +56,8 @@ class PlayOptions:
     """Headers get the time of playing instead of the recorded one."""
     subscribers: tuple[str, ...] = ()
     """Topics that must have a subscriber before the first message is sent."""
+    patience_s: float = math.inf
+    """After so long the first message is sent all the same."""
     warm_up: str = ""
     """A topic: the first image is sent repeatedly until something is published there."""
     schedule: Path | None = None
@@ -243,8 +246,12 @@ class Player:
 
     def _await_subscribers(self) -> None:
         topics = set(self._options.subscribers)
+        deadline = time.monotonic() + self._options.patience_s
         publishers = [p for c, p in self._publishers.items() if c.topic in topics]
-        while any(not publisher.get_subscription_count() for publisher in publishers):
+        while missing := [p.topic_name for p in publishers if not p.get_subscription_count()]:
+            if time.monotonic() > deadline:
+                self.node.get_logger().warning(f"nothing subscribes to {', '.join(missing)}")
+                return
             if self._stopping.wait(0.02):
                 return
 

@@ -31,7 +31,6 @@ from rain_removal_ros.simulation.scenes import (
     Film,
     RainSettings,
     SceneSettings,
-    Shot,
     View,
     open_scene,
 )
@@ -142,7 +141,7 @@ class SimCamera(Node):
         header = Header(frame_id=self.settings.frame_id)
         codec.set_stamp(header, stamp_ns)
         shot = view.shot
-        self._info.publish(calibration(shot, header))
+        self._info.publish(CameraInfo(header=header, **shot.calibration))
         for publisher, pixels in ((self._image, view.rainy), (self._clean, shot.image)):
             if publisher.get_subscription_count():
                 message = self._messages[publisher]
@@ -159,20 +158,6 @@ class SimCamera(Node):
             QoSProfile(depth=5),
             qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE),
         )
-
-
-def calibration(shot: Shot, header: Header) -> CameraInfo:
-    """The calibration of a shot; all zeros, which means uncalibrated, if it is unknown."""
-    height, width = shot.image.shape[:2]
-    info = CameraInfo(header=header, height=height, width=width)
-    if shot.lens is not None:
-        fx, fy, cx, cy = shot.lens
-        info.distortion_model = "plumb_bob"
-        info.d = [0.0] * 5
-        info.k = [fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0]
-        info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
-        info.p = [fx, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0]
-    return info
 
 
 def depth_image(depth: NDArray[np.float32], header: Header) -> Image:

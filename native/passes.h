@@ -1,13 +1,13 @@
-/* What the passes over planes share.
+/* What all passes share.
  *
- * A plane is H x W floats, row after row; pictures are planes one after the other. Loops over x are
- * written so that a compiler vectorises them; loops over rows are what threads share.
+ * A plane is H x W floats, row after row; pictures are planes one after another. Loops over x are
+ * written so that a compiler vectorises them; loops over rows are shared by threads.
  */
-#ifndef RAIN_REMOVAL_PLANES_H
-#define RAIN_REMOVAL_PLANES_H
+#ifndef RAIN_REMOVAL_PASSES_H
+#define RAIN_REMOVAL_PASSES_H
 
-/* To be raised with every change to what an exported function takes: `native.py` calls no library of
- * another revision, such as one that was built before the package was updated. */
+/* Increase this with every change to an exported function's arguments: `native.py` rejects
+ * libraries of another revision, such as one that was built before the package was updated. */
 #define REVISION 5
 
 #include <stddef.h>
@@ -25,9 +25,9 @@
 #define EXPORT __attribute__((visibility("default")))
 #define INLINE static inline __attribute__((always_inline))
 
-/* The processor's widest vectors, chosen when the library is loaded: what is built on one machine
- * runs on every other of its kind. Functions with threads in them cannot be cloned, so the rows'
- * work stands in functions of its own. */
+/* The processor's widest vectors, chosen when the library is loaded: a library built on one machine
+ * runs on every other of its architecture. Functions with threads cannot be cloned, so the work on
+ * rows is in functions of its own. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #else
@@ -38,13 +38,13 @@ INLINE int least(int a, int b) { return a < b ? a : b; }
 INLINE int most(int a, int b) { return a > b ? a : b; }
 INLINE float lower(float a, float b) { return a < b ? a : b; }
 INLINE float upper(float a, float b) { return a > b ? a : b; }
-/* What is not a number stays that, so that whoever looks at the picture can tell. */
+/* NaN stays NaN, so that the picture can be checked for it. */
 INLINE float within(float value, float low, float high) {
     value = value < low ? low : value;
     return value > high ? high : value;
 }
 
-/* Of scratch memory for all threads, `size` floats each, what is this one's. */
+/* This thread's part of scratch memory with `size` floats per thread. */
 INLINE float *own(float *scratch, size_t size) { return scratch + (size_t)THREAD * size; }
 
 INLINE float *floats(size_t count) { return malloc(count * sizeof(float)); }
@@ -61,8 +61,8 @@ INLINE void spread(const float *restrict row, int width, int factor, float *rest
             out[half + i * factor + k] = row[i] + (row[i + 1] - row[i]) * ((k + 0.5f) / factor);
 }
 
-/* Row `y` of a map of `height` x `width` cells enlarged `factor` times; `scratch` has room for a row
- * of the map. */
+/* Row `y` of a map of `height` x `width` cells enlarged `factor` times; `scratch` has room for a
+ * row of the map. */
 INLINE void enlarged_row(const float *restrict map, int height, int width, int factor, int y,
                          float *restrict scratch, float *restrict out) {
     if (factor == 1) {
@@ -81,28 +81,28 @@ INLINE void enlarged_row(const float *restrict map, int height, int width, int f
     else spread(scratch, width, factor, out);
 }
 
-/* One row of `channels` planes looked up where the flow says it was; see warp.c. `scratch` has room
- * for 6 rows. */
+/* One row of `channels` planes, sampled along the flow; see warp.c. `scratch` has room for 6
+ * rows. */
 void warp_row(const float *planes, int channels, int height, int width, const float *flow, int cells_y,
               int cells_x, int finer, int y, float *scratch, float *out, size_t out_plane);
 
-/* The mean of a picture's channels, halved, and free of what is bright and less than three pixels
- * wide: row `y` of that. `scratch` has room for two rows of half the width, and two. */
+/* Row `y` of the mean of a picture's channels, at half the size, without bright parts narrower than
+ * three pixels. `scratch` has room for two rows of half the width, and two values. */
 void opening_row(const float *picture, int channels, int height, int width, int y, float *scratch,
                  float *out);
 
-/* Two rows of a plane as one of half the `width`, which is that of the result. */
+/* Two rows of a plane reduced to one; `width` is that of the result. */
 void halved_row(const float *first, const float *second, int width, float *out);
 
-/* Row `y` of the means over windows of 3 x 3 or 5 x 5 cells, of those that there are. `scratch` has
- * room for a row. */
+/* Row `y` of the means over windows of 3 x 3 or 5 x 5 cells, of those inside. `scratch` has room
+ * for a row. */
 void window_mean_row(const float *plane, int height, int width, int side, int y, float *scratch,
                      float *out);
 
-/* Pixels of a cell, along either side, in what is folded; and of a cell of gains and offsets. */
+/* Side of a cell in pixels: of folded values, and of gains and offsets. */
 enum { FOLD = 4, COARSE = 8 };
 
-/* A frame and what the network said about it. */
+/* A frame and the network's outputs for it. */
 typedef struct {
     const float *frame, *past, *maps, *known;
     const void *streaks;
@@ -110,13 +110,13 @@ typedef struct {
     int height, width, bfloat16;
 } Composition;
 
-/* Row `y` of what the frame alone allows, into three rows `plane` apart; and of the attention and the
- * trust in the past, where they are wanted. `scratch` has room for four rows. */
+/* Row `y` of the candidate from the frame alone, into three rows `plane` apart, and of the
+ * attention and the trust in the past if requested. `scratch` has room for four rows. */
 void candidate_row(Composition a, int y, float *scratch, float *derained, size_t plane,
                    float *attention_out, float *trust);
 
-/* Where row `y` is looked up: the pixel above left, and how far beyond it. `scratch` has room for three
- * rows. */
+/* Where row `y` is sampled: the pixel to the upper left, and the fractions beyond it. `scratch` has
+ * room for three rows. */
 void places_row(int height, int width, const float *flow, int cells_y, int cells_x, int finer, int y,
                 float *scratch, int32_t *from, float *wx, float *wy);
 

@@ -7,19 +7,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["PATIENCE_S", "ending_after"]
+__all__ = ["RUN_TIMEOUT_S", "ending_after"]
 
-PATIENCE_S = 60.0
-"""For one picture. The largest detectors take a few seconds on a CPU."""
+RUN_TIMEOUT_S = 60.0
+"""The limit for one picture. The largest detectors take a few seconds on a CPU."""
 
 
 @contextmanager
 def ending_after(seconds: float) -> Iterator[Any]:
-    """Options for a run, which fails once so much time has passed."""
+    """Options with which a run fails after this time."""
     import onnxruntime
 
     options = onnxruntime.RunOptions()
-    options.log_severity_level = 4  # the error is raised; printed as well, it is read twice
+    options.log_severity_level = 4  # errors are raised; printing them too would show them twice
     timer = threading.Timer(seconds, setattr, (options, "terminate", True))
     timer.daemon = True
     timer.start()

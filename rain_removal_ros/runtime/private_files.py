@@ -10,7 +10,7 @@ __all__ = ["private_folder", "read_private"]
 
 
 def private_folder(path: Path) -> Path:
-    """The folder, made if it is not there; a ``PermissionError`` where others can get into it."""
+    """The folder, created if necessary; a ``PermissionError`` if others can enter it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.mkdir(mode=0o700, exist_ok=True)
     found = path.lstat()
@@ -20,7 +20,7 @@ def private_folder(path: Path) -> Path:
 
 
 def read_private(path: Path) -> bytes:
-    """What this user wrote there; a ``PermissionError`` where another could have."""
+    """What this user wrote there; a ``PermissionError`` if another user could have."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(handle, "rb") as file:
         found = os.fstat(handle)

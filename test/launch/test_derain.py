@@ -1,0 +1,249 @@
+"""``derain.launch.py`` and ``multi_camera.launch.py``: arguments, names, respawn, orderly ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is not installed")
+pytest.importorskip("launch_ros", reason="launch_ros is not installed; it is in no registry")
+pytest.importorskip("launch_pytest", reason="launch_pytest is not installed; it is in no registry")
+
+import launch_pytest
+from launch import LaunchDescription
+from launching import Launcher, Started, frames
+from lifecycle_msgs.srv import GetState
+from ros.desk import Desk, until
+
+RESPAWN_S = 5.0
+
+
+@launch_pytest.fixture
+def in_a_namespace(started: Started, bypassing: str) -> LaunchDescription:
+    return started.file(
+        "derain.launch.py",
+        namespace="robot/front",
+        image="image_raw",
+        params_file=bypassing,
+        device="cpu",
+    )
+
+
+@pytest.mark.launch(fixture=in_a_namespace)
+def test_the_node_is_back_soon_after_it_was_killed_and_ends_in_order(
+    desk: Desk, started: Started
+) -> Iterator[None]:
+    camera = desk.publisher("/robot/front/image_raw")
+    clean = desk.inbox("/robot/front/image_derained")
+    frames(camera, clean)
+    first = started.node()
+    os.kill(first, signal.SIGKILL)
+    killed = time.monotonic()
+    until(lambda: started.exits, "its end")
+    frames(camera, clean)
+    assert time.monotonic() - killed < RESPAWN_S
+    assert started.node() != first
+    yield
+    assert [code for _, code in started.exits] == [-signal.SIGKILL, 0]
+
+
+@launch_pytest.fixture(shutdown_when_idle=False)
+def not_respawned(started: Started, bypassing: str) -> LaunchDescription:
+    return started.file("derain.launch.py", params_file=bypassing, respawn="false")
+
+
+@pytest.mark.launch(fixture=not_respawned)
+def test_without_respawn_a_killed_node_stays_away(desk: Desk, started: Started) -> Iterator[None]:
+    frames(desk.publisher("image"), desk.inbox("image_derained"))
+    os.kill(started.node(), signal.SIGKILL)
+    until(lambda: started.exits, "its end")
+    time.sleep(1.0)  # three times as long as a respawn waits
+    yield
+    assert [code for _, code in started.exits] == [-signal.SIGKILL]
+
+
+@launch_pytest.fixture
+def with_names(started: Started, bypassing: str) -> LaunchDescription:
+    return started.file(
+        "derain.launch.py",
+        image="/cam/image_raw",
+        output="/cam/derained",
+        input_reliability="reliable",
+        params_file=bypassing,
+    )
+
+
+@pytest.mark.launch(fixture=with_names)
+def test_names_are_arguments_and_the_calibration_follows_the_image(
+    desk: Desk, started: Started
+) -> Iterator[None]:
+    frames(desk.publisher("/cam/image_raw"), desk.inbox("/cam/derained/image"))
+    found = desk.tools.get_subscriptions_info_by_topic("/cam/camera_info")
+    assert [info.node_name for info in found] == ["derain"]
+    yield
+    assert started.ended_well(), started.exits
+
+
+@launch_pytest.fixture
+def with_calibration_elsewhere(started: Started, bypassing: str) -> LaunchDescription:
+    return started.file(
+        "derain.launch.py",
+        image="/cam/image_raw",
+        camera_info="/calibration/front",
+        params_file=bypassing,
+    )
+
+
+@pytest.mark.launch(fixture=with_calibration_elsewhere)
+def test_calibration_may_come_from_elsewhere(desk: Desk, started: Started) -> None:
+    frames(desk.publisher("/cam/image_raw"), desk.inbox("/image_derained"))
+    found = desk.tools.get_subscriptions_info_by_topic("/calibration/front")
+    assert [info.node_name for info in found] == ["derain"]
+
+
+@launch_pytest.fixture
+def not_configured(started: Started) -> LaunchDescription:
+    return started.file("derain.launch.py", namespace="front", autostart="false", log_level="warn")
+
+
+@pytest.mark.launch(fixture=not_configured)
+def test_without_autostart_the_node_waits_for_its_manager(
+    desk: Desk, started: Started
+) -> Iterator[None]:
+    state = desk.call(GetState, "/front/derain/get_state")
+    assert state.current_state.label == "unconfigured"
+    yield
+    assert started.ended_well(), started.exits
+
+
+@launch_pytest.fixture(params=[("front", "rear"), ("/robot/front", "/robot/rear")], ids=str)
+def several_cameras(
+    started: Started, bypassing: str, request: pytest.FixtureRequest
+) -> LaunchDescription:
+    return started.file(
+        "multi_camera.launch.py",
+        cameras=",".join(request.param),
+        image="image_raw",
+        params_file=bypassing,
+    )
+
+
+@pytest.mark.launch(fixture=several_cameras)
+def test_one_node_serves_several_cameras(
+    desk: Desk, started: Started, several_cameras: LaunchDescription, request: pytest.FixtureRequest
+) -> Iterator[None]:
+    for name in request.node.callspec.params["several_cameras"]:
+        frames(desk.publisher(f"{name}/image_raw"), desk.inbox(f"{name}/image_derained"))
+    yield
+    assert started.ended_well(), started.exits
+
+
+@launch_pytest.fixture
+def a_process_each(started: Started, bypassing: str) -> LaunchDescription:
+    return started.file(
+        "derain.launch.py",
+        namespace="robot",
+        cameras="front,rear",
+        image="image_raw",
+        process_per_camera="true",
+        params_file=bypassing,
+    )
+
+
+@pytest.mark.launch(fixture=a_process_each)
+def test_cameras_may_have_a_process_each_and_a_crash_of_one_is_not_the_others(
+    desk: Desk, started: Started
+) -> Iterator[None]:
+    front, rear = (
+        (desk.publisher(f"/robot/{name}/image_raw"), desk.inbox(f"/robot/{name}/image_derained"))
+        for name in ("front", "rear")
+    )
+    frames(*front)
+    frames(*rear)
+    of_front, of_rear = started.node("/robot/front"), started.node("/robot/rear")
+    os.kill(of_front, signal.SIGKILL)
+    until(lambda: started.exits, "its end")
+    frames(*rear, timeout_s=2.0)
+    frames(*front)
+    assert started.node("/robot/front") != of_front
+    assert started.node("/robot/rear") == of_rear
+    yield
+    assert [code for _, code in started.exits] == [-signal.SIGKILL, 0, 0]
+
+
+@launch_pytest.fixture
+def with_fallback(started: Started, weights: Path) -> LaunchDescription:
+    return started.file(
+        "derain.launch.py",
+        namespace="front",
+        image="image_raw",
+        fallback="true",
+        output="derained",
+        weights=weights,
+        device="cpu",
+    )
+
+
+@pytest.mark.launch(fixture=with_fallback)
+def test_there_are_images_while_the_node_is_away(desk: Desk, started: Started) -> Iterator[None]:
+    camera, always = desk.publisher("/front/image_raw"), desk.inbox("/front/image_always")
+    frames(camera, always)
+    os.kill(started.node(), signal.SIGKILL)
+    until(lambda: started.exits, "its end")
+    frames(camera, always, timeout_s=5.0)
+    yield
+    first, *rest = (code for _, code in started.exits)
+    assert first == -signal.SIGKILL
+    assert rest  # the new node may not have been there yet
+    assert not any(rest)
+
+
+# --- How the files end, as `ros2 launch` reports it ---
+
+
+def test_ctrl_c_ends_it_in_order(desk: Desk, launcher: Launcher, bypassing: str) -> None:
+    launcher.start("derain.launch.py", f"params_file:={bypassing}")
+    frames(desk.publisher("image"), desk.inbox("image_derained"))
+    node = launcher.node()
+    assert launcher.interrupt() == 0, launcher.said()
+    assert not Path(f"/proc/{node}").exists()
+    assert "process has finished cleanly" in launcher.said()
+    assert "Traceback" not in launcher.said()
+
+
+def test_a_node_that_cannot_work_is_not_started_again(desk: Desk, launcher: Launcher) -> None:
+    started = launcher.start("derain.launch.py", "weights:=/nowhere.safetensors")
+    assert started.wait(60) == 0  # a launch without processes is at its end
+    said = launcher.said()
+    assert said.count("there is no weight file /nowhere.safetensors") == 1, said
+    assert "cannot work as it is set up" in said
+
+
+def test_the_shared_memory_profile_is_set_unless_there_is_another(
+    desk: Desk, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+    own = next(os.environ[name] for name in names if name in os.environ)
+
+    def profile(*arguments: str) -> str:
+        launcher.start("derain.launch.py", "autostart:=false", *arguments)
+        environment = Path(f"/proc/{launcher.node()}/environ").read_text()
+        pairs = dict(pair.split("=", 1) for pair in environment.split("\0") if "=" in pair)
+        assert launcher.interrupt() == 0
+        return next((pairs[name] for name in names if name in pairs), "")
+
+    assert profile() == own
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    assert profile().endswith("config/fastdds.xml")
+    assert profile("dds_profile:=none") == ""
+
+
+def test_an_argument_that_must_be_given_is_asked_for(desk: Desk, launcher: Launcher) -> None:
+    assert launcher.start("multi_camera.launch.py").wait(60) == 1
+    assert "cameras" in launcher.said()
