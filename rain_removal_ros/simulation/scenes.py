@@ -231,7 +231,7 @@ class _Video:
         self._next = 0
         self.frames = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         if self.frames < 1:
-            raise DataError(f"scene.source: {path} is no video that can be decoded")
+            raise DataError(f"scene.source: {path} is not a video that can be decoded")
 
     def shot(self, index: int) -> Shot:
         if index != self._next:
