@@ -16,7 +16,7 @@ from rain_removal_ros.frames import Image
 
 STRUCTURE_SHARE = 0.4
 """The share of scenes into which lines are drawn."""
-PALE_SHARE = 0.3
+PALE_SHARE = 0.2
 """The share of scenes without a veil that are made pale."""
 
 _Mask = NDArray[np.uint8]

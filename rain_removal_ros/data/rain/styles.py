@@ -124,7 +124,7 @@ _NEAR = Strokes(
 def _widened(style: Style) -> Style:
     """A published set's rain with the variation of other cameras."""
     return replace(
-        style, weight=0.5 * style.weight, strokes=(replace(_NEAR, share=0.15),), steep_share=0.8,
+        style, weight=0.7 * style.weight, strokes=(replace(_NEAR, share=0.15),), steep_share=0.8,
         scales=(0.33, 3.4), tint=0.06, region_share=0.25,
     )  # fmt: skip
 
