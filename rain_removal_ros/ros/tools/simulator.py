@@ -47,15 +47,17 @@ class SimCameraSettings:
     rain: RainSettings = group(RainSettings)
     loop_s: float = setting(
         4.0,
-        "so much is rendered at the start, kept and played again and again; 0 renders every frame "
-        "when it is due and skips those it has no time for",
+        "length of the loop that is rendered at the start and repeated; 0 renders every frame when "
+        "it is due, and skips frames that take too long",
         unit="s",
         low=0.0,
         high=3600.0,
         live=False,
     )
-    encoding: str = setting("rgb8", "of the images", choices=("rgb8", "bgr8", "mono8"), live=False)
-    frame_id: str = setting("camera", "in the messages' headers", live=False)
+    encoding: str = setting(
+        "rgb8", "encoding of the images", choices=("rgb8", "bgr8", "mono8"), live=False
+    )
+    frame_id: str = setting("camera", "frame id of the messages", live=False)
 
 
 class Pace:
