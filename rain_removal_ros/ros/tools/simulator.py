@@ -90,12 +90,12 @@ class SimCamera(Node):
         self._fps = self.settings.scene.fps
         loop = round(self.settings.loop_s * self._fps)
         self._film = Film(open_scene(self.settings.scene), self.settings.rain, loop=loop)
-        self._image, self._clean, self._depth = (
+        self._image, self._reference, self._depth = (
             self._publisher(Image, topic) for topic in ("image", "image_clean", "depth")
         )
         self._info = self._publisher(CameraInfo, "camera_info")
         # Outgoing messages are reused: their buffers are large.
-        self._messages = {publisher: Image() for publisher in (self._image, self._clean)}
+        self._messages = {publisher: Image() for publisher in (self._image, self._reference)}
         self._pace = Pace(self._fps)
         self._began = time.monotonic()
         self.end: Callable[[], object] = lambda: None
@@ -144,7 +144,7 @@ class SimCamera(Node):
         codec.set_stamp(header, stamp_ns)
         shot = view.shot
         self._info.publish(CameraInfo(header=header, **shot.calibration))
-        for publisher, pixels in ((self._image, view.rainy), (self._clean, shot.image)):
+        for publisher, pixels in ((self._image, view.rainy), (self._reference, shot.image)):
             if publisher.get_subscription_count():
                 message = self._messages[publisher]
                 codec.write_image(message, pixels, encoding=self.settings.encoding, header=header)
