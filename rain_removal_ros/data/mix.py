@@ -45,8 +45,8 @@ class SourceSettings:
     )
     kind: str = setting(
         "pairs",
-        "pairs; clean: dry scenes, over which rain is drawn; still_camera: folders of frames of real "
-        "rain, whose neighbours in time give the reference; unlabelled: real rain",
+        "pairs; clean: dry scenes, over which rain is drawn; still_camera: folders of frames of "
+        "real rain, whose neighbours in time give the reference; unlabelled: real rain",
         choices=("pairs", "clean", "still_camera", "unlabelled"),
     )
     clips: bool = setting(False, "the pictures of a folder are the frames of a clip")
