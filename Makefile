@@ -56,6 +56,10 @@ test: $(if $(filter kilted,$(ROS)),check) $(READY) ## check, and run the fast te
 	$(BIN)/python -m pytest -q -o faulthandler_exit_on_timeout=true $(TESTS) --ignore $(ENGINE_TESTS)
 	$(if $(filter kilted,$(ROS)),$(BIN)/python -m pytest -q $(ENGINE_TESTS))
 
+.PHONY: soak
+soak: $(READY) ## attack for hours: messages, parameters, signals, kills, disks, files
+	PYTHONPATH=test $(BIN)/python -m fuzz.soak --output runs/soak.md $(SOAK)
+
 .PHONY: check
 check: $(READY) ## ruff and mypy
 	@echo "== ruff and mypy"

@@ -10,6 +10,7 @@ can be read the same way, such as training recipes.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import re
@@ -356,7 +357,7 @@ class Entry:
 
 def entries(cls: type, prefix: str = "") -> Iterator[Entry]:
     """Every setting of a tree under its dotted name, in the order of definition."""
-    kinds = get_type_hints(cls)
+    kinds = _kinds(cls)
     for field in dataclasses.fields(cls):
         name, kind = prefix + field.name, kinds[field.name]
         if dataclasses.is_dataclass(kind):
@@ -365,6 +366,12 @@ def entries(cls: type, prefix: str = "") -> Iterator[Entry]:
         else:
             described = field.metadata.get("described", Described(""))
             yield Entry(name, kind, field.default, described)
+
+
+@functools.cache
+def _kinds(cls: type) -> dict[str, Any]:
+    """The types of a tree's fields. To find them anew takes most of the time of a change."""
+    return get_type_hints(cls)
 
 
 def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
@@ -566,7 +573,7 @@ def _converted(kind: Any, value: Any) -> Any:
 
 
 def _assemble(cls: type[T], flat: Mapping[str, Any], prefix: str) -> T:
-    kinds = get_type_hints(cls)
+    kinds = _kinds(cls)  # type: ignore[arg-type]
     arguments: dict[str, Any] = {}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         name, kind = prefix + field.name, kinds[field.name]

@@ -329,7 +329,7 @@ def _write_page(done: FleetResult, path: Path) -> None:
     from rain_removal_ros.bags.replay_report import verdict
     from rain_removal_ros.report import Html, Page, facts, table, text
 
-    page = Page("Recordings cleaned", done.summary() + ".")
+    page = Page("Recordings derained", done.summary() + ".")
     rows = []
     for name, result in sorted(done.results.items()):
         link = os.path.relpath(f"{result['output']}.html", path.parent)

@@ -29,10 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("config", type=Path, help="the campaign, a YAML file")
     parser.add_argument(
-        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where its runs lie (runs)"
+        "--runs",
+        type=Path,
+        default=Path("runs"),
+        metavar="DIR",
+        help="folder of its runs (default: runs)",
     )
     parser.add_argument(
-        "--max-minutes", type=float, default=0.0, help="stop after so long; 0 for never"
+        "--max-minutes", type=float, default=0.0, help="stop after this time; 0 for never"
     )
 
 
@@ -51,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         ended = campaigns.Supervisor(campaign, minutes=args.max_minutes).run()
         print(campaigns.table(campaign))
-        print("done" if ended else "not done; the same command goes on")
+        print("done" if ended else "not done; the same command continues")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Training: one loop for all networks, as each network's ``Objective`` says what is minimised."""
+"""Training: one loop for all networks. Each network's ``Objective`` defines what is minimised."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Many runs, one after the other on each of several cores, for as long as there is time.
+"""Trains a queue of recipes, one after another on each of several cores.
 
-A campaign is a YAML file: lanes, which train side by side, each a list of legs. A leg is a recipe
-and the hours it gets. How far a campaign is follows from its runs alone, so it may be stopped or
-killed at any time, and the same command goes on.
+A campaign is a YAML file with lanes, which train side by side. Each lane is a list of legs, and a
+leg is a recipe with its hours. The progress of a campaign is read from its runs alone, so it can be
+stopped or killed at any time, and the same command continues it.
 """
 
 from __future__ import annotations
@@ -33,18 +33,20 @@ _LOWEST_PRIORITY = 19
 class LegSettings:
     """One recipe and how long it is trained."""
 
-    recipe: str = setting("", "file, beside the campaign's")
-    run: str = setting("", "name of its folder below the campaign's runs; empty is the recipe's")
-    hours: float = setting(1.0, "of processor time it gets, all calls together", unit="h", low=0.0)
+    recipe: str = setting("", "recipe file, relative to the campaign's")
+    run: str = setting(
+        "", "name of its folder below the campaign's runs; empty for the recipe's name"
+    )
+    hours: float = setting(1.0, "processor time that it gets in total", unit="h", low=0.0)
     begin_with: tuple[str, ...] = setting(
-        (), "weights to begin with, the first that there are: runs by name, or names that ship"
+        (), "weights to start from, the first that exist: names of runs, or of weights that ship"
     )
     set: tuple[str, ...] = setting((), "overrides of the recipe's settings: NAME=VALUE")
 
 
 @dataclass(frozen=True)
 class Leg:
-    """A leg as it lies on the disk."""
+    """A leg and its folder."""
 
     settings: LegSettings
     recipe: Path
@@ -56,14 +58,14 @@ class Leg:
 
     @property
     def ended(self) -> bool:
-        """Whether its hours are spent, or its recipe has come to its last step."""
+        """Whether its hours are spent, or its recipe has reached its last step."""
         return progress(self.run).hours >= self.settings.hours or (self.run / "done").exists()
 
     def command(self, data_root: str) -> list[str]:
-        """What trains it on, for the hours that are left of it."""
+        """The command that trains it for its remaining hours."""
         command = [sys.executable, "-m", "rain_removal_ros", "train", "--config", str(self.recipe)]
         command += ["--run", str(self.run), "--data-root", data_root]
-        # Lanes share what they decode, and a leg that starts again has it at once.
+        # Lanes share decoded pictures, and a leg that starts again has them at once.
         command += ["--set", f"data.decoded={json.dumps(str(self.run.parent / 'decoded'))}"]
         command += ["--set", f"core_hours={self.settings.hours}", "--set", "threads=1"]
         if (weights := self.start_from()) is not None:
@@ -73,7 +75,7 @@ class Leg:
         return command
 
     def start_from(self) -> str | None:
-        """The weights it begins with, as ``init_from`` takes them; None leaves it to the recipe."""
+        """The weights it starts from, as a value of ``init_from``; None leaves it to the recipe."""
         for name in self.settings.begin_with:
             weights = self.run.parent / name / "last.safetensors"
             if weights.exists():
@@ -99,17 +101,17 @@ class Campaign:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come."""
+    """The progress of a run."""
 
     step: int = 0
     hours: float = 0.0
-    """Of processor time; the loader, which runs beside it, is not counted."""
+    """Processor time, without the data loader, which runs beside it."""
     values: dict[str, float] = field(default_factory=dict)
-    """The last of each number in its log."""
+    """The last value of each number in its log."""
 
 
 def load_campaign(path: Path, runs: Path) -> Campaign:
-    """Read a campaign; its recipes must all be there."""
+    """Read a campaign; all its recipes must exist."""
     values = read_yaml(path)
     unknown = set(values) - {"data_root", "lanes"}
     if unknown:
@@ -142,7 +144,7 @@ def _leg(settings: LegSettings, path: Path, runs: Path, where: str) -> Leg:
 
 
 def progress(run: Path) -> Progress:
-    """What the log of a run says; nothing of lines that a killed run left unfinished."""
+    """The progress in a run's log, without lines that a killed run left unfinished."""
     try:
         lines = (run / "log.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -160,7 +162,7 @@ def progress(run: Path) -> Progress:
 
 
 class Supervisor:
-    """Keeps a training process at work in every lane until all legs have ended."""
+    """Keeps a training process running in every lane until all legs have ended."""
 
     def __init__(self, campaign: Campaign, *, minutes: float = 0.0) -> None:
         self.campaign = campaign
@@ -169,7 +171,7 @@ class Supervisor:
         self._stopping = False
 
     def run(self) -> bool:
-        """Until the end, the deadline or a signal; whether all legs ended well."""
+        """Run until the end, the deadline or a signal; returns whether all legs ended well."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
         with only_one(self.campaign.runs):
@@ -181,7 +183,7 @@ class Supervisor:
         return all(leg.ended for leg in self.campaign.legs)
 
     def _advance(self) -> bool:
-        """Look after every lane; whether any has more to do."""
+        """Check every lane; returns whether any has more to do."""
         busy = [lane.advance(start=not self._stopping) for lane in self._lanes]
         return any(busy)
 
@@ -203,7 +205,9 @@ class _Lane:
         self._next_try = 0.0
 
     def advance(self, *, start: bool) -> bool:
-        """Look after the process, and start the next where wanted; whether there is more to do."""
+        """Check the process, and start the next one if wanted; returns whether there is more to
+        do.
+        """
         if self._process is not None:
             if self._process.poll() is None:
                 return True
@@ -217,7 +221,7 @@ class _Lane:
 
     def stop(self) -> None:
         if self._process is not None and self._process.poll() is None:
-            self._process.terminate()  # which saves
+            self._process.terminate()  # the process saves at this signal
 
     def _given_up(self, leg: Leg) -> bool:
         return self._failures.get(leg.name, 0) >= _TRIES
@@ -225,8 +229,8 @@ class _Lane:
     def _start(self, leg: Leg) -> None:
         leg.run.mkdir(parents=True, exist_ok=True)
         with (leg.run / "output.log").open("ab") as output:
-            # One thread each: what several processes share of a core goes to whoever computes, not
-            # to threads that wait for each other. A session of its own leaves Ctrl-C to us.
+            # One thread each: several processes on one core should compute, not wait for each
+            # other's threads. A session of its own keeps Ctrl-C from them.
             self._process = subprocess.Popen(
                 leg.command(self._data_root),
                 stdout=output,
@@ -246,7 +250,11 @@ class _Lane:
             return
         said = last_line(leg.run / "output.log")
         failures = self._failures[leg.name] = self._failures.get(leg.name, 0) + 1
-        next_try = f"once more in {_PAUSE_S:.0f} s" if failures < _TRIES else "it is left out now"
+        next_try = (
+            f"trying again in {_PAUSE_S:.0f} s"
+            if failures < _TRIES
+            else "it is left out from now on"
+        )
         print(f"{leg.name} ended with {code}: {said}; {next_try}", file=sys.stderr, flush=True)
         if "damaged" in said:
             _put_aside(leg.run / "state.pt")
@@ -258,13 +266,13 @@ def _lowest_priority() -> None:
 
 
 def _put_aside(state: Path) -> None:
-    """Let a run whose state cannot be read go on from its last weights."""
+    """Let a run whose state cannot be read continue from its last weights."""
     if state.exists():
         state.replace(state.with_name("state.damaged.pt"))
 
 
 def last_line(path: Path) -> str:
-    """The last line that says something, at most its last 300 characters."""
+    """The last line with text, at most its last 300 characters."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - 5000))
@@ -277,7 +285,7 @@ def last_line(path: Path) -> str:
 
 @contextmanager
 def only_one(runs: Path) -> Iterator[None]:
-    """Refuse to begin where another campaign is at work on the same runs."""
+    """Raise if another campaign uses the same runs."""
     lock = _lock_file(runs)
     with lock:
         try:
@@ -293,7 +301,7 @@ def only_one(runs: Path) -> Iterator[None]:
 
 
 def at_work(runs: Path) -> int | None:
-    """The process of the campaign that is at work on these runs."""
+    """The process of the campaign that uses these runs."""
     path = runs / "campaign.lock"
     if not path.exists():
         return None
@@ -307,7 +315,7 @@ def at_work(runs: Path) -> int | None:
 
 
 def stop(runs: Path, *, patience_s: float = 120.0) -> bool:
-    """End the campaign at work, its runs saved; False where there is none."""
+    """Stop the running campaign, which saves its runs; False if there is none."""
     process = at_work(runs)
     if process is None:
         return False
@@ -321,7 +329,7 @@ def stop(runs: Path, *, patience_s: float = 120.0) -> bool:
 
 
 def table(campaign: Campaign) -> str:
-    """How far every leg has come, as text."""
+    """The progress of every leg, as text."""
     lines = [f"{'run':32} {'hours':>11} {'steps':>9}  at last"]
     for leg in campaign.legs:
         found = progress(leg.run)

@@ -1,4 +1,4 @@
-"""Where a run says how it goes: a progress bar, lines of JSON, and TensorBoard where it is."""
+"""The log of a training run: a progress bar, lines of JSON, and TensorBoard if it is installed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         self._forget_after(step)
         self._board = _tensorboard(folder, step)
-        # A log file needs no line of it ten times a second.
+        # A log file does not need a progress line ten times a second.
         every_s = 0.1 if sys.stderr.isatty() else 30.0
         self._bar = tqdm(
             total=steps, initial=step, unit="step", dynamic_ncols=True, mininterval=every_s
@@ -32,7 +32,9 @@ class Journal:
     def note(
         self, step: int, seconds: float, core_seconds: float, values: Mapping[str, float]
     ) -> None:
-        """Numbers by name, into the log and TensorBoard; time by the clock and of the processor."""
+        """Write numbers by name to the log and to TensorBoard, with wall time and processor
+        time.
+        """
         line = {"step": step, "seconds": round(seconds, 1), "core_seconds": round(core_seconds, 1)}
         line |= {name: float(f"{value:.6g}") for name, value in values.items()}
         with self.file.open("a", encoding="utf-8") as file:
@@ -42,12 +44,12 @@ class Journal:
                 self._board.add_scalar(name, value, step)
 
     def show(self, values: Mapping[str, float]) -> None:
-        """Numbers beside the progress bar."""
+        """Show numbers beside the progress bar."""
         shown = " ".join(f"{name} {value:.4f}" for name, value in values.items())
         self._bar.set_postfix_str(shown, refresh=False)
 
     def say(self, text: str) -> None:
-        """A line above the progress bar."""
+        """Print a line above the progress bar."""
         self._bar.write(text, file=sys.stderr)
 
     def close(self) -> None:
@@ -56,7 +58,7 @@ class Journal:
             self._board.close()
 
     def _forget_after(self, step: int) -> None:
-        """Drop lines of steps that were lost when the run was killed and will be done again."""
+        """Drop lines of steps that were lost when the run was killed; they will be repeated."""
         if not self.file.is_file():
             return
         text = self.file.read_text(encoding="utf-8", errors="replace")
@@ -65,7 +67,7 @@ class Journal:
 
 
 def _step_of(line: str) -> float:
-    """The step that a line of the log is of; infinite if a killed run left the line unfinished."""
+    """The step of a line of the log; infinite if a killed run left the line unfinished."""
     try:
         return int(json.loads(line)["step"]) if line.endswith("\n") else math.inf
     except (ValueError, KeyError, TypeError):

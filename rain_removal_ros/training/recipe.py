@@ -1,4 +1,4 @@
-"""What a training run is made of, as one tree of settings read from YAML."""
+"""The settings of a training run, as one tree that is read from YAML."""
 
 from __future__ import annotations
 
@@ -19,47 +19,47 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class OptimiserSettings:
-    """How parameters are moved."""
+    """The optimiser's settings."""
 
     name: str = setting("adamw", "the method", choices=("adamw", "adam", "sgd"))
-    rate: float = setting(1e-3, "learning rate at the height of the schedule", low=0.0, high=10.0)
+    rate: float = setting(1e-3, "peak learning rate", low=0.0, high=10.0)
     helper_rate: float = setting(
         0.0,
-        "that of players beside the network, such as a discriminator; 0 for the same",
+        "learning rate of players other than the network, such as a discriminator; 0 for the same",
         low=0.0,
         high=10.0,
     )
-    betas: tuple[float, ...] = setting((0.9, 0.999), "of adam and adamw")
+    betas: tuple[float, ...] = setting((0.9, 0.999), "betas of adam and adamw")
     momentum: float = setting(0.9, "of sgd", low=0.0, high=1.0)
-    weight_decay: float = setting(0.0, "pull of the weights towards 0", low=0.0, high=1.0)
+    weight_decay: float = setting(0.0, "weight decay", low=0.0, high=1.0)
 
 
 @dataclass(frozen=True)
 class ScheduleSettings:
-    """How the learning rate goes over the run, as a factor on ``optimiser.rate``."""
+    """How the learning rate changes over the run, as a factor on ``optimiser.rate``."""
 
-    name: str = setting("cosine", "the course it takes", choices=("cosine", "poly", "constant"))
-    warmup_steps: int = setting(0, "steps of linear rise before it", low=0)
-    final: float = setting(0.01, "factor at the end of cosine", low=0.0, high=1.0)
+    name: str = setting("cosine", "form of the schedule", choices=("cosine", "poly", "constant"))
+    warmup_steps: int = setting(0, "steps of linear increase at the beginning", low=0)
+    final: float = setting(0.01, "factor at the end of the cosine", low=0.0, high=1.0)
     power: float = setting(0.9, "of poly", low=0.0, high=10.0)
-    milestones: tuple[int, ...] = setting((), "steps after each of which gamma multiplies")
-    gamma: float = setting(0.5, "the factor at a milestone", low=0.0, high=1.0)
+    milestones: tuple[int, ...] = setting((), "steps after which the rate is multiplied by gamma")
+    gamma: float = setting(0.5, "factor at a milestone", low=0.0, high=1.0)
 
 
 @dataclass(frozen=True)
 class ValidationSettings:
     """A set that is measured while training."""
 
-    name: str = setting("", "what it is called in the log")
+    name: str = setting("", "its name in the log")
     path: str = setting("", "as a source's")
     kind: str = setting("pairs", "as a source's", choices=("pairs", "clean"))
     clips: bool = setting(False, "as a source's")
     only_every: int = setting(
         0,
-        "takes only every n-th, which a source left out by skip_every; 0 takes all",
+        "takes only every n-th, those that skip_every of a source left out; 0 for all",
         low=0,
     )
-    limit: int = setting(16, "at most so many, evenly chosen", low=1)
+    limit: int = setting(16, "use at most so many, evenly chosen", low=1)
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,11 @@ class Recipe:
     validation: tuple[ValidationSettings, ...] = ()
     """The first of them decides which weights are the best."""
     run: str = setting("", "folder for all the run writes; empty is runs/ and the network's name")
-    steps: int = setting(100_000, "steps in all", low=1)
-    init_from: str = setting("", "weights to start from: a file, or a name of shipped ones")
+    steps: int = setting(100_000, "total number of steps", low=1)
+    init_from: str = setting("", "weights to start from: a file, or the name of weights that ship")
     teacher: str = setting(
         "",
-        "weights whose output is imitated beside the truth: a file, or a name of shipped ones",
+        "weights whose output is imitated too: a file, or the name of weights that ship",
     )
     precision: str = setting(
         "float32",
@@ -88,28 +88,28 @@ class Recipe:
     truncate: int = setting(
         0, "frames of a clip that gradients flow back over; 0 for all", unit="frames", low=0
     )
-    clip_norm: float = setting(0.0, "longest gradient let through; 0 for any", low=0.0)
+    clip_norm: float = setting(0.0, "gradients are clipped to this norm; 0 for no limit", low=0.0)
     ema: float = setting(
         0.0,
-        "share of the running mean of the weights that a step keeps; 0 for no mean",
+        "share of the running mean of the weights that is kept at each step; 0 for no mean",
         low=0.0,
         high=0.99999,
     )
-    seed: int = setting(0, "of weights, samples and noise", low=0)
+    seed: int = setting(0, "seed of weights, samples and noise", low=0)
     device: str = setting("auto", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"))
-    threads: int = setting(0, "CPU threads; 0 leaves it to torch", low=0)
+    threads: int = setting(0, "CPU threads; 0 for torch's default", low=0)
     log_every: int = setting(20, "steps between two lines of the log", low=1)
     validate_every: int = setting(1000, "steps between validations", low=1)
-    save_every: int = setting(500, "steps that a killed run can lose", low=1)
+    save_every: int = setting(500, "steps between two saves, which a killed run can lose", low=1)
     max_minutes: float = setting(
         0.0,
-        "stops after so long, for the same command to continue; 0 for never",
+        "stop after this time; the same command continues. 0 for never",
         unit="min",
         low=0.0,
     )
     core_hours: float = setting(
         0.0,
-        "processor time that the training process gets, all calls together; 0 for any",
+        "total processor time of the training process; 0 for no limit",
         unit="h",
         low=0.0,
     )

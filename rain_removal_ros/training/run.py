@@ -1,5 +1,5 @@
-"""The loop. What a step does follows from the recipe, the step's number and the saved state alone,
-so a run may be cut into pieces and continued exactly, on one machine or under ``torchrun`` on many.
+"""The training loop. A step depends only on the recipe, the step's number and the saved state, so a
+run can be interrupted and continued exactly, on one machine or under ``torchrun`` on many.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def train(recipe: Recipe) -> TrainingRun:
-    """Train, or continue, until the recipe's end, its time limit or a signal."""
+    """Train or continue until the recipe's end, the time limit or a signal."""
     run = TrainingRun(recipe)
     try:
         run.go()
@@ -52,7 +52,7 @@ def train(recipe: Recipe) -> TrainingRun:
 
 
 class TrainingRun:
-    """A training run in one process, of possibly several."""
+    """A training run, in one or several processes."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -97,14 +97,14 @@ class TrainingRun:
             rank=self.rank,
             processes=self.processes,
         )
-        # Beyond this point processes draw their own noise; until here all had to begin alike.
+        # From here on processes draw different noise; before, all had to begin alike.
         torch.manual_seed(recipe.seed + self.rank)
         self._resume()
         self.game = self._shared_game()
 
     @property
     def judged(self) -> Network:
-        """The network that is validated and kept: the mean of the weights, if there is one."""
+        """The network that is validated and saved: the mean of the weights, if there is one."""
         return self.network if self.mean is None else self.mean
 
     @property
@@ -121,7 +121,7 @@ class TrainingRun:
             dist.destroy_process_group()
 
     def go(self) -> None:
-        """Step until the end, the time limit or a signal; save in between and at last."""
+        """Step until the end, the time limit or a signal; save at intervals and at the end."""
         journal, validations = None, []
         if self.rank == 0:
             journal = Journal(self.folder, step=self.step, steps=self.recipe.steps)
@@ -154,7 +154,7 @@ class TrainingRun:
             if journal is not None:
                 journal.close()
         if self.processes > 1:
-            dist.barrier()  # one that has left would break the connections of those still at work
+            dist.barrier()  # a process that has left would break the connections of the others
 
     # --- one step
 
@@ -175,7 +175,7 @@ class TrainingRun:
             scaler.unscale_(optimiser)
             parameters = [p for group in optimiser.param_groups for p in group["params"]]
             norm = nn.utils.clip_grad_norm_(parameters, self.recipe.clip_norm or math.inf)
-            # A scaler leaves out steps that overflow by itself, and lowers its scale.
+            # A scaler skips steps that overflow by itself, and lowers its scale.
             if not torch.isfinite(total if scaler.is_enabled() else total + norm):
                 self._stop_for_nan(samples, player, losses)
             scaler.step(optimiser)
@@ -192,7 +192,7 @@ class TrainingRun:
 
     @torch.no_grad()
     def _taught(self, teacher: Network, rainy: Tensor) -> Tensor:
-        """What the teacher makes of clips, its state carried."""
+        """The teacher's output for clips, with carried state."""
         frames, state = [], ()
         with self._precision():
             for frame in rainy.unbind(1):
@@ -217,7 +217,7 @@ class TrainingRun:
         )
 
     def _agreed(self, stop: bool) -> bool:  # noqa: FBT001
-        """Whether any process wants to stop, for they can only do it together."""
+        """Whether any process wants to stop, because all must stop together."""
         if self.processes == 1:
             return stop
         wish = torch.tensor(float(stop), device=self.device)
@@ -359,7 +359,7 @@ class TrainingRun:
             set_rng_state(state["rng"][self.rank])
 
     def _shared_game(self) -> nn.Module:
-        """The objective, its gradients averaged over all processes where there are several."""
+        """The objective, with gradients averaged over all processes."""
         if self.processes == 1:
             return self.objective
         # A player's losses do not reach the parameters of the others.
@@ -395,7 +395,7 @@ def _device(recipe: Recipe) -> torch.device:
 
 
 def _join_processes(device: torch.device) -> tuple[int, int]:
-    """Rank and number of processes, as ``torchrun`` set them."""
+    """Rank and number of processes, from ``torchrun``."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return 0, 1
     if not dist.is_initialized():

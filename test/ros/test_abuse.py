@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
+from fuzz.messages import broken_compressed, broken_image
 from fuzz.pictures import jpeg_of_many_scans
 from ros.desk import Desk, Faulty, message, picture, until
 from sensor_msgs.msg import CompressedImage, Image
@@ -19,54 +20,6 @@ from sensor_msgs.msg import CompressedImage, Image
 from rain_removal_ros import codec
 
 EXACT = {"engine.precision": "float32", "engine.threads": 1, "stream.scene_cut": 0.0}
-ENCODINGS = (
-    *("rgb8", "bgr8", "rgba8", "bgra8", "mono8", "mono16", "rgb16", "8UC1", "8UC3", "16UC1"),
-    *("bayer_rggb8", "bayer_grbg16", "yuv422", "yuv422_yuy2", "uyvy", "yuyv", "nv12", "nv21"),
-    *("nv24", "32FC1", "nonsense"),
-)
-
-
-def broken_image(choice: random.Random) -> Image:
-    """An image with a share of its fields wrong."""
-    height, width = choice.randrange(0, 40), choice.randrange(0, 40)
-    encoding = choice.choice(ENCODINGS)
-    if choice.random() < 0.1:
-        encoding = "".join(chr(choice.randrange(32, 0x2FF)) for _ in range(choice.randrange(20)))
-    step = width * choice.choice([1, 1, 2, 3, 3, 3, 4, 6])
-    if choice.random() < 0.2:
-        step = choice.choice([0, 1, 2**31, 2**32 - 1])
-    if choice.random() < 0.1:
-        height, width = choice.choice([(2**32 - 1, 2**32 - 1), (0, 5), (5, 0), (2**31, 1)])
-    length = min(step * height, 20_000)
-    if choice.random() < 0.3:
-        length = choice.randrange(0, length + 1)
-    image = Image(
-        height=height,
-        width=width,
-        encoding=encoding,
-        step=step,
-        is_bigendian=choice.choice([0, 1, 255]),
-        data=array("B", choice.randbytes(length)),
-    )
-    image.header.stamp.sec = choice.choice([0, 1, -(2**31), 2**31 - 1, choice.randrange(10**9)])
-    image.header.stamp.nanosec = choice.choice([0, 999_999_999, 2**32 - 1])
-    image.header.frame_id = choice.choice(["", "camera", "\n\x00"[:1], "x" * 500])
-    return image
-
-
-def broken_compressed(choice: random.Random) -> CompressedImage:
-    """A picture with bytes changed, cut or added."""
-    header = message(picture(), stamp_ns=1).header
-    built = CompressedImage()
-    kind = choice.choice(["jpeg", "png"])
-    codec.write_compressed(built, picture(), format=kind, quality=50, header=header)
-    content = bytearray(built.data)
-    for _ in range(choice.randrange(0, 30)):
-        content[choice.randrange(len(content))] = choice.randrange(256)
-    content = content[: choice.randrange(len(content) + 1)] if choice.random() < 0.4 else content
-    built.data = array("B", content)
-    built.format = choice.choice(["jpeg", "png", "", "rgb8; jpeg compressed bgr8", "nonsense"])
-    return built
 
 
 def throw(desk: Desk, faulty: Faulty, count: int, kind: Any, broken: Any) -> None:

@@ -1,0 +1,75 @@
+"""What all attacks share: how they are told how much to do, and what they look at meanwhile."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+__all__ = ["Effort", "Figures", "Process", "slowness"]
+
+Figures: TypeAlias = Mapping[str, float | int | str]
+"""What was measured, by name."""
+
+
+@dataclass
+class Effort:
+    """How much an attack is to do. The same seed and count attack in the same way."""
+
+    seed: int
+    count: int
+    """Of messages, files or commands, or seconds: each attack says."""
+    folder: Path
+    """Empty, for files of the attack."""
+    domain: int = 0
+    """Of the ROS graph, to itself."""
+    choice: random.Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.choice = random.Random(self.seed)
+
+
+def slowness() -> float:
+    """By how much to stretch times, as other work holds this machine's cores: 1 for not at all."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+class Process:
+    """What another process holds, and the most that it held since it was at work."""
+
+    def __init__(self, pid: int) -> None:
+        self._folder = Path(f"/proc/{pid}")
+        self.first: dict[str, float] = {}
+        self.most: dict[str, float] = {}
+
+    def look(self) -> dict[str, float]:
+        """What it holds now."""
+        pages = int((self._folder / "statm").read_text().split()[1])
+        now = {
+            "memory_mb": pages * resource.getpagesize() / 1e6,
+            "threads": len(list((self._folder / "task").iterdir())),
+            "files": len(list((self._folder / "fd").iterdir())),
+        }
+        self.first = self.first or now
+        self.most = {name: max(now[name], self.most.get(name, 0)) for name in now}
+        return now
+
+    def figures(self) -> dict[str, float]:
+        """At first, at most and in the end."""
+        last = self.look()
+        return {
+            f"{name}, {when}": round(values[name])
+            for name in last
+            for when, values in (("first", self.first), ("most", self.most), ("last", last))
+        }
+
+    def check(self, *, memory_mb: float, threads: int, files: int) -> None:
+        """Fail where it holds so much more than at first, or ever had so many threads."""
+        last = self.look()
+        assert last["memory_mb"] <= self.first["memory_mb"] + memory_mb, self.figures()
+        assert self.most["threads"] <= threads, self.figures()
+        assert last["files"] <= self.first["files"] + files, self.figures()
