@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import multiprocessing
 import os
 import socket
@@ -281,7 +282,7 @@ def _on_ray(works: Sequence[FleetTask], address: str) -> Iterator[tuple[FleetTas
             ray.init(
                 address=None if address == "local" else address,
                 log_to_driver=False,
-                logging_level="warning",
+                logging_level=logging.WARNING,
                 include_dashboard=False if address == "local" else None,
             )
         except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
