@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 TESTS := $(if $(filter kilted,$(ROS)),test,$(wildcard test/ros test/unit/test_codec*))
 EXTRAS := ros,dev
 ifeq ($(ROS),kilted)
-EXTRAS := $(EXTRAS),train,openvino
+EXTRAS := $(EXTRAS),train,openvino,ray
 endif
 
 # In a process of their own: one that has run all engines cannot fork safely any more, as the
@@ -42,9 +42,13 @@ help: ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1 \t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
 	@echo "  PYTHON=python3.12 chooses the interpreter, ROS=jazzy the ROS to test with (kilted)."
 
+# Less does for the demo, unless all is there.
+DEMO := $(if $(wildcard $(READY)),$(VENV),$(CURDIR)/.venv-demo)
+
 .PHONY: demo
-demo: $(READY) ## clean a drive through the rain, live, and show before, after and attention
-	$(BIN)/rain-removal demo --output demo_output
+demo: export AMENT_PREFIX_PATH := $(DEMO)
+demo: $(DEMO)/.ready ## clean a drive through the rain, live, and show before, after and attention
+	@$(DEMO)/bin/rain-removal demo --output demo_output
 
 .PHONY: test
 test: $(if $(filter kilted,$(ROS)),check) $(READY) ## check, and run the fast tests
@@ -96,18 +100,26 @@ INSTALLED := setup.py setup.cfg pyproject.toml package.xml README.md constraints
 	constraints-$(ROS).txt rain_removal_ros/__init__.py \
 	$(shell find resource config launch models native 2>/dev/null)
 
+# Of pip only errors are shown: it warns of what its user set up, and of what comes out well.
+PIP := -m pip install -qq --disable-pip-version-check -c constraints.txt
+
 $(READY): $(INSTALLED)
 	@echo "== setting up $(VENV): Python packages and ROS $(ROS); minutes the first time"
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		-c constraints.txt -c constraints-$(ROS).txt -e '.[$(EXTRAS)]'
-	touch $@
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python $(PIP) -c constraints-$(ROS).txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+$(CURDIR)/.venv-demo/.ready: $(INSTALLED)
+	@echo "== setting up $(@D): torch and ROS $(ROS); a minute or two the first time"
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@# Most of what is installed is never imported, and compiling it takes as long as all the rest.
+	@$(@D)/bin/python $(PIP) --no-compile -c constraints-$(ROS).txt -e '.[ros,torch]' imageio-ffmpeg
+	@touch $@
 
 # What a robot has, but for ROS: colcon, pytest, and what the package needs to run.
 .venv-colcon/.ready: constraints.txt
 	@echo "== setting up .venv-colcon: colcon"
-	test -x .venv-colcon/bin/python || $(PYTHON) -m venv .venv-colcon
-	.venv-colcon/bin/python -m pip install --quiet --disable-pip-version-check \
-		-c constraints.txt colcon-core colcon-ros colcon-bash pytest \
+	@test -x .venv-colcon/bin/python || $(PYTHON) -m venv .venv-colcon
+	@.venv-colcon/bin/python $(PIP) colcon-core colcon-ros colcon-bash pytest \
 		numpy onnxruntime opencv-python-headless pyyaml rosbags safetensors tqdm
-	touch $@
+	@touch $@

@@ -277,7 +277,7 @@ def _table(path: Path, header: Mapping[str, str], key: str) -> dict[str, Any]:
     except ValueError as error:
         raise CheckpointError(f"{path}: its {key} cannot be read: {error}") from error
     if not isinstance(table, dict):
-        raise CheckpointError(f"{path}: its {key} is no table of names and values")
+        raise CheckpointError(f"{path}: its {key} is not a table of names and values")
     return table
 
 

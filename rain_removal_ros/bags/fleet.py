@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import multiprocessing
 import os
 import socket
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rain_removal_ros.errors import BagError, RainRemovalError
+from rain_removal_ros.errors import BagError, RainRemovalError, first_line
 from rain_removal_ros.manifest import manifest
 from rain_removal_ros.runtime.files import write_json
 from rain_removal_ros.settings import Settings, build, flatten
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from rain_removal_ros.bags.replaying import ReplayOptions
 
 __all__ = ["FleetOptions", "FleetResult", "run", "write"]
+
+
+_RETRIES = 3
+"""Times that a recording is given to another worker after its own was killed or its node lost."""
 
 
 @dataclass(frozen=True)
@@ -272,17 +277,21 @@ def _on_ray(works: Sequence[FleetTask], address: str) -> Iterator[tuple[FleetTas
         raise BagError("--ray needs Ray: pip install 'rain_removal_ros[ray]'") from error
     started = not ray.is_initialized()
     if started:
+        _check_reachable(address)
         try:
-            _check_reachable(address)
             ray.init(
                 address=None if address == "local" else address,
                 log_to_driver=False,
+                logging_level=logging.WARNING,
                 include_dashboard=False if address == "local" else None,
             )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise BagError(f"no Ray cluster at {address}: {error}") from error
+        except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+            raise BagError(
+                f"no Ray cluster at {address}: {first_line(error)}; if it has a token, copy "
+                "~/.ray/auth_token from its head, and export RAY_AUTH_MODE=token"
+            ) from error
     try:
-        task = ray.remote(max_retries=1)(_do)
+        task = ray.remote(max_retries=_RETRIES)(_do_there)
         waiting = {task.remote(work): work for work in works}
         while waiting:
             (ready, *_), _ = ray.wait(list(waiting))
@@ -296,11 +305,22 @@ def _on_ray(works: Sequence[FleetTask], address: str) -> Iterator[tuple[FleetTas
             ray.shutdown()
 
 
+def _do_there(work: FleetTask) -> dict[str, Any]:
+    """As ``_do``; what failed may be the machine's fault, so its name is added."""
+    outcome = _do(work)
+    if "failure" in outcome:
+        outcome["failure"] += f" (on {socket.gethostname()})"
+    return outcome
+
+
 def _check_reachable(address: str) -> None:
     """Report at once if nobody answers at HOST:PORT; Ray itself would keep trying."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=5.0).close()
+        try:
+            socket.create_connection((host, int(port)), timeout=5.0).close()
+        except OSError as error:
+            raise BagError(f"no Ray cluster at {address}: {error}") from error
 
 
 # --- Summary -------------------------------------------------------------------------------------
@@ -310,7 +330,7 @@ def _write_page(done: FleetResult, path: Path) -> None:
     from rain_removal_ros.bags.replay_report import verdict
     from rain_removal_ros.report import Html, Page, facts, table, text
 
-    page = Page("Recordings cleaned", done.summary() + ".")
+    page = Page("Recordings derained", done.summary() + ".")
     rows = []
     for name, result in sorted(done.results.items()):
         link = os.path.relpath(f"{result['output']}.html", path.parent)

@@ -92,7 +92,7 @@ class _Recorder:
         space = contents.camera.rstrip("/")
         kind, ending = (COMPRESSED, "/compressed") if contents.jpeg else (IMAGE, "")
         self._rainy = standard(f"{space}/image_raw{ending}", kind)
-        self._clean = standard(f"{space}/{REFERENCE}{ending}", kind)
+        self._reference = standard(f"{space}/{REFERENCE}{ending}", kind)
         self._depth = standard(f"{space}/depth", IMAGE)
         self._info = standard(f"{space}/camera_info", CAMERA_INFO)
         self._boxes = standard(f"{space}/boxes", BOXES)
@@ -101,7 +101,7 @@ class _Recorder:
         stamped = header(stamp_ns, "camera")
         shot = view.shot
         self._write(self._rainy, self._image(view.rainy, stamped), stamp_ns)
-        self._write(self._clean, self._image(shot.image, stamped), stamp_ns)
+        self._write(self._reference, self._image(shot.image, stamped), stamp_ns)
         self._write(self._info, calibration(shot, stamped), stamp_ns)
         if shot.depth is not None:
             self._write(self._depth, depth_image(shot.depth, stamped), stamp_ns)

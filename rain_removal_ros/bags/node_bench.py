@@ -38,7 +38,7 @@ _READY_S = 120.0
 _DRAIN_S = 15.0
 """The time, after the last frame was sent, in which the node must account for all frames."""
 _DIAGNOSTICS = "/diagnostics"
-_CLEAN = "/bench/image_derained"
+_DERAINED = "/bench/image_derained"
 _UNUSABLE = {
     "input.cameras": "one camera is played, the one of --topic",
     "input.transport": "the recording decides",
@@ -136,14 +136,14 @@ class _NodeRun:
         topic = self._camera.image.topic
         with self._process(*self._node()) as node, self._process(
             "-m", "rain_removal_ros.ros.tools.recorder", "-o", str(recorded),
-            f"{_CLEAN}=sensor_msgs/msg/Image",
+            f"{_DERAINED}=sensor_msgs/msg/Image",
         ) as recorder:  # fmt: skip
             heard = _lines(recorder)
             self._await_ready(heard, node, recorder)
             with self._process(
                 "-m", "rain_removal_ros", "bag-play", str(self._source), "--restamp",
                 "--rate", str(self._rate), "--topics", topic, "--wait-for", topic,
-                "--warm-up", _CLEAN, "--schedule", str(schedule),
+                "--warm-up", _DERAINED, "--schedule", str(schedule),
                 "--limits.expansion", str(self._attempt.settings.limits.expansion),
                 "--limits.chunk-mb", str(self._attempt.settings.limits.chunk_mb),
             ) as player:  # fmt: skip
@@ -164,7 +164,7 @@ class _NodeRun:
         topic = self._camera.image.topic
         compressed = topic.endswith("/compressed")
         base = topic.removesuffix("/compressed")
-        remaps = [f"image:={base}", f"image_derained:={_CLEAN}"]
+        remaps = [f"image:={base}", f"image_derained:={_DERAINED}"]
         changes = _changed(self._attempt.settings)
         changes["node.diagnostics_s"] = 0.2
         changes["input.transport"] = "compressed" if compressed else "raw"
@@ -261,7 +261,7 @@ def _frames(
     recorded: Recording, stamps: Mapping[int, int], latencies: list[float], arrivals: list[int]
 ) -> Iterator[Frame]:
     """The derained frames that came through, with the recording's stamps."""
-    wanted = [channel for channel in recorded.channels if channel.topic == _CLEAN]
+    wanted = [channel for channel in recorded.channels if channel.topic == _DERAINED]
     for message in recorded.messages(wanted):
         frame = codec.decode(decoded(message.channel, message.data))
         if (original := stamps.get(frame.stamp_ns)) is None:

@@ -232,5 +232,5 @@ def _open_part(path: Path, limits: LimitSettings, stack: ExitStack) -> Part:
     if path.name.endswith(".zstd"):
         path = unpacked_file(path, limit, stack)
     if path.suffix not in _KINDS:
-        raise BagError(f"{path} is no recording: .mcap, .db3 and .bag are, and folders of them")
+        raise BagError(f"{path} is not a recording: .mcap, .db3 and .bag are, and folders of them")
     return _KINDS[path.suffix](path, limit)

@@ -128,17 +128,17 @@ class SqlitePart:
         query = "SELECT type, sql FROM sqlite_master WHERE lower(name) = ?"
         for kind, text in self._base.execute(query, (table,)):
             if kind != "table" or not isinstance(text, str) or not _TABLE.match(text):
-                raise BagError(f"{self.path} is no recording: its {table} are no plain table")
+                raise BagError(f"{self.path} is not a recording: its {table} are not a plain table")
         return {str(row[1]) for row in self._base.execute(f"PRAGMA table_info({table})")}
 
     def _read_topics(self) -> dict[int, Channel]:
         columns = self._columns("topics")
         if not columns:
-            raise BagError(f"{self.path} is no recording: it has no table of topics")
+            raise BagError(f"{self.path} is not a recording: it has no table of topics")
         if not {"data", "timestamp", "topic_id"} <= self._columns("messages"):
-            raise BagError(f"{self.path} is no recording: it has no table of messages")
+            raise BagError(f"{self.path} is not a recording: it has no table of messages")
         if not {"id", "name", "type", "serialization_format"} <= columns:
-            raise BagError(f"{self.path} is no recording: its table of topics is another's")
+            raise BagError(f"{self.path} is not a recording: its table of topics is another's")
         definitions: dict[str, str] = {}
         if {"topic_type", "encoded_message_definition"} <= self._columns("message_definitions"):
             query = "SELECT topic_type, encoded_message_definition FROM message_definitions"
@@ -152,7 +152,7 @@ class SqlitePart:
         found: dict[int, Channel] = {}
         for number, *texts in self._stepped(f"{query} LIMIT {_MOST_TOPICS}"):
             if not isinstance(number, int) or not all(isinstance(text, str) for text in texts):
-                self._lose(f"{self.path.name} has a topic whose name or type is no text")
+                self._lose(f"{self.path.name} has a topic whose name or type is not text")
                 continue
             topic, msgtype, encoding, profiles = texts
             definition = definitions.get(msgtype, "")
@@ -173,7 +173,7 @@ class SqlitePart:
         for row, stamp, topic in self._stepped(query):
             self._count += 1
             if not isinstance(stamp, int) or not isinstance(row, int):
-                self._lose(f"{self.path.name} has messages whose time is no number")
+                self._lose(f"{self.path.name} has messages whose time is not a number")
                 continue
             if (channel := self._by_id.get(topic)) is not None:
                 self.counts[channel] += 1

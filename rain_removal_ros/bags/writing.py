@@ -91,7 +91,7 @@ def _check(path: Path, source: Path | None, *, overwrite: bool) -> None:
         raise BagError(f"{path} exists already; choose another name, or --force to replace it")
     ours = path.is_file() if path.suffix == ".mcap" else (path / "metadata.yaml").is_file()
     if not ours:
-        raise BagError(f"{path} exists and is no recording; --force replaces recordings only")
+        raise BagError(f"{path} exists and is not a recording; --force replaces recordings only")
 
 
 @contextmanager

@@ -172,7 +172,7 @@ def output_file(text: str) -> Path:
     except OSError as error:
         raise argparse.ArgumentTypeError(f"cannot write {path}: {error.strerror}") from error
     if not there.is_dir():
-        raise argparse.ArgumentTypeError(f"cannot write {path}: {there} is no folder")
+        raise argparse.ArgumentTypeError(f"cannot write {path}: {there} is not a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise argparse.ArgumentTypeError(f"cannot write {path}: no permission to write to {there}")
     return path

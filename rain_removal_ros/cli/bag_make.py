@@ -20,9 +20,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds", type=float, metavar="S", help="length (default: all; of the drive, 20)"
     )
-    parser.add_argument("--fps", type=float, default=30.0, metavar="HZ", help="default: 30")
     parser.add_argument(
-        "--size", type=size, default=(0, 0), metavar="WxH", help="default: the source's own"
+        "--fps", type=float, default=30.0, metavar="HZ", help="frame rate (default: 30)"
+    )
+    parser.add_argument(
+        "--size",
+        type=size,
+        default=(0, 0),
+        metavar="WxH",
+        help="of the frames (default: the source's)",
     )
     parser.add_argument("--style", default="heavy", metavar="NAME", help="kind of rain")
     parser.add_argument(
@@ -30,9 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="the same seed, the same recording")
     parser.add_argument("--camera", default="/camera", metavar="NAME", help="namespace of topics")
-    parser.add_argument("--jpeg", action="store_true", help="images as JPEG rather than raw")
+    parser.add_argument("--jpeg", action="store_true", help="images as JPEG instead of raw")
     parser.add_argument(
-        "--compression", choices=("none", "zstd"), default="none", help="of the file's chunks"
+        "--compression", choices=("none", "zstd"), default="none", help="of the chunks"
     )
 
 

@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cameras",
         at_least(1),
         "N",
-        "cameras derained in one batch (default: 1)",
+        "cameras in one batch (default: 1)",
         default=1,
     )
     add_shared(parser, "threads")
@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=at_least(1),
         default=20,
         metavar="N",
-        help="times each is measured, at most (default: 20)",
+        help="most rounds for each configuration (default: 20)",
     )
     parser.add_argument(
         "--seconds",
@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--untrained",
         action="store_true",
-        help="don't look for weights; without this, networks take those that ship, if any do",
+        help="networks without weights (default: with the weights that ship, if there are any)",
     )
     add_json(parser)
     parser.add_argument(

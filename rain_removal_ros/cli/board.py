@@ -30,10 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what to compare it with (default: what ships of the same network and size)",
     )
     parser.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="the folder of the data sets"
+        "--data", type=Path, required=True, metavar="DIR", help="folder of the data sets"
     )
     parser.add_argument(
-        "--only", default="", metavar="PARTS", help="parts with commas between them (default: all)"
+        "--only", default="", metavar="PARTS", help="parts, separated by commas (default: all)"
     )
     less = parser.add_mutually_exclusive_group()
     less.add_argument(
@@ -41,18 +41,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="extent",
         action="store_const",
         const="quick",
-        help="a quarter of it, to judge a training run by",
+        help="measure a quarter, to check on a training run",
     )
     less.add_argument(
         "--brief",
         dest="extent",
         action="store_const",
         const="brief",
-        help="still less, for networks that take seconds a frame",
+        help="measure an eighth, for networks that take seconds per frame",
     )
     add_shared(parser, "device", "precision", device="cpu", precision="bfloat16")
     parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="what was measured before (default: user's cache)"
+        "--cache", type=Path, metavar="DIR", help="earlier measurements (default: user's cache)"
     )
     add_json(parser)
     parser.add_argument(
@@ -68,8 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--publish",
         type=Path,
         metavar="CHECKOUT",
-        help="write the candidate's marks there: to benchmarks/results/board, docs/results.md and "
-        "its card",
+        help="write the candidate's marks to this checkout: benchmarks/results/board, "
+        "docs/results.md and its card",
     )
 
 

@@ -29,10 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("config", type=Path, help="the campaign, a YAML file")
     parser.add_argument(
-        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where its runs lie (runs)"
+        "--runs",
+        type=Path,
+        default=Path("runs"),
+        metavar="DIR",
+        help="folder of its runs (default: runs)",
     )
     parser.add_argument(
-        "--max-minutes", type=float, default=0.0, help="stop after so long; 0 for never"
+        "--max-minutes", type=float, default=0.0, help="stop after this time; 0 for never"
     )
 
 

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("demo_output"),
         metavar="DIR",
-        help="folder for what is shown (default demo_output)",
+        help="folder for still and video (default demo_output)",
     )
     (model,) = add_shared(parser, "model")
     rename(parser, "--weights", model)
@@ -35,25 +35,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--way",
         choices=("auto", "ros", "direct"),
         default="auto",
-        help="through the ROS node or directly; auto takes ROS where it is installed",
+        help="through the ROS node or directly; auto: through the node if ROS is installed",
     )
     parser.add_argument(
-        "--seconds", type=_positive, default=5.0, metavar="S", help="how long (default 5)"
+        "--seconds", type=_positive, default=5.0, metavar="S", help="length (default 5)"
     )
     parser.add_argument(
-        "--size", type=size, default=(480, 360), metavar="WxH", help="of a frame (default 480x360)"
+        "--size",
+        type=size,
+        default=(480, 360),
+        metavar="WxH",
+        help="of the frames (default 480x360)",
     )
     parser.add_argument(
-        "--fps", type=_positive, default=15.0, help="of the camera (default 15)", metavar="HZ"
+        "--fps", type=_positive, default=15.0, help="frame rate (default 15)", metavar="HZ"
     )
     parser.add_argument(
         "--severity",
         type=float,
         default=0.3,
         metavar="S",
-        help="of the rain, from 0, none, to 1 (default 0.3)",
+        help="how hard it rains, 0 to 1 (default 0.3)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="another seed, another street")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed, the same street")
 
 
 def run(args: argparse.Namespace) -> int:

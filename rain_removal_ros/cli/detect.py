@@ -41,10 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_sequences(parser.add_argument_group("sequences"))
     parser.add_argument("--limit", type=int, metavar="N", help="the first N pictures only")
     parser.add_argument(
-        "--rounds", type=int, default=1000, metavar="N", help="of the bootstrap (default 1000)"
+        "--rounds",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="rounds of the bootstrap (default 1000)",
     )
     parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="what was seen before (default: user's cache)"
+        "--cache", type=Path, metavar="DIR", help="earlier results (default: user's cache)"
     )
     _add_outputs(parser)
 
@@ -68,7 +72,7 @@ def _add_compared(parser: argparse.ArgumentParser) -> None:
         "or ros:IMAGES=DETECTIONS, topics of a running one; may be given again (default: hog)",
     )
     parser.add_argument(
-        "--provider", default="cpu", help="of ONNX detectors: cpu, cuda or tensorrt"
+        "--provider", default="cpu", help="what runs ONNX detectors: cpu, cuda or tensorrt"
     )
 
 
@@ -90,7 +94,7 @@ def _add_weather(group: argparse._ArgumentGroup) -> None:
         "--rain",
         default="0.3,0.6,1",
         metavar="S,S,...",
-        help="severities of the rain that falls, from 0 to 1 (default 0.3,0.6,1)",
+        help="severities of the synthetic rain, from 0 to 1 (default 0.3,0.6,1)",
     )
     group.add_argument("--style", default="heavy", help="kind of rain (default heavy)")
     group.add_argument("--seed", type=int, default=0, help="the same seed, the same rain")
@@ -107,12 +111,14 @@ def _add_sequences(group: argparse._ArgumentGroup) -> None:
         "--fps",
         type=float,
         metavar="F",
-        help="the pictures of a folder follow each other at this rate (default: single photos)",
+        help="PICTURES are consecutive frames at this rate (default: single photos)",
     )
     group.add_argument(
         "--drive", type=int, metavar="N", help="simulated drives in place of PICTURES"
     )
-    group.add_argument("--drive-frames", type=int, default=30, metavar="N", help="of each drive")
+    group.add_argument(
+        "--drive-frames", type=int, default=30, metavar="N", help="frames of a drive"
+    )
     group.add_argument("--bag", type=Path, metavar="BAG", help="a recording in place of PICTURES")
     group.add_argument(
         "--topic", default="", metavar="NAME", help="with --bag: the rainy images (default: found)"

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_shared(parser, "engine", "device", "precision", engine="torch", precision="float32")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th picture")
     parser.add_argument(
-        "--limit", type=int, default=0, metavar="N", help="of these, N of each set at most"
+        "--limit", type=int, default=0, metavar="N", help="at most N pictures of each set"
     )
     add_json(parser)
     report = add_report(parser, "also write a page with plots and the worst cases to look at")
@@ -68,7 +68,7 @@ def _add_subjects(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="DIR",
-        help="pictures without rain: how far does the output keep to them?",
+        help="pictures without rain, which should not change",
     )
     parser.add_argument(
         "--clips",
@@ -95,7 +95,7 @@ def _add_subjects(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=2,
         metavar="N",
-        help="rains each clip is seen in, each over another part of it (default 2)",
+        help="rains for each clip, each over another part of it (default 2)",
     )
     parser.add_argument("--seed", type=int, default=0, help="the same seed, the same rain")
 

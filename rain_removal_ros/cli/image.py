@@ -55,14 +55,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="PIXELS",
-        help="side of the tiles of what is larger (default: what fits into memory)",
+        help="side of the tiles for larger frames (default: what fits into memory)",
     )
     parser.add_argument(
         "--memory-gb",
         type=float,
         default=0.0,
         metavar="GB",
-        help="memory to fill at most, in GiB (default: most of what is free)",
+        help="most memory to use, in GiB (default: most of what is free)",
     )
     parser.add_argument(
         "--max-megapixels",

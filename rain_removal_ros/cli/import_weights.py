@@ -17,7 +17,7 @@ NAME = "import"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="the published weights")
     parser.add_argument(
-        "--network", required=True, metavar="NAME", help="the network they belong to"
+        "--network", required=True, metavar="NAME", help="the network of the weights"
     )
     parser.add_argument(
         "-o", "--output", type=output_file, required=True, metavar="OUT", help="a .safetensors file"

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ending",
         default="derained",
         metavar="NAME",
-        help="what the new topics end in (default: derained)",
+        help="ending of the new topics (default: derained)",
     )
     parser.add_argument("--start", type=float, default=0.0, metavar="S", help="seconds to skip")
     parser.add_argument("--duration", type=float, metavar="S", help="seconds to process")
@@ -75,7 +75,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--reference", default="", metavar="TOPIC", help="the same images without rain"
     )
     parser.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="recordings at a time, a process each"
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="recordings at a time, each in its own process",
     )
     parser.add_argument(
         "--ray", metavar="ADDRESS", help="share several recordings over a Ray cluster (or 'local')"

@@ -24,17 +24,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="rains a picture; several fall in evenly spread directions (default 1)",
+        help="rains for each picture, in evenly spread directions (default 1)",
     )
     parser.add_argument(
-        "--severity", type=float, metavar="S", help="from 0, dry, to 1 (default: varied)"
+        "--severity", type=float, metavar="S", help="how hard it rains, 0 to 1 (default: varied)"
     )
     parser.add_argument("--style", metavar="NAME", help="one kind of rain (default: varied)")
     parser.add_argument(
         "--depth",
         type=Path,
         metavar="DIR",
-        help="depth maps named as the pictures, .npy or 16-bit PNG, larger is farther "
+        help="depth maps with the names of the pictures, .npy or 16-bit PNG, larger is farther "
         "(default: depth is guessed)",
     )
     parser.add_argument(

@@ -17,13 +17,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "recipe", nargs="?", metavar="RECIPE", help="a recipe that ships, by name, or a YAML file"
     )
     parser.add_argument("--config", metavar="FILE", help="the same as RECIPE, always a file")
-    parser.add_argument(
-        "--run", dest="folder", metavar="DIR", help="folder the run writes to and continues in"
-    )
+    parser.add_argument("--run", dest="folder", metavar="DIR", help="folder of the run")
     parser.add_argument("--data-root", metavar="DIR", help="folder that data paths are relative to")
-    parser.add_argument("--steps", type=int, help="steps in all")
+    parser.add_argument("--steps", type=int, help="total number of steps")
     parser.add_argument(
-        "--max-minutes", type=float, help="stop after so long; the same command continues"
+        "--max-minutes", type=float, help="stop after this time; the same command continues"
     )
     parser.add_argument("--device", help="auto, cpu or cuda")
     parser.add_argument(

@@ -77,7 +77,7 @@ class Video:
         frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         capture.release()
         if frames < 1:
-            raise DataError(f"{path} is no video that can be decoded")
+            raise DataError(f"{path} is not a video that can be decoded")
         return Video(str(path), path, frames)
 
     def frame(self, index: int, cache: Cache) -> Views:

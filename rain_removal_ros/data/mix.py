@@ -45,8 +45,8 @@ class SourceSettings:
     )
     kind: str = setting(
         "pairs",
-        "pairs; clean scenes that rain is drawn over; real rain before a still camera, in folders "
-        "of frames whose neighbours in time give the reference; or unlabelled, real rain",
+        "pairs; clean: dry scenes, over which rain is drawn; still_camera: folders of frames of "
+        "real rain, whose neighbours in time give the reference; unlabelled: real rain",
         choices=("pairs", "clean", "still_camera", "unlabelled"),
     )
     clips: bool = setting(False, "the pictures of a folder are the frames of a clip")
@@ -72,7 +72,7 @@ class DataSettings:
     textures: str = setting("", "folder of streak textures for drawn rain; empty for none")
     crop: int = setting(128, "side of the square the network sees", unit="px", low=8)
     crop_width: int = setting(
-        0, "its width, if it is no square: crop is then the height", unit="px", low=0
+        0, "its width, if it is not a square: crop is then the height", unit="px", low=0
     )
     augment: str = setting(
         "mirror",
@@ -83,7 +83,7 @@ class DataSettings:
     clip_crop: int = setting(
         0, "crop of clips, if it differs from that of single pictures", unit="px", low=0
     )
-    clip_crop_width: int = setting(0, "its width, if it is no square", unit="px", low=0)
+    clip_crop_width: int = setting(0, "its width, if it is not a square", unit="px", low=0)
     dropped_share: float = setting(
         0.0,
         "share of the frames of a drawn clip that are left out, as a busy node drops frames",

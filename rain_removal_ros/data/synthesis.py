@@ -112,7 +112,7 @@ def read_depth(
         found = "x".join(map(str, raw.shape)) if isinstance(raw, np.ndarray) else "no picture"
         raise DataError(f"the depth map {path} should be {shape[0]}x{shape[1]}, but is {found}")
     if raw.dtype.kind not in "uif":
-        raise DataError(f"the depth map {path} holds {raw.dtype} values, which are no depth")
+        raise DataError(f"the depth map {path} holds {raw.dtype} values, which cannot be depths")
     depth = raw.astype(np.float32)
     seen = np.isfinite(depth) & (depth > 0)
     if not seen.any():

@@ -228,7 +228,7 @@ def _begun(run: DetectionResults, detector: Detector, classes: Sequence[str]) ->
         truths = [_as_truth(each.above(detector.sure)) for each in reference]
         notes.append(
             "Pseudo ground truth: nobody labelled these pictures. What this detector finds on "
-            f"the clean reference with a score of {detector.sure:g} or more counts as there."
+            f"the reference with a score of {detector.sure:g} or more counts as there."
         )
     known = {label for each in truths if each is not None for label in each.labels}
     labels = _common(known, detector, classes)

@@ -130,7 +130,9 @@ def _recognised(path: Path) -> str:
     if path.is_file():
         if path.suffix == ".json":
             return "coco"
-        raise DataError(f"{path} is no label file that is known; COCO is one .json, others folders")
+        raise DataError(
+            f"{path} is not a known label file; COCO is one .json, the others are folders"
+        )
     if next(path.glob("*.xml"), None):
         return "voc"
     texts = (text for text in sorted(path.glob("*.txt")) if text.name not in _NAMES)
@@ -166,7 +168,7 @@ def _read_coco(path: Path, sizes: Sizes) -> dict[str, list[_Raw]]:
         classes = _unique(path, "category", content["categories"], "name")
         for number, name in [*names.items(), *classes.items()]:
             if not _is_text(name):
-                raise DataError(f"{path}: the name of {number!r} is {reprlib.repr(name)}, no text")
+                raise DataError(f"{path}: the name of {number!r} is {reprlib.repr(name)}, not text")
         _unique(path, "annotation", content["annotations"], "image_id")
         objects: dict[str, list[_Raw]] = {Path(name).stem: [] for name in names.values()}
         if len(objects) < len(names):
@@ -310,7 +312,9 @@ def _yolo_classes(folder: Path) -> dict[int, str]:
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path} has no list of class names") from error
         if wrong := [name for name in classes.values() if not _is_text(name)]:
-            raise DataError(f"{path}: a class is called {reprlib.repr(wrong[0])}, which is no text")
+            raise DataError(
+                f"{path}: a class is called {reprlib.repr(wrong[0])}, which is not text"
+            )
         return classes
     raise DataError(f"YOLO's classes are numbers; put {_NAMES[0]} with their names into {folder}")
 

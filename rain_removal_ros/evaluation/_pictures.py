@@ -133,7 +133,7 @@ def clean_set(text: str) -> PictureSet:
     """Every picture in a folder and below."""
     folder = Path(text)
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder of dry pictures")
+        raise DataError(f"{folder} is not a folder of dry pictures")
     found = pictures.find_pictures(folder)
     if not found:
         raise DataError(f"{folder} holds no pictures")

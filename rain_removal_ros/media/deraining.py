@@ -276,8 +276,8 @@ def _jobs(source: Path, output: Path | None, *, alone: bool) -> list[FileJob]:
     if alone and output.suffix and not output.is_dir():
         kinds = videos.WRITABLE if source.suffix.lower() in videos.READABLE else pictures.WRITABLE
         raise DataError(
-            f"{output.name} is no file that can be written; there are {', '.join(sorted(kinds))}. "
-            "If it is to be a folder, make it first"
+            f"{output.name} cannot be written; possible are {', '.join(sorted(kinds))}. "
+            "For a folder, create it first"
         )
     return [FileJob(source, _fitting(output / source.name))]
 

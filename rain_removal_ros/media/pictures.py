@@ -87,7 +87,7 @@ def encoded(path: Path, most_pixels: int = MOST_PIXELS) -> bytes:
     if not data:
         raise DataError(f"{path} is empty")
     if (size := announced_size(data)) is None:
-        raise DataError(f"{path} is no picture that can be decoded")
+        raise DataError(f"{path} is not a picture that can be decoded")
     check_size(path, size, most_pixels)
     # OpenCV fills the missing part of a truncated JPEG with grey and reports success.
     if data.startswith(_JPEG_START) and _JPEG_END not in data[-_JPEG_TRAILER:]:
@@ -102,7 +102,7 @@ def decode(path: Path, data: bytes, flags: int) -> NDArray[Any]:
     except cv2.error as error:
         raise DataError(f"{path} cannot be decoded: {' '.join(str(error.err).split())}") from error
     if pixels is None:
-        raise DataError(f"{path} is no picture that can be decoded")
+        raise DataError(f"{path} is not a picture that can be decoded")
     return pixels
 
 

@@ -1,8 +1,8 @@
-"""Reads videos with OpenCV, and writes them with ffmpeg where it is installed.
+"""Reads videos with OpenCV, and writes them with ffmpeg if it is installed.
 
-OpenCV can copy no sound, its wheels bring no encoder for H.264, and it does not notice truncated
-files or a full disk. So the number of frames read is compared with what the file announces, and a
-written file is opened again before it gets its name.
+OpenCV cannot copy sound, its wheels have no H.264 encoder, and it does not notice truncated files
+or a full disk. So the number of frames read is compared with what the file announces, and a written
+file is opened again before it gets its name.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 WRITABLE = {".mp4": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".m4v": "mp4v", ".avi": "MJPG"}
-"""MPEG-4 part 2 and Motion JPEG, where there is nothing better: every build of OpenCV has them."""
+"""MPEG-4 part 2 and Motion JPEG, as a fallback: every build of OpenCV has them."""
 READABLE = frozenset(WRITABLE) | {".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp", ".mjpg"}
 
 _USUAL_RATE = 30.0
@@ -50,7 +50,7 @@ def opened(path: Path, most_pixels: int = MOST_PIXELS) -> cv2.VideoCapture:
     capture = cv2.VideoCapture(str(path))
     try:
         if not capture.isOpened():
-            raise DataError(f"{path} is no video that can be decoded, or is cut off")
+            raise DataError(f"{path} is not a video that can be decoded, or is cut off")
         sides = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
         width, height = (max(0, int(capture.get(side))) for side in sides)
         check_size(path, (width, height), most_pixels)
@@ -87,7 +87,7 @@ class Reader:
 
     @property
     def seconds(self) -> float:
-        """How long it says to be; 0 where it does not."""
+        """The announced duration; 0 if there is none."""
         return self.announced / self.rate
 
     @property
@@ -139,11 +139,11 @@ class Writer:
         self.written += 1
 
     def close(self) -> str:
-        """End the file; what went wrong, if anything did."""
+        """End the file; returns what went wrong, or nothing."""
         return self._encoder.close() if self._encoder else ""
 
     def check(self) -> None:
-        """Make sure that all that was written is there."""
+        """Check that all frames were written."""
         capture = cv2.VideoCapture(str(self._draft))
         there = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
         capture.release()
@@ -169,9 +169,9 @@ class Writer:
 
 @contextmanager
 def writing(path: Path, rate: float, sound: Reader | None = None) -> Iterator[Writer]:
-    """A video to be written, which appears under its name once it is whole.
+    """A video to write; it gets its name once it is complete.
 
-    The ``sound`` is that of another, if ffmpeg is there to copy it.
+    ``sound`` is a video whose sound is copied if ffmpeg is installed.
     """
     with draft_of(path) as draft:
         writer = Writer(path, draft, rate, sound)
@@ -185,12 +185,12 @@ def writing(path: Path, rate: float, sound: Reader | None = None) -> Iterator[Wr
 
 
 class _Encoder(Protocol):
-    """Takes frames, RGB and of one size, and puts them into a file."""
+    """Writes RGB frames of one size to a file."""
 
     def write(self, image: Image) -> None: ...
 
     def close(self) -> str:
-        """End the file; what went wrong, if anything did."""
+        """End the file; returns what went wrong, or nothing."""
 
 
 class _OpenCv:
@@ -202,13 +202,13 @@ class _OpenCv:
 
     def close(self) -> str:
         self._writer.release()
-        return ""  # it does not say
+        return ""  # OpenCV reports no error
 
 
 class _Ffmpeg:
     def __init__(self, arguments: list[str]) -> None:
-        # In a session of its own: Ctrl-C is ours to answer. Of errors it says one line or two,
-        # which the pipe holds until it is read.
+        # In a session of its own, so that Ctrl-C reaches only this process. ffmpeg prints a line or
+        # two on errors, which fit into the pipe.
         self._process = subprocess.Popen(
             arguments, stdin=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         )
@@ -227,7 +227,7 @@ class _Ffmpeg:
 
 @functools.cache
 def _ffmpeg() -> str | None:
-    """The program, if one is installed that writes H.264: by itself, or with imageio-ffmpeg."""
+    """An ffmpeg that writes H.264, from the system or from imageio-ffmpeg; None without one."""
     found = shutil.which("ffmpeg")
     if found is None and importlib.util.find_spec("imageio_ffmpeg"):
         import imageio_ffmpeg
@@ -255,7 +255,7 @@ def _opencv(path: Path, code: str, rate: float, size: tuple[int, int]) -> _OpenC
 
 
 def for_browsers(path: Path) -> Path:
-    """``path``, with the suffix of a format that can be written here and plays in a browser."""
+    """``path`` with the suffix of a format that plays in a browser and can be written here."""
     return path.with_suffix(".mp4" if _ffmpeg() or _opencv_has_h264() else ".webm")
 
 
@@ -272,7 +272,7 @@ def _command(
     if draft.suffix.lower() == ".avi":
         video = ["-c:v", "mjpeg", "-q:v", "3", "-pix_fmt", "yuvj420p"]
     else:
-        # 18 is hardly told from the original; the matrix is the one that OpenCV reads with.
+        # 18 looks like the original; the colour matrix is the one that OpenCV reads with.
         video = ["-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-pix_fmt", "yuv420p"]
         video += ["-colorspace", "smpte170m"]
     if draft.suffix.lower() in (".mp4", ".m4v", ".mov"):
@@ -284,13 +284,13 @@ def _command(
 
 
 def _untrusted(path: Path, seconds: float) -> list[str]:
-    """Read a file of whoever, for no longer than it announces, and nothing that it refers to."""
+    """Arguments to read a stranger's file, no longer than it announces, and no other files."""
     limit = ["-t", f"{seconds:.3f}"] if seconds else []
     return ["-protocol_whitelist", "file,pipe", *limit, "-i", f"file:{path.absolute()}"]
 
 
 def _sound_codec(program: str, source: Path, draft: Path) -> str:
-    """How the sound of ``source`` gets into a file like ``draft``; empty where there is none."""
+    """The codec for the sound of ``source`` in a file like ``draft``; empty without sound."""
     with tempfile.TemporaryDirectory() as folder:
         probe = Path(folder) / f"probe{draft.suffix}"
         for codec in ("copy", "pcm_s16le" if draft.suffix.lower() == ".avi" else "aac"):

@@ -36,6 +36,7 @@ from rain_removal_ros.networks._ops import (
 
 _MOST_GAIN = 3.0  # as a logarithm: beyond it, an untrained network diverges
 _RAINY = 0.1  # weight of the error where it rains
+_KEPT = 0.1  # weight of the error where it does not, and the network acts as if it did
 _FEWEST_PIXELS = 20.0  # of rain in a picture; what the noise of a camera changes counts for less
 
 
@@ -273,7 +274,8 @@ class Objective(_base.Objective):
     level.
 
     L1 counts area, and sparse rain has little: without the error where it rains, a network learns
-    to leave a few streaks.
+    to leave a few streaks. Without the error where it only seems to rain, it then learns to remove
+    lane lines.
     """
 
     def frame_losses(self, output: Output, rainy: Tensor, reference: Tensor) -> dict[str, Tensor]:
@@ -284,9 +286,12 @@ class Objective(_base.Objective):
         level = 1 - torch.exp(-change.mean((1, 2, 3)) * 10)
         assert output.rain_level is not None
         error = (output.derained - reference).abs()
+        made = (output.derained.detach() - rainy).abs().amax(1, keepdim=True)
+        mistaken = (made * 10).clamp_max(1) * (1 - rainy_area)
         return {
             "l1": error.mean(),
             "rainy": _RAINY * _mean_over(rainy_area, error),
+            "kept": _KEPT * _mean_over(mistaken, error),
             "ssim": 0.2 * (1 - ssim(output.derained, reference)),
             "mask": 0.01 * F.l1_loss(output.attention, rainy_area),
             "level": 0.01 * F.mse_loss(output.rain_level, level),

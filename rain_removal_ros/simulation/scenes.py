@@ -41,16 +41,21 @@ class SceneSettings:
     )
     width: int = setting(
         0,
-        "width of the picture, 0 for the source's own; the street's is 640x480",
+        "width of the pictures, 0 for the source's; the street's is 640",
         unit="pixels",
         low=0,
         high=8192,
         live=False,
     )
     height: int = setting(
-        0, "height of the picture, likewise", unit="pixels", low=0, high=8192, live=False
+        0,
+        "height of the pictures, 0 for the source's; the street's is 480",
+        unit="pixels",
+        low=0,
+        high=8192,
+        live=False,
     )
-    fps: float = setting(30.0, "frames a second", unit="Hz", low=0.1, high=240.0, live=False)
+    fps: float = setting(30.0, "frames per second", unit="Hz", low=0.1, high=240.0, live=False)
     seed: int = setting(0, "the same seed, the same street", low=0, high=2**31 - 1, live=False)
 
 
@@ -60,7 +65,7 @@ class RainSettings:
 
     style: str = setting("heavy", "kind of rain", choices=tuple(STYLES), live=False)
     severity: float = setting(
-        0.3, "how much of it; 0 leaves the source as it is", low=0.0, high=1.0, live=False
+        0.3, "how hard it rains; 0 for no rain", low=0.0, high=1.0, live=False
     )
     seed: int = setting(0, "the same seed, the same rain", low=0, high=2**31 - 1, live=False)
 
@@ -226,7 +231,7 @@ class _Video:
         self._next = 0
         self.frames = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         if self.frames < 1:
-            raise DataError(f"scene.source: {path} is no video that can be decoded")
+            raise DataError(f"scene.source: {path} is not a video that can be decoded")
 
     def shot(self, index: int) -> Shot:
         if index != self._next:

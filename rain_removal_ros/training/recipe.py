@@ -74,7 +74,7 @@ class Recipe:
     validation: tuple[ValidationSettings, ...] = ()
     """The first of them decides which weights are the best."""
     run: str = setting("", "folder for all the run writes; empty is runs/ and the network's name")
-    steps: int = setting(100_000, "steps in all", low=1)
+    steps: int = setting(100_000, "total number of steps", low=1)
     init_from: str = setting("", "weights to start from: a file, or the name of weights that ship")
     teacher: str = setting(
         "",

@@ -180,7 +180,7 @@ def test_a_broken_pair_is_named_left_out_and_counted(
     for row in written["results"]:
         assert (row["images"], row["skipped"]) == (1, 2)
     said = capsys.readouterr().err
-    assert "1.png is no picture that can be decoded" in said
+    assert "1.png is not a picture that can be decoded" in said
     assert "63x47 but its reference" in said
     assert said.endswith("left out: 2\n")
     assert written["manifest"]["sets"][0]["images"] == ["input/0"]
@@ -316,7 +316,7 @@ def test_two_models_of_one_name_are_told_apart(tmp_path: Path, evaluate: Evaluat
         (["--data", "missing"], "missing does not exist"),
         (["--data", "empty"], "empty holds no pairs"),
         (["--data", "set:rainbow"], "set:rainbow does not exist"),
-        (["--clean", "missing"], "missing is no folder of dry pictures"),
+        (["--clean", "missing"], "missing is not a folder of dry pictures"),
         (["--clips", "empty"], "empty holds neither pictures nor videos"),
         (["--data", "set", "--every", "0"], "--every is 1 or more, not 0"),
         (["--data", "set", "--stages", "99"], "--stages are 0 to 32, not 99"),

@@ -139,7 +139,7 @@ def test_a_name_that_is_no_picture_is_no_folder_either(
     Pillow.fromarray(stripes()).save(tmp_path / "in.png")
     assert run(tmp_path / "in.png", "-o", tmp_path / "out.xyz") == 2
     message = capsys.readouterr().err
-    assert "out.xyz is no file that can be written; there are .bmp, .jpeg, .jpg, .png" in message
+    assert "out.xyz cannot be written; possible are .bmp, .jpeg, .jpg, .png" in message
     assert message.count("\n") == 1
     assert names_in(tmp_path) == ["in.png"]
     (tmp_path / "out.xyz").mkdir()
@@ -264,10 +264,12 @@ def bad_files(folder: Path) -> dict[str, str]:
     (folder / "whole.mp4").unlink()
     return {
         **dict.fromkeys(("moving.png", "moving.gif", "moving.webp", "pages.tif"), "holds 3"),
-        **dict.fromkeys(("cut.png", "text.png"), "is no picture that can be decoded"),
+        **dict.fromkeys(("cut.png", "text.png"), "is not a picture that can be decoded"),
         "cut.jpg": "is a JPEG that ends too early",
         **dict.fromkeys(("empty.png", "empty.mp4"), "is empty"),
-        **dict.fromkeys(("cut.mp4", "text.mp4"), "is no video that can be decoded, or is cut off"),
+        **dict.fromkeys(
+            ("cut.mp4", "text.mp4"), "is not a video that can be decoded, or is cut off"
+        ),
         "float.tif": "holds float32 values; 8 and 16 bit are understood",
         "giant.png": "says it is 30000x30000 pixels; at most 100 megapixels are decoded",
     }

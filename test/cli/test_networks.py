@@ -89,7 +89,7 @@ def test_results_that_cannot_be_written_are_one_line(
     with pytest.raises(SystemExit, match="2"):
         main(["networks", "--json", str(inside)])
     message = capsys.readouterr().err
-    assert f"cannot write {inside}: {tmp_path / 'file'} is no folder" in message
+    assert f"cannot write {inside}: {tmp_path / 'file'} is not a folder" in message
     assert message.count("\n") == 1
 
 

@@ -98,8 +98,8 @@ def test_what_stands_in_the_way_of_a_file_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path, reason in (
         (tmp_path, "is a folder"),
-        (tmp_path / "file" / "report.html", f"{tmp_path / 'file'} is no folder"),
-        (tmp_path / "file" / "new" / "report.html", f"{tmp_path / 'file'} is no folder"),
+        (tmp_path / "file" / "report.html", f"{tmp_path / 'file'} is not a folder"),
+        (tmp_path / "file" / "new" / "report.html", f"{tmp_path / 'file'} is not a folder"),
         (tmp_path / ("long" * 100) / "x.html", "File name too long"),
     ):
         with pytest.raises(argparse.ArgumentTypeError, match=reason):

@@ -645,7 +645,7 @@ def test_an_existing_output_is_replaced_only_by_force_and_only_if_a_recording(
     run(bag, out, engine, force=True, every=2)
     assert len(recordings.storage_file(out).read_bytes()) < len(before)
     (tmp_path / "home").mkdir()
-    with pytest.raises(BagError, match="is no recording; --force replaces recordings only"):
+    with pytest.raises(BagError, match="is not a recording; --force replaces recordings only"):
         run(bag, tmp_path / "home", engine, force=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bag", "home", "out"]
 

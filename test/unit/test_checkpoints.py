@@ -120,7 +120,7 @@ def test_weights_of_another_program_are_not_taken_for_ours(tmp_path: Path) -> No
         ({"config": None}, "does not say its config"),
         ({"facts": None}, "does not say its facts"),
         ({"config": "[" * 10_000}, "its config cannot be read: it is nested too deeply"),
-        ({"config": "[1]"}, "its config is no table"),
+        ({"config": "[1]"}, "its config is not a table"),
         ({"facts": "1" * 5000}, "its facts cannot be read"),
         ({"config": json.dumps({"channels": "4"})}, "channels is integer, not '4'"),
         ({"config": json.dumps({"blocks": 1_000_000})}, "blocks of prenet is from 0 to 10000"),

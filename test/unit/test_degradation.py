@@ -118,9 +118,9 @@ def test_who_waits_for_mail_can_be_woken_without_any() -> None:
 
 def test_abandoned_work_is_told_so_when_it_comes_back() -> None:
     watch = Watchdog()
-    with watch:
+    with watch.watching(), watch:
         assert not watch.abandon_after(60)
-    with pytest.raises(Abandoned), watch:
+    with pytest.raises(Abandoned), watch.watching(), watch:
         assert watch.abandon_after(-1)
 
 

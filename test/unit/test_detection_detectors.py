@@ -102,8 +102,8 @@ def test_boxes_come_back_in_pixels_of_the_picture(
 @pytest.mark.parametrize(
     ("output", "names", "message"),
     [
-        (np.zeros((1, 1000)), NAMES, "no detector whose head is known: its output is 1x1000"),
-        (np.zeros((1, 50, 9)), NAMES, "no detector whose head is known"),
+        (np.zeros((1, 1000)), NAMES, "not a detector with a known head: its output is 1x1000"),
+        (np.zeros((1, 50, 9)), NAMES, "not a detector with a known head"),
         (columns(), None, "2 classes and does not name them"),
         (columns(), {0: "person(", 1: "car"}, None),
     ],

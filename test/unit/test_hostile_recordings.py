@@ -292,12 +292,12 @@ def test_a_view_that_never_ends_is_refused(tmp_path: Path) -> None:
     path = database(
         tmp_path / "view.db3", "DROP TABLE messages", f"CREATE VIEW messages AS {ENDLESS}"
     )
-    with pytest.raises(BagError, match="its messages are no plain table"):
+    with pytest.raises(BagError, match="its messages are not a plain table"):
         open_recording(path)
     topics = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x FROM n) SELECT x AS id, "
     topics += "'/a' AS name, 'b' AS type, 'cdr' AS serialization_format FROM n"
     path = database(tmp_path / "topics.db3", "DROP TABLE topics", f"CREATE VIEW topics AS {topics}")
-    with pytest.raises(BagError, match="its topics are no plain table"):
+    with pytest.raises(BagError, match="its topics are not a plain table"):
         open_recording(path)
 
 
@@ -356,13 +356,13 @@ def test_a_table_that_never_ends_gives_no_more_than_its_size_has_room_for(tmp_pa
         ("UPDATE messages SET data = NULL WHERE id = 1", 2, "messages that are not bytes"),
         ("UPDATE messages SET data = 5 WHERE id = 1", 2, "messages that are not bytes"),
         ("UPDATE messages SET data = CAST(X'FF' AS TEXT) WHERE id = 1", 2, "not bytes"),
-        ("UPDATE messages SET timestamp = 'noon' WHERE id = 1", 2, "whose time is no number"),
-        ("UPDATE messages SET timestamp = NULL WHERE id = 1", 2, "whose time is no number"),
+        ("UPDATE messages SET timestamp = 'noon' WHERE id = 1", 2, "whose time is not a number"),
+        ("UPDATE messages SET timestamp = NULL WHERE id = 1", 2, "whose time is not a number"),
         ("UPDATE messages SET topic_id = 'x' WHERE id = 1", 2, ""),
-        ("UPDATE topics SET name = X'00FF'", 0, "no text"),
-        ("UPDATE topics SET type = 5", 0, "no text"),
-        ("UPDATE topics SET type = NULL", 0, "no text"),
-        ("ALTER TABLE topics ADD COLUMN offered_qos_profiles", 0, "no text"),
+        ("UPDATE topics SET name = X'00FF'", 0, "not text"),
+        ("UPDATE topics SET type = 5", 0, "not text"),
+        ("UPDATE topics SET type = NULL", 0, "not text"),
+        ("ALTER TABLE topics ADD COLUMN offered_qos_profiles", 0, "not text"),
         ("ALTER TABLE topics ADD COLUMN offered_qos_profiles DEFAULT '[[[['", 3, ""),
     ],
 )
@@ -380,7 +380,7 @@ def test_tables_of_other_columns_are_refused(tmp_path: Path) -> None:
         ("ALTER TABLE messages DROP COLUMN data", "ALTER TABLE topics DROP COLUMN name")
     ):
         path = database(tmp_path / f"{number}.db3", statement)
-        with pytest.raises(BagError, match="is no recording"):
+        with pytest.raises(BagError, match="is not a recording"):
             open_recording(path)
 
 

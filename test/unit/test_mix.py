@@ -222,7 +222,7 @@ def test_a_broken_picture_is_named_and_left_out(
     (data.folder / "clean/1.png").write_bytes(b"\x89PNG and no more")
     mix = Mix(replace(only(data, "clean"), broken_share=0.4), seed=0)
     assert len(mix.labelled[0].clips) == 2
-    assert "clean/1.png is no picture" in capsys.readouterr().err
+    assert "clean/1.png is not a picture" in capsys.readouterr().err
     assert mix[0].rainy.shape == (4, 1, 3, 32, 32)
 
 

@@ -165,7 +165,7 @@ def test_pairs_of_different_size_and_broken_pictures_are_named_on_loading(tmp_pa
     with pytest.raises(DataError, match=r"input/1\.png is 6x4 but .* is 8x4"):
         find_pairs(tmp_path)[0].load()
     (tmp_path / "target/1.png").write_bytes(b"not a picture")
-    with pytest.raises(DataError, match=r"target/1\.png is no picture"):
+    with pytest.raises(DataError, match=r"target/1\.png is not a picture"):
         find_pairs(tmp_path)[0].load()
 
 

@@ -93,7 +93,7 @@ def test_streaks_are_very_short_and_very_long_faint_and_opaque() -> None:
     for share in ((lengths < 8), (lengths > 80), (opacities < 0.35), (opacities > 0.7)):
         assert share.mean() > 0.1
     assert lengths.min() < 5
-    assert lengths.max() > 130
+    assert lengths.max() == 130  # beyond it, lines are more likely on the road
 
 
 @pytest.mark.parametrize(("angle", "share"), [(50, 0.07), (60, 0.03), (65, 0.01)])

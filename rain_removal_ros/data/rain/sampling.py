@@ -29,7 +29,8 @@ _MOST_ZOOM = 2.0
 _DENSEST = 320.0
 """Drops per 1000 square pixels, of all layers together; more would be one surface."""
 
-_SHORTEST_STROKE = 4.0
+_SHORTEST_STROKE, _LONGEST_STROKE = 4.0, 130.0
+"""Single strokes, in pixels. A longer one is more likely a lane line."""
 _BROADEST = 12.0
 """Half the width of the widest drop, in pixels."""
 
@@ -210,7 +211,7 @@ def _stroke_layer(
     # A Gaussian is visible over some four standard deviations.
     width *= (0.25 if profile == "gaussian" else 0.5) * scale**0.7
     # Broad drops are near, and cross more of the picture while the shutter is open.
-    length = max(length * scale, _SHORTEST_STROKE, 2 * width)
+    length = max(min(length * scale, _LONGEST_STROKE), _SHORTEST_STROKE, 2 * width)
     return Layer(
         distance=0.1,
         direction=direction,

@@ -124,7 +124,7 @@ _NEAR = Strokes(
 def _widened(style: Style) -> Style:
     """A published set's rain with the variation of other cameras."""
     return replace(
-        style, weight=0.5 * style.weight, strokes=(replace(_NEAR, share=0.15),), steep_share=0.6,
+        style, weight=0.7 * style.weight, strokes=(replace(_NEAR, share=0.15),), steep_share=0.8,
         scales=(0.33, 3.4), tint=0.06, region_share=0.25,
     )  # fmt: skip
 
@@ -135,20 +135,20 @@ TRAINING_STYLES: dict[str, Style] = {
     "single": Style(
         weight=0.3, layers=(0, 0), slant=LARGEST_SLANT, fan=0.0, spread=(0.0, 0.12), length=(1, 1),
         width=(1, 1), opacity=(1, 1), density=(1, 1), absorption=(0.0, 1.0), brightness=(0.75, 1.0),
-        strokes=(_SINGLE,), steep_share=0.6, scales=(0.5, 2.0), tint=0.04, region_share=0.25,
+        strokes=(_SINGLE,), steep_share=0.8, scales=(0.5, 2.0), tint=0.04, region_share=0.25,
     ),
     # Drops close to the camera: broad, opaque or out of focus, mostly in front of others.
     "near": Style(
         weight=0.1, layers=(0, 2), slant=LARGEST_SLANT, fan=0.05, spread=(0.0, 0.12),
         length=(6, 60), width=(0.3, 1.2), opacity=(0.25, 0.9), density=(1, 20),
-        absorption=(0.3, 1.0), brightness=(0.7, 1.0), strokes=(_NEAR,), steep_share=0.6,
+        absorption=(0.3, 1.0), brightness=(0.7, 1.0), strokes=(_NEAR,), steep_share=0.8,
         scales=(0.5, 2.0), tint=0.05, region_share=0.2, veil=(0.0, 0.2),
     ),
     # So dense that it lifts the brightness of the whole picture.
     "dense": Style(
         weight=0.1, layers=(2, 4), slant=0.8, fan=0.3, spread=(0.0, 0.12), length=(8, 90),
         width=(0.3, 1.3), opacity=(0.3, 0.7), density=(15, 60), absorption=(0.0, 1.0),
-        brightness=(0.75, 1.0), steep_share=0.6, scales=(0.5, 2.5), tint=0.06, region_share=0.15,
+        brightness=(0.75, 1.0), steep_share=0.8, scales=(0.5, 2.5), tint=0.06, region_share=0.15,
         accumulation=(0.03, 0.3),
     ),
 }  # fmt: skip

@@ -112,7 +112,7 @@ class Yolo:
         shape = self._input.shape
         if len(shape) != 4 or shape[1] not in (3, "3") or "float" not in self._input.type:
             raise DataError(
-                f"{self._path} is no detector of pictures: its input is {shape} of "
+                f"{self._path} is not a detector of pictures: its input is {shape} of "
                 f"{self._input.type}, not 1 x 3 x height x width of float"
             )
         height, width = (side if isinstance(side, int) else _USUAL_SIDE for side in shape[2:])
@@ -220,7 +220,7 @@ def _head(shape: tuple[int, ...], cells: NDArray[np.float64], path: Path) -> str
         if shape[2] == len(cells) and shape[1] > 4:
             return "rows"
     raise DataError(
-        f"{path} is no detector whose head is known: its output is {'x'.join(map(str, shape))}"
+        f"{path} is not a detector with a known head: its output is {'x'.join(map(str, shape))}"
     )
 
 

@@ -62,7 +62,7 @@ def publish(measured: Measured, extent: Extent, root: Path) -> list[Path]:
     name = measured.model.model
     page, card = root / "docs/results.md", root / "models" / f"{name}.md"
     if not page.is_file():
-        raise DataError(f"{root} is no checkout of this project: it has no docs/results.md")
+        raise DataError(f"{root} is not a checkout of this project: it has no docs/results.md")
     file = root / "benchmarks/results/board" / f"{name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, _compact(measured, extent, _kept(file)))

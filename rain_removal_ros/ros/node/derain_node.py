@@ -424,7 +424,7 @@ class DerainNode(LifecycleNode):
         if self._worker is not None:
             self._worker.order(lambda pipeline: pipeline.cameras.enable(on))
         response.success = True
-        response.message = "frames are cleaned" if on else "frames pass through unchanged"
+        response.message = "frames are derained" if on else "frames pass through unchanged"
         return response
 
     def _answer_invalid_transitions(self) -> None:

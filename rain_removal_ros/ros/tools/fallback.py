@@ -35,7 +35,7 @@ class FallbackSettings:
 
     silence_s: float = setting(
         0.5,
-        "so long without a derained image, the camera's own are passed on",
+        "after this time without a derained image, the camera's own are passed on",
         unit="s",
         low=0.05,
         high=60.0,

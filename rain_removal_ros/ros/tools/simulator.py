@@ -47,15 +47,17 @@ class SimCameraSettings:
     rain: RainSettings = group(RainSettings)
     loop_s: float = setting(
         4.0,
-        "so much is rendered at the start, kept and played again and again; 0 renders every frame "
-        "when it is due and skips those it has no time for",
+        "length of the loop that is rendered at the start and repeated; 0 renders every frame when "
+        "it is due, and skips frames that take too long",
         unit="s",
         low=0.0,
         high=3600.0,
         live=False,
     )
-    encoding: str = setting("rgb8", "of the images", choices=("rgb8", "bgr8", "mono8"), live=False)
-    frame_id: str = setting("camera", "in the messages' headers", live=False)
+    encoding: str = setting(
+        "rgb8", "encoding of the images", choices=("rgb8", "bgr8", "mono8"), live=False
+    )
+    frame_id: str = setting("camera", "frame id of the messages", live=False)
 
 
 class Pace:
@@ -88,12 +90,12 @@ class SimCamera(Node):
         self._fps = self.settings.scene.fps
         loop = round(self.settings.loop_s * self._fps)
         self._film = Film(open_scene(self.settings.scene), self.settings.rain, loop=loop)
-        self._image, self._clean, self._depth = (
+        self._image, self._reference, self._depth = (
             self._publisher(Image, topic) for topic in ("image", "image_clean", "depth")
         )
         self._info = self._publisher(CameraInfo, "camera_info")
         # Outgoing messages are reused: their buffers are large.
-        self._messages = {publisher: Image() for publisher in (self._image, self._clean)}
+        self._messages = {publisher: Image() for publisher in (self._image, self._reference)}
         self._pace = Pace(self._fps)
         self._began = time.monotonic()
         self.end: Callable[[], object] = lambda: None
@@ -142,7 +144,7 @@ class SimCamera(Node):
         codec.set_stamp(header, stamp_ns)
         shot = view.shot
         self._info.publish(CameraInfo(header=header, **shot.calibration))
-        for publisher, pixels in ((self._image, view.rainy), (self._clean, shot.image)):
+        for publisher, pixels in ((self._image, view.rainy), (self._reference, shot.image)):
             if publisher.get_subscription_count():
                 message = self._messages[publisher]
                 codec.write_image(message, pixels, encoding=self.settings.encoding, header=header)

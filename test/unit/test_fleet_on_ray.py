@@ -1,0 +1,228 @@
+"""What a fleet meets on a cluster: killed workers, lost nodes, a broken recording, a full disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import recordings
+
+pytest.importorskip("ray", reason="Ray is not installed")
+
+PATIENCE_S = 120.0
+PORT = 20000 + os.getpid() % 10000
+SMALL = [
+    *("--disable-usage-stats", "--num-cpus=1", "--object-store-memory=80000000"),
+    *("--node-ip-address=127.0.0.1", "--block"),
+]
+
+
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
+class Cluster:
+    """Nodes of a cluster on this machine, started with the commands of docs/bags.md."""
+
+    address = f"127.0.0.1:{PORT}"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.nodes: list[subprocess.Popen[bytes]] = []
+        self._log = folder / "log"
+        self._begun = 0
+
+    def head(self) -> None:
+        where = ["--head", f"--port={PORT}", f"--temp-dir={self.folder}"]
+        self._start([*where, "--include-dashboard=false"])
+
+    def node(self, *before: str) -> None:
+        self._start([f"--address={self.address}"], before)
+
+    def lose(self, number: int) -> None:
+        """As when a machine loses its power."""
+        node = self.nodes.pop(number)
+        os.killpg(node.pid, signal.SIGKILL)
+        node.wait()
+
+    def close(self) -> None:
+        while self.nodes:
+            self.lose(-1)
+
+    def _start(self, where: list[str], before: tuple[str, ...] = ()) -> None:
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start"]
+        with self._log.open("ab") as log:
+            node = subprocess.Popen(
+                [*before, *command, *where, *SMALL],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **TOKEN},
+                start_new_session=True,
+            )
+        self.nodes.append(node)
+        self._begun += 1
+        deadline = time.monotonic() + PATIENCE_S
+        while (said := self._log.read_text()).count("Ray runtime started") < self._begun:
+            assert node.poll() is None, said
+            assert time.monotonic() < deadline, said
+            time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """One for all tests, as a node takes seconds to start. Each test leaves only the head."""
+    folder = Path(f"/tmp/ray{os.getpid()}")  # paths of its sockets may not be long
+    folder.mkdir(exist_ok=True)
+    started = Cluster(folder)
+    try:
+        started.head()
+        yield started
+    finally:
+        started.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Fleet:
+    """The command as it is typed on the head."""
+
+    def __init__(self, cluster: Cluster, sources: list[Path], folder: Path, weights: Path) -> None:
+        self.out = folder / "out"
+        self._summary = folder / "summary.json"
+        self._command = [
+            *(sys.executable, "-m", "rain_removal_ros", "replay", *map(str, sources)),
+            *("-o", str(self.out), "--model", str(weights), "--device", "cpu"),
+            *("--ray", cluster.address, "--json", str(self._summary)),
+        ]
+
+    def replay(self, **environment: str) -> dict[str, Any]:
+        """What is in its summary."""
+        said = subprocess.run(
+            self._command,
+            env={**os.environ, **TOKEN, **environment},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+        assert self._summary.exists(), said.stderr
+        summary: dict[str, Any] = json.loads(self._summary.read_text())
+        self._summary.unlink()
+        assert said.returncode == (1 if summary["failures"] else 0)
+        return summary
+
+    def begun(self) -> list[Path]:
+        """Marks of the recordings that are being derained."""
+        return list(self.out.glob(".*.begun"))
+
+
+@pytest.fixture
+def run(cluster: Cluster, sources: list[Path], tmp_path: Path, weights: Path) -> Fleet:
+    return Fleet(cluster, sources, tmp_path, weights)
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> list[Path]:
+    """Four recordings, one of them broken."""
+    names = ("one", "two", "three")
+    good = [recordings.write(tmp_path / name, recordings.entries(3)) for name in names]
+    (tmp_path / "broken.mcap").write_text("nothing of the kind")
+    return [good[0], tmp_path / "broken.mcap", *good[1:]]
+
+
+def meanwhile(happened: Callable[[], object], then: Callable[[], object]) -> threading.Thread:
+    """Do something once something has happened, while the fleet is at work."""
+
+    def wait() -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not happened() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        then()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def workers(cluster: Cluster) -> list[int]:
+    """The processes of this cluster that derain something at the moment."""
+    sessions = {node.pid for node in cluster.nodes}
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        process = int(path.parent.name)
+        with suppress(OSError):
+            if b"_do_there" in path.read_bytes() and os.getsid(process) in sessions:
+                found.append(process)
+    return found
+
+
+def frames(summary: dict[str, Any]) -> dict[str, int]:
+    return {name: result["frames"] for name, result in summary["recordings"].items()}
+
+
+ALL = {"one": 3, "two": 3, "three": 3}
+
+
+def test_two_nodes_share_the_work_and_a_killed_worker_costs_nothing(
+    cluster: Cluster, run: Fleet
+) -> None:
+    cluster.node()
+    killer = meanwhile(
+        lambda: run.begun() and workers(cluster),
+        lambda: os.kill(workers(cluster)[0], signal.SIGKILL),
+    )
+    done = run.replay()
+    killer.join()
+    assert frames(done) == ALL
+    assert list(done["failures"]) == ["broken"]
+    assert "is no MCAP file" in done["failures"]["broken"]
+    assert not run.begun()
+    cluster.lose(1)
+
+
+def test_what_a_lost_node_was_at_is_done_by_another(cluster: Cluster, run: Fleet) -> None:
+    cluster.node()
+    killer = meanwhile(lambda: len(run.begun()) == 2, lambda: cluster.lose(1))
+    done = run.replay()
+    killer.join()
+    assert frames(done) == ALL
+    assert list(done["failures"]) == ["broken"]
+
+
+def test_a_full_disk_is_named_with_its_machine_and_the_same_command_goes_on(
+    cluster: Cluster, run: Fleet
+) -> None:
+    run.out.mkdir()
+    full = f'mount -t tmpfs -o size=4k full {run.out} && exec "$@"'
+    namespace = ("unshare", "--map-root-user", "--mount", "sh", "-c", full, "sh")
+    if subprocess.run([*namespace, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    cluster.node(*namespace)
+    done = run.replay()
+    failures = {name: text for name, text in done["failures"].items() if name != "broken"}
+    assert failures
+    for text in failures.values():
+        assert "No space left on device" in text
+        assert f"(on {os.uname().nodename})" in text
+    cluster.lose(1)
+    again = run.replay()
+    assert frames(again) == ALL
+    assert set(again["before"]) == set(frames(done))
+
+
+def test_a_cluster_that_wants_another_token_is_one_line(cluster: Cluster, run: Fleet) -> None:
+    with pytest.raises(AssertionError) as refused:
+        run.replay(RAY_AUTH_TOKEN=secrets.token_hex(32))
+    (line,) = (one for one in str(refused.value).splitlines() if "rain-removal replay:" in one)
+    assert f"no Ray cluster at {cluster.address}: Failed to connect" in line
+    assert "RAY_AUTH_MODE=token" in line
