@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NETWORKS = Path(__file__).parent / "networks"
 PATIENCE_S = 120.0
 """How long to wait for what must come: a crowded machine takes half a minute to start a process."""
+_GRACE_S = 10.0
 
 
 def _is_jazzy() -> bool:
@@ -181,10 +182,16 @@ class Desk:
         return future.result()
 
     def close(self) -> None:
+        # One that is killed leaves its shared memory behind, 64 MiB each.
         for process in self._processes:
             if process.poll() is None:
-                process.send_signal(signal.SIGKILL)
-            process.communicate()
+                process.send_signal(signal.SIGTERM)
+        for process in self._processes:
+            try:
+                process.communicate(timeout=_GRACE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
         for spinner, node in zip(self._spinners, self._nodes, strict=True):
             spinner.stop()
             node.close()
