@@ -2,6 +2,7 @@
 
     python benchmarks/node.py relay      own share of latency against a bare relay, 1080p bgr8
     python benchmarks/node.py live       real networks behind a live camera, against a bare relay
+    python benchmarks/node.py driver     a reliable driver's process, with and without the profile
     python benchmarks/node.py camera     1080p at 30 Hz, best effort: where every frame went
     python benchmarks/node.py cameras    four cameras on one node against four nodes
     python benchmarks/node.py soak       memory, threads and files over an hour's worth of frames
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from array import array
@@ -48,6 +50,31 @@ from rain_removal_ros import checkpoints, codec, networks  # noqa: E402
 from rain_removal_ros.manifest import manifest  # noqa: E402
 from rain_removal_ros.runtime.files import write_json  # noqa: E402
 from rain_removal_ros.runtime.processes import running  # noqa: E402
+
+DRIVER = """
+import sys, time
+import numpy as np, rclpy
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Image
+from rain_removal_ros import codec
+width, height, rate, frames = map(int, sys.argv[1:])
+rclpy.init()
+node = rclpy.create_node("driver")
+camera = node.create_publisher(Image, "image", QoSProfile(depth=10))
+while not camera.get_subscription_count():
+    time.sleep(0.05)
+time.sleep(1.0)
+message = Image()
+pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+codec.write_image(message, pixels, encoding="bgr8", header=message.header)
+began = time.monotonic()
+for number in range(frames):
+    time.sleep(max(0.0, began + number / rate - time.monotonic()))
+    codec.set_stamp(message.header, time.time_ns())
+    camera.publish(message)
+time.sleep(2.0)
+"""
+"""A camera in a process of its own, as drivers are, which publishes reliably."""
 
 RELAY = """
 import rclpy
@@ -294,6 +321,37 @@ def _against_the_relay(trips: Mapping[str, Sequence[float | None]]) -> Figures:
     return figures
 
 
+def driver(folder: Path, frames: int, rate: int = 15) -> Figures:
+    """What comes out of what a reliable driver sends, with and without the profile on its side."""
+    named = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+    bare = {name: value for name, value in os.environ.items() if name not in named}
+    network = {"network.weights": checkpoints.resolve("rainstream_s"), "engine.device": "cpu"}
+    figures: Figures = {}
+    for size, what, parameters in (
+        ((640, 480), "bypass", {"bypass.mode": "always"}),
+        ((640, 480), "rainstream_s", network),
+        (FULL_HD[::-1], "bypass", {"bypass.mode": "always"}),
+    ):
+        for side, environment in (("with profile", dict(os.environ)), ("without", bare)):
+            bench = Bench(reliable=True)
+            with process(*derain(parameters)):
+                bench.connected(networks=int(what != "bypass"))
+                command = [sys.executable, "-c", DRIVER, *map(str, (*size, rate, frames))]
+                sending = subprocess.Popen(command, env=environment)
+                offset = time.time() - time.perf_counter()
+                bench.until(lambda sending=sending: sending.poll() is not None, PATIENCE_S)
+                trips = [1e3 * (at + offset - at_ns / 1e9) for at_ns, at in bench.came[0].items()]
+                figures[f"{size[0]}x{size[1]}, {what}, {side}"] = {
+                    "sent": frames,
+                    "came out": len(trips),
+                    "median [ms]": round(float(np.median(trips)), 1) if trips else None,
+                    "95 % [ms]": round(float(np.percentile(trips, 95)), 1) if trips else None,
+                    "load": os.getloadavg()[0],
+                }
+            bench.close()
+    return figures
+
+
 def camera(folder: Path, frames: int, rate: float = 30.0) -> Figures:
     """A camera that waits for nobody; every frame is published, or dropped with a reason."""
     weights = saved(folder, "rainstream", channels=8, blocks=1)
@@ -454,6 +512,7 @@ def _footprint(pid: int) -> tuple[float, int, int]:
 BENCHMARKS: dict[str, tuple[Callable[[Path, int], Figures], int]] = {
     "relay": (relay, 300),
     "live": (live, 900),
+    "driver": (driver, 300),
     "camera": (camera, 300),
     "cameras": (cameras, 60),
     "soak": (soak, FRAMES_AN_HOUR),
