@@ -21,6 +21,7 @@ from rcl_interfaces.srv import (
     SetParametersAtomically,
 )
 from rclpy.parameter import Parameter
+from rclpy.qos import qos_profile_parameters
 from ros.desk import NETWORKS, Desk, Faulty, message, picture, until
 from std_srvs.srv import SetBool, Trigger
 
@@ -60,7 +61,10 @@ class _Clients:
 
     def send(self, kind: Any, name: str, request: Any) -> None:
         if name not in self._clients:
-            self._clients[name] = self._desk.tools.create_client(kind, f"/derain/{name}")
+            # By default a client forgets all but the last ten answers that it has not looked at yet.
+            self._clients[name] = self._desk.tools.create_client(
+                kind, f"/derain/{name}", qos_profile=qos_profile_parameters
+            )
             assert self._clients[name].wait_for_service(60), f"no service {name}"
         number, began = self.sent.total(), time.monotonic()
         self.sent[name] += 1
