@@ -61,7 +61,7 @@ class _Clients:
 
     def send(self, kind: Any, name: str, request: Any) -> None:
         if name not in self._clients:
-            # By default a client forgets all but the last ten answers that it has not looked at yet.
+            # By default a client forgets all but the last ten answers not looked at yet.
             self._clients[name] = self._desk.tools.create_client(
                 kind, f"/derain/{name}", qos_profile=qos_profile_parameters
             )
