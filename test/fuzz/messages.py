@@ -186,7 +186,8 @@ def attack(effort: Effort) -> Figures:
 
 
 def _attack(desk: Desk, effort: Effort) -> Figures:
-    node = desk.process(*_arguments(Faulty(effort.folder)))
+    log = effort.folder / "node.log"
+    node = desk.process(*_arguments(Faulty(effort.folder)), log=log)
     cameras = [_Camera(desk, name) for name in ("raw", "packed")]
     index = 0
     for camera in cameras:
@@ -204,7 +205,7 @@ def _attack(desk: Desk, effort: Effort) -> Figures:
         if index % 100 == 0:
             held.look()
             held.first = held.look() if index <= sizes_seen else held.first
-    assert node.poll() is None, node.communicate()[1][-2000:]
+    assert node.poll() is None, (effort.folder / "node.log").read_text()[-2000:]
     assert longest_s < (WATCHDOG_S + 1) * slowness(), f"silent for {longest_s:.1f} s"
     held.check(memory_mb=300, threads=40, files=5)
     received, accounted = _counts(desk, sum(camera.sent for camera in cameras))

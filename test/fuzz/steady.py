@@ -27,7 +27,8 @@ def attack(effort: Effort) -> Figures:
 
 
 def _attack(desk: Desk, effort: Effort) -> Figures:
-    node = desk.process("-p", "engine.device:=cpu", "-p", "safety.watchdog_s:=60.0")
+    flags = ("-p", "engine.device:=cpu", "-p", "safety.watchdog_s:=60.0")
+    node = desk.process(*flags, log=effort.folder / "node.log")
     camera, derained, attention = desk.publisher(), desk.inbox(), desk.inbox("attention")
     reports = desk.inbox("/diagnostics", DiagnosticArray)
     frames = [message(picture(seed, height=1080, width=1920)) for seed in range(4)]
@@ -45,7 +46,7 @@ def _attack(desk: Desk, effort: Effort) -> Figures:
         if sent % 20 == 0:
             for inbox in (derained, attention, reports):
                 inbox.clear()
-    assert node.poll() is None, node.communicate()[1][-2000:]
+    assert node.poll() is None, (effort.folder / "node.log").read_text()[-2000:]
     counts = _settled(reports)
     held.check(memory_mb=100, threads=40, files=3)
     assert held.most["threads"] <= held.first["threads"] + 2, held.figures()

@@ -61,7 +61,7 @@ class _Clients:
 
     def send(self, kind: Any, name: str, request: Any) -> None:
         if name not in self._clients:
-            # By default a client forgets all but the last ten answers not looked at yet.
+            # By default a client keeps the last ten answers only that it has not looked at yet.
             self._clients[name] = self._desk.tools.create_client(
                 kind, f"/derain/{name}", qos_profile=qos_profile_parameters
             )
@@ -97,7 +97,8 @@ def _attack(desk: Desk, effort: Effort) -> Figures:
         "engine.threads": 1,
         "engine.cache": effort.folder / "engines",
     }
-    node = desk.process(*(w for item in parameters.items() for w in ("-p", "{}:={}".format(*item))))
+    flags = (w for item in parameters.items() for w in ("-p", "{}:={}".format(*item)))
+    node = desk.process(*flags, log=effort.folder / "node.log")
     camera, derained, attention = desk.publisher(), desk.inbox(), desk.inbox("attention")
     desk.listened(camera)
     until(lambda: camera.publish(message(picture())) or attention.messages, "a derained frame")
@@ -111,7 +112,7 @@ def _attack(desk: Desk, effort: Effort) -> Figures:
             held.look()
             derained.clear()
     until(lambda: not clients.waiting, f"answers to {list(clients.waiting.values())[:5]}", 60.0)
-    assert node.poll() is None, node.communicate()[1][-2000:]
+    assert node.poll() is None, (effort.folder / "node.log").read_text()[-2000:]
     clients.send(SetParameters, "set_parameters", _sane(str(faulty.weights)))
     _activate(desk)
     attention.clear()

@@ -129,13 +129,23 @@ class Desk:
         return node
 
     def process(
-        self, *arguments: str, module: str = "rain_removal_ros.ros.node", **environment: str
+        self,
+        *arguments: str,
+        module: str = "rain_removal_ros.ros.node",
+        log: Path | None = None,
+        **environment: str,
     ) -> subprocess.Popen[str]:
         """A node in a process of its own."""
-        return self.python("-m", module, "--ros-args", *arguments, **environment)
+        return self.python("-m", module, "--ros-args", *arguments, log=log, **environment)
 
-    def python(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        """A process of its own."""
+    def python(
+        self, *arguments: str, log: Path | None = None, **environment: str
+    ) -> subprocess.Popen[str]:
+        """A process of its own. One that says much needs a file for it: a pipe that nobody reads
+        holds 64 kB, and then whoever writes to it waits."""
+        said: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        if log is not None:
+            said = {"stdout": os.open(log, os.O_WRONLY | os.O_CREAT), "stderr": subprocess.STDOUT}
         started = subprocess.Popen(
             [sys.executable, *arguments],
             env={
@@ -145,10 +155,11 @@ class Desk:
                 "PYTHONUNBUFFERED": "1",
                 **environment,
             },
-            stderr=subprocess.PIPE,
-            stdout=subprocess.PIPE,
             text=True,
+            **said,
         )
+        if log is not None:
+            os.close(said["stdout"])
         self._processes.append(started)
         return started
 
