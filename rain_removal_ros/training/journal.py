@@ -35,7 +35,7 @@ class Journal:
         """Write numbers by name to the log and to TensorBoard, with wall time and processor
         time.
         """
-        line = {"step": step, "seconds": round(seconds, 1), "core_seconds": round(core_seconds, 1)}
+        line = {"step": step, "seconds": round(seconds, 1), "core_seconds": round(core_seconds, 3)}
         line |= {name: float(f"{value:.6g}") for name, value in values.items()}
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")

@@ -272,7 +272,7 @@ def test_bfloat16_trains_about_as_float32_does(recipe: Recipe) -> None:
         each = replace(recipe, run=f"{recipe.run}_{precision}", precision=precision, log_every=1)
         train(each)
         losses[precision] = [line["l1"] for line in log(each)]
-    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.06)
     assert losses["bfloat16"] != losses["float32"]
 
 
