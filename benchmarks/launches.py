@@ -20,18 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 180.0
-RUN = """
-import sys
-from launch import LaunchDescription, LaunchService
-from launch.actions import IncludeLaunchDescription
-file, *given = sys.argv[1:]
-arguments = [tuple(one.split(":=", 1)) for one in given]
-service = LaunchService()
-service.include_launch_description(
-    LaunchDescription([IncludeLaunchDescription(file, launch_arguments=arguments)])
-)
-sys.exit(service.run())
-"""
+LAUNCH = ROOT / "scripts" / "launch"
 FIRST = """
 import sys, time, rclpy
 from rclpy.qos import QoSProfile
@@ -79,7 +68,7 @@ def main() -> int:
 def start(file: str, arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
     with log.open("wb") as output:
         return subprocess.Popen(
-            [sys.executable, "-c", RUN, str(ROOT / "launch" / file), *arguments],
+            [sys.executable, str(LAUNCH), str(ROOT / "launch" / file), *arguments],
             env=environment(log.parent),
             stdout=output,
             stderr=output,

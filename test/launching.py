@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import (
@@ -17,21 +16,9 @@ from launch.actions import (
 )
 from launch.event_handlers import OnProcessExit, OnProcessStart
 from launch.events.process import ProcessExited, ProcessStarted
-from ros.desk import ROOT, Desk, message, picture, until
+from ros.desk import ROOT, Desk, until
 
-RUN = """
-import sys
-from launch import LaunchDescription, LaunchService
-from launch.actions import IncludeLaunchDescription
-file, *given = sys.argv[1:]
-arguments = [tuple(one.split(":=", 1)) for one in given]
-service = LaunchService()
-service.include_launch_description(
-    LaunchDescription([IncludeLaunchDescription(file, launch_arguments=arguments)])
-)
-sys.exit(service.run())
-"""
-"""What `ros2 launch` does, and how it ends."""
+LAUNCH = ROOT / "scripts" / "launch"
 
 
 class Started:
@@ -88,7 +75,7 @@ class Launcher:
     def start(self, file: str, *arguments: str) -> subprocess.Popen[str]:
         with (self._folder / "log").open("a") as log:
             process = subprocess.Popen(
-                [sys.executable, "-c", RUN, str(ROOT / "launch" / file), *arguments],
+                [sys.executable, str(LAUNCH), str(ROOT / "launch" / file), *arguments],
                 env={
                     **os.environ,
                     "ROS_DOMAIN_ID": str(self._desk.domain),
@@ -138,11 +125,3 @@ def is_node(process: int, namespace: str = "") -> bool:
         return False
     here = not namespace or f"__ns:={namespace}" in words
     return "rain_removal_ros.ros.node" in words and here
-
-
-def frames(camera: Any, clean: Any, timeout_s: float = 60.0) -> None:
-    """Wait until frames come through."""
-    clean.clear()
-    until(
-        lambda: camera.publish(message(picture())) or clean.messages, "frames", timeout_s=timeout_s
-    )
