@@ -104,13 +104,16 @@ def _answer_always(node: Node) -> None:
             service.callback = _or_refused(service.callback)
 
 
+def _refusal(error: Exception) -> SetParametersResult:
+    return SetParametersResult(successful=False, reason=f"{type(error).__name__}: {error}")
+
+
 def _or_refused(callback: Any) -> Any:
     def answer(request: Any, response: Any) -> Any:
         try:
             return callback(request, response)
         except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits
-            reason = f"{type(error).__name__}: {error}"
-            response.result = SetParametersResult(successful=False, reason=reason)
+            response.result = _refusal(error)
             return response
 
     return answer
@@ -125,8 +128,7 @@ def _one_by_one(callback: Any) -> Any:
                 )
                 (result,) = answered.results
             except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits
-                reason = f"{type(error).__name__}: {error}"
-                result = SetParametersResult(successful=False, reason=reason)
+                result = _refusal(error)
             response.results.append(result)
         return response
 
