@@ -11,15 +11,28 @@ import struct
 import time
 import zlib
 from array import array
+from collections import Counter
+from contextlib import closing
 from typing import Any
 
 import numpy as np
+from fuzz.accounts import account, accounted
 from fuzz.effort import Effort, Figures, Process, slowness
 from fuzz.pictures import jpeg_of_many_scans
-from ros.desk import NETWORKS, Desk, Faulty, Inbox, message, picture, pixels, until
+from ros.desk import (
+    Desk,
+    Faulty,
+    Inbox,
+    flags,
+    message,
+    networks_of_tests,
+    picture,
+    pixels,
+    until,
+)
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from rain_removal_ros import codec, networks
+from rain_removal_ros import codec
 
 __all__ = ["LONG", "SHORT", "attack", "broken_compressed", "broken_image"]
 
@@ -176,13 +189,8 @@ class _Camera:
 
 def attack(effort: Effort) -> Figures:
     """Throw ``count`` hostile messages, a whole frame after every tenth."""
-    networks.__path__.append(str(NETWORKS))
-    desk = Desk(effort.domain)
-    try:
+    with networks_of_tests(), closing(Desk(effort.domain)) as desk:
         return _attack(desk, effort)
-    finally:
-        desk.close()
-        networks.__path__.remove(str(NETWORKS))
 
 
 def _attack(desk: Desk, effort: Effort) -> Figures:
@@ -208,15 +216,15 @@ def _attack(desk: Desk, effort: Effort) -> Figures:
     assert node.poll() is None, (effort.folder / "node.log").read_text()[-2000:]
     assert longest_s < (WATCHDOG_S + 1) * slowness(), f"silent for {longest_s:.1f} s"
     held.check(memory_mb=300, threads=40, files=5)
-    received, accounted = _counts(desk, sum(camera.sent for camera in cameras))
-    assert received == accounted
+    counts = _settled(desk, sum(camera.sent for camera in cameras))
+    assert counts["received"] == accounted(counts)
     return {
         "messages": effort.count,
         "whole frames": effort.count // _BETWEEN_WHOLE_ONES * 2,
         "of them untouched": untouched,
         "longest silence [s]": round(longest_s, 2),
-        "received": received,
-        "accounted for": accounted,
+        "received": counts["received"],
+        "accounted for": accounted(counts),
         **held.figures(),
     }
 
@@ -233,30 +241,18 @@ def _arguments(faulty: Faulty) -> list[str]:
     for topic in ("/raw/image", "/packed/image/compressed"):
         parameters[f"qos_overrides.{topic}.subscription.reliability"] = "reliable"
         parameters[f"qos_overrides.{topic}.subscription.depth"] = "50"
-    return [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
+    return flags(parameters)
 
 
-def _counts(desk: Desk, sent: int) -> tuple[int, int]:
-    """Frames received, and those published or dropped, once all are settled."""
+def _settled(desk: Desk, sent: int) -> Counter[str]:
+    """The account of all frames, once as many as were sent are received and settled."""
     from diagnostic_msgs.msg import DiagnosticArray
 
     reports = desk.inbox("/diagnostics", DiagnosticArray)
 
-    def counted() -> tuple[int, int] | None:
-        reports.clear()
-        values = [
-            {pair.key: pair.value for pair in status.values}
-            for status in reports.wait().status
-            if ": camera" in status.name
-        ]
-        received = sum(int(each["received"]) for each in values)
-        done = sum(int(each["published"]) for each in values) + sum(
-            int(value)
-            for each in values
-            for name, value in each.items()
-            if name.startswith("dropped: ")
-        )
-        return (received, done) if received == done == sent else None
+    def counted() -> Counter[str] | None:
+        counts = account(reports)
+        return counts if counts["received"] == accounted(counts) == sent else None
 
-    found: tuple[int, int] = until(counted, f"an account of {sent} frames", 30.0)
+    found: Counter[str] = until(counted, f"an account of {sent} frames", 30.0)
     return found

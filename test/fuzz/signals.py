@@ -7,13 +7,22 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from fuzz.effort import Effort, Figures, slowness
-from ros.desk import NETWORKS, Desk, Faulty, message, picture, until
-
-from rain_removal_ros import networks
+from ros.desk import (
+    PATIENCE_S,
+    Desk,
+    Faulty,
+    flags,
+    frames,
+    message,
+    networks_of_tests,
+    picture,
+    until,
+)
 
 __all__ = ["LONG", "SHORT", "attack"]
 
@@ -25,22 +34,15 @@ STATES = ("deraining", "hung", "starting", "loading", "idle", "changing", "inact
 
 def attack(effort: Effort) -> Figures:
     """Start ``count`` nodes, and end each with signals in a state of its own."""
-    networks.__path__.append(str(NETWORKS))
     ended_s: list[float] = []
     seen: Counter[str] = Counter()
-    try:
-        for number in range(effort.count):
-            state = STATES[number % len(STATES)]
-            folder = effort.folder / str(number)
-            folder.mkdir()
-            desk = Desk(effort.domain)
-            try:
-                ended_s.append(_end(desk, state, Faulty(folder), effort.choice))
-            finally:
-                desk.close()
-            seen[state] += 1
-    finally:
-        networks.__path__.remove(str(NETWORKS))
+    for number in range(effort.count):
+        state = STATES[number % len(STATES)]
+        folder = effort.folder / str(number)
+        folder.mkdir()
+        with networks_of_tests(), closing(Desk(effort.domain)) as desk:
+            ended_s.append(_end(desk, state, Faulty(folder), effort.choice))
+        seen[state] += 1
     return {
         "nodes": effort.count,
         **{f"while {state}": count for state, count in seen.items()},
@@ -55,7 +57,7 @@ def _end(desk: Desk, state: str, faulty: Faulty, choice: random.Random) -> float
         parameters["node.autostart"] = "false"
     if state == "loading":
         faulty.order("hang")
-    node = desk.process(*(w for item in parameters.items() for w in ("-p", "{}:={}".format(*item))))
+    node = desk.process(*flags(parameters))
     if state == "starting":
         _wait_until_it_listens(node)
         time.sleep(choice.uniform(0, 3))
@@ -99,7 +101,7 @@ def _bring(desk: Desk, state: str, faulty: Faulty) -> None:
     camera: Any = desk.publisher()
     attention = desk.inbox("attention")
     desk.listened(camera)
-    until(lambda: camera.publish(message(picture())) or attention.messages, "a derained frame")
+    frames(camera, attention, PATIENCE_S)
     if state == "hung":
         faulty.order("hang")
         for _ in range(3):

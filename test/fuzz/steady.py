@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 
 from diagnostic_msgs.msg import DiagnosticArray
+from fuzz.accounts import account, accounted
 from fuzz.effort import Effort, Figures, Process
-from ros.desk import Desk, message, picture, until
+from ros.desk import Desk, Inbox, flags, message, picture, until
 
 __all__ = ["LONG", "SHORT", "attack"]
 
@@ -19,16 +21,13 @@ _SETTLES = 0.1
 
 def attack(effort: Effort) -> Figures:
     """Send frames for ``count`` seconds."""
-    desk = Desk(effort.domain)
-    try:
+    with closing(Desk(effort.domain)) as desk:
         return _attack(desk, effort)
-    finally:
-        desk.close()
 
 
 def _attack(desk: Desk, effort: Effort) -> Figures:
-    flags = ("-p", "engine.device:=cpu", "-p", "safety.watchdog_s:=60.0")
-    node = desk.process(*flags, log=effort.folder / "node.log")
+    parameters = {"engine.device": "cpu", "safety.watchdog_s": 60.0}
+    node = desk.process(*flags(parameters), log=effort.folder / "node.log")
     camera, derained, attention = desk.publisher(), desk.inbox(), desk.inbox("attention")
     reports = desk.inbox("/diagnostics", DiagnosticArray)
     frames = [message(picture(seed, height=1080, width=1920)) for seed in range(4)]
@@ -53,21 +52,12 @@ def _attack(desk: Desk, effort: Effort) -> Figures:
     return {"seconds": effort.count, "sent": sent, **counts, **held.figures()}
 
 
-def _settled(reports: object) -> dict[str, int]:
+def _settled(reports: Inbox) -> dict[str, int]:
     """Where frames went, once every one that was received is accounted for."""
 
     def counted() -> dict[str, int]:
-        reports.clear()  # type: ignore[attr-defined]
-        report = reports.wait()  # type: ignore[attr-defined]
-        values = {pair.key: pair.value for pair in report.status[1].values}
-        dropped = {
-            name: int(value) for name, value in values.items() if name.startswith("dropped: ")
-        }
-        received, published = int(values["received"]), int(values["published"])
-        done = published + sum(dropped.values())
-        lost = int(values["lost in transport"])
-        counts = {"received": received, "published": published, "lost in transport": lost}
-        return {**counts, **dropped} if received == done else {}
+        counts = account(reports)
+        return counts if counts["received"] == accounted(counts) else {}
 
     found: dict[str, int] = until(counted, "an account of every frame", 60.0)
     return found

@@ -6,6 +6,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 from fuzz.effort import Effort, Figures, Process, slowness
@@ -22,10 +23,20 @@ from rcl_interfaces.srv import (
 )
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_parameters
-from ros.desk import NETWORKS, Desk, Faulty, message, picture, until
+from ros.desk import (
+    PATIENCE_S,
+    Desk,
+    Faulty,
+    flags,
+    frames,
+    message,
+    networks_of_tests,
+    picture,
+    until,
+)
 from std_srvs.srv import SetBool, Trigger
 
-from rain_removal_ros import networks, settings
+from rain_removal_ros import settings
 from rain_removal_ros.settings import Settings
 
 __all__ = ["LONG", "SHORT", "attack"]
@@ -79,13 +90,8 @@ class _Clients:
 
 def attack(effort: Effort) -> Figures:
     """Send a hundred requests a second for ``count`` seconds."""
-    networks.__path__.append(str(NETWORKS))
-    desk = Desk(effort.domain)
-    try:
+    with networks_of_tests(), closing(Desk(effort.domain)) as desk:
         return _attack(desk, effort)
-    finally:
-        desk.close()
-        networks.__path__.remove(str(NETWORKS))
 
 
 def _attack(desk: Desk, effort: Effort) -> Figures:
@@ -97,11 +103,10 @@ def _attack(desk: Desk, effort: Effort) -> Figures:
         "engine.threads": 1,
         "engine.cache": effort.folder / "engines",
     }
-    flags = (w for item in parameters.items() for w in ("-p", "{}:={}".format(*item)))
-    node = desk.process(*flags, log=effort.folder / "node.log")
+    node = desk.process(*flags(parameters), log=effort.folder / "node.log")
     camera, derained, attention = desk.publisher(), desk.inbox(), desk.inbox("attention")
     desk.listened(camera)
-    until(lambda: camera.publish(message(picture())) or attention.messages, "a derained frame")
+    frames(camera, attention, PATIENCE_S)
     held = Process(node.pid)
     held.look()
     clients = _Clients(desk)
@@ -115,8 +120,7 @@ def _attack(desk: Desk, effort: Effort) -> Figures:
     assert node.poll() is None, (effort.folder / "node.log").read_text()[-2000:]
     clients.send(SetParameters, "set_parameters", _sane(str(faulty.weights)))
     _activate(desk)
-    attention.clear()
-    until(lambda: camera.publish(message(picture())) or attention.messages, "a derained frame")
+    frames(camera, attention, PATIENCE_S)
     waits_s = sorted(clients.waits_s)
     longest_s = waits_s[-1]
     assert longest_s < ANSWER_S * slowness(), f"an answer took {longest_s:.1f} s"

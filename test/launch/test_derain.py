@@ -16,9 +16,9 @@ pytest.importorskip("launch_pytest", reason="launch_pytest is not installed; it 
 
 import launch_pytest
 from launch import LaunchDescription
-from launching import Launcher, Started, frames
+from launching import Launcher, Started
 from lifecycle_msgs.srv import GetState
-from ros.desk import Desk, until
+from ros.desk import Desk, frames, until
 
 RESPAWN_S = 5.0
 

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,21 @@ def until(happened: Callable[[], Any], what: str, timeout_s: float = PATIENCE_S)
     return result
 
 
+def flags(parameters: Mapping[str, object]) -> list[str]:
+    """Parameters as arguments of a process."""
+    return [word for pair in parameters.items() for word in ("-p", "{}:={}".format(*pair))]
+
+
+@contextmanager
+def networks_of_tests() -> Iterator[None]:
+    """Lets this process find the tests' own networks, as the processes of a desk do."""
+    networks.__path__.append(str(NETWORKS))
+    try:
+        yield
+    finally:
+        networks.__path__.remove(str(NETWORKS))
+
+
 class Inbox:
     """What a subscription received."""
 
@@ -90,6 +106,12 @@ class Inbox:
     def clear(self) -> None:
         with self._more:
             self.messages.clear()
+
+
+def frames(camera: Any, inbox: Inbox, timeout_s: float = 60.0) -> None:
+    """Publish until something comes."""
+    inbox.clear()
+    until(lambda: camera.publish(message(picture())) or inbox.messages, "frames", timeout_s)
 
 
 class Desk:
