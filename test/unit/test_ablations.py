@@ -1,4 +1,4 @@
-"""``scripts/ablations``: what it would train exists, and what it says of results is right."""
+"""``scripts/ablations``: its recipes are valid, and its figures are right."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def script() -> ModuleType:
     spec = importlib.util.spec_from_loader("ablations", loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["ablations"] = module  # where dataclasses look their types up
+    sys.modules["ablations"] = module  # dataclasses look types up there
     loader.exec_module(module)
     return module
 
 
-def test_every_variant_is_a_recipe_unlike_the_others(script: ModuleType) -> None:
+def test_every_variant_of_a_study_is_a_different_valid_recipe(script: ModuleType) -> None:
     for study in script.STUDIES.values():
         path = REPOSITORY / "config/train" / f"{study.recipe}.yaml"
         recipes = [load_recipe(path, variant) for variant in study.variants.values()]
@@ -38,16 +38,16 @@ def test_every_variant_is_a_recipe_unlike_the_others(script: ModuleType) -> None
             networks.create(**recipe.network)
 
 
-def test_no_study_trains_on_what_it_is_measured_on(script: ModuleType) -> None:
+def test_no_study_trains_on_its_held_out_data(script: ModuleType) -> None:
     held_out = {settings.path: settings.only_every for settings in script.HELD_OUT.values()}
     for study in script.STUDIES.values():
         recipe = load_recipe(REPOSITORY / "config/train" / f"{study.recipe}.yaml")
         for source in recipe.data.sources:
             assert source.path not in held_out or source.skip_every == held_out[source.path] > 0
-            assert source.path != "video"  # the folder of a video that is held out
+            assert source.path != "video"  # the held-out video is in that folder
 
 
-def test_an_even_error_costs_likeness_and_causes_no_flicker(script: ModuleType) -> None:
+def test_a_constant_error_lowers_psnr_and_adds_no_flicker(script: ModuleType) -> None:
     clean = np.random.default_rng(0).integers(0, 200, (3, 16, 16, 3), dtype=np.uint8)
     even = script.scores([clean + np.uint8(20)], [clean])
     # 20 levels of RGB are 20 * 219 / 255 of Y.
@@ -57,5 +57,5 @@ def test_an_even_error_costs_likeness_and_causes_no_flicker(script: ModuleType) 
     assert script.scores([flashing], [clean])["flicker"] == pytest.approx(20 * 219 / 255)
 
 
-def test_the_spread_is_how_far_the_furthest_seed_is_from_the_mean(script: ModuleType) -> None:
+def test_the_spread_is_the_largest_distance_of_a_seed_from_the_mean(script: ModuleType) -> None:
     assert script.shown([30.0, 31.0, 29.9]) == "30.30 ± 0.70"

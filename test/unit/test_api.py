@@ -1,4 +1,4 @@
-"""The Python interface: what ``rain_removal_ros`` exports, and what a ``Derainer`` promises."""
+"""The Python interface: what ``rain_removal_ros`` exports, and how a ``Derainer`` behaves."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECOND = 1_000_000_000
 
 
 class Counting:
-    """An engine whose state is how many images it has seen; each is darkened by that many."""
+    """An engine that counts images in its state and darkens each image by the count."""
 
     info = EngineInfo("counting", "counting", "counting", "counting", recurrent=True)
 
@@ -53,12 +53,12 @@ class Counting:
 
 @pytest.fixture
 def image() -> Image:
-    """A smooth picture, so that nothing in it is a scene cut."""
+    """A picture so smooth that moving it is not taken for a scene cut."""
     coarse = np.random.default_rng(0).integers(60, 200, (6, 8, 3), np.uint8)
     return np.asarray(cv2.resize(coarse, (64, 48), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def test_importing_the_package_imports_nothing_heavy() -> None:
+def test_importing_the_package_does_not_import_heavy_libraries() -> None:
     code = (
         "import sys, rain_removal_ros; dir(rain_removal_ros); "
         "print({'torch', 'cv2', 'numpy', 'rclpy'} & set(sys.modules) or 'nothing')"
@@ -77,7 +77,7 @@ def test_exactly_the_stable_names_are_exported() -> None:
         _ = rain_removal_ros.lod  # type: ignore[attr-defined]
 
 
-def test_a_loaded_network_gives_the_frames_of_the_stream(image: Image) -> None:
+def test_a_loaded_network_returns_the_same_frames_as_a_stream(image: Image) -> None:
     derain = rain_removal_ros.load("rainstream_s", device="cpu", settings={"engine.threads": 1})
     engine = EngineSettings(device="cpu", threads=1)
     stream = Stream(engines.load(NetworkSettings(name="rainstream_s"), engine))
@@ -93,12 +93,12 @@ def test_a_loaded_network_gives_the_frames_of_the_stream(image: Image) -> None:
         assert derain.restarted == step.reset
 
 
-def test_an_image_of_opencv_turned_to_rgb_is_taken_as_it_is(image: Image) -> None:
+def test_a_reversed_view_of_a_bgr_image_is_accepted(image: Image) -> None:
     rgb, bgr = Derainer(Counting()), np.ascontiguousarray(image[..., ::-1])
     assert (rgb(bgr[..., ::-1]) == image - 1).all()
 
 
-def test_the_image_that_was_passed_in_is_left_alone(image: Image) -> None:
+def test_the_input_image_is_not_changed(image: Image) -> None:
     before = image.copy()
     derained = Derainer(Counting())(image)
     assert (image == before).all()
@@ -116,7 +116,7 @@ def test_state_is_carried_until_it_is_reset(image: Image) -> None:
     assert derain.restarted == "asked to"
 
 
-def test_stamps_tell_of_gaps(image: Image) -> None:
+def test_a_gap_between_stamps_restarts_the_stream(image: Image) -> None:
     derain = Derainer(Counting(), StreamSettings(max_gap_s=0.5))
     derain(image, stamp_ns=0)
     derain(image, stamp_ns=SECOND // 10)
@@ -135,7 +135,7 @@ def test_attention_and_rain_level_are_those_of_the_last_image(image: Image) -> N
     assert derain.rain_level == 0.7
 
 
-def test_the_rain_level_is_gauged_where_the_network_does_not_estimate_it(image: Image) -> None:
+def test_the_rain_level_is_measured_if_the_network_does_not_estimate_it(image: Image) -> None:
     derain = Derainer(Counting())
     for _ in range(4):
         derain(image)
@@ -149,7 +149,7 @@ def test_the_rain_level_is_gauged_where_the_network_does_not_estimate_it(image: 
     assert derain.rain_level > dry + 0.05
 
 
-def test_a_failed_image_leaves_no_attention_of_the_one_before(image: Image) -> None:
+def test_a_failed_image_clears_attention_and_rain_level(image: Image) -> None:
     engine = Counting()
     derain = Derainer(engine)
     derain(image)
@@ -163,7 +163,7 @@ def test_a_failed_image_leaves_no_attention_of_the_one_before(image: Image) -> N
     assert derain.restarted == "fault"
 
 
-def test_a_fork_has_a_state_of_its_own_and_the_same_settings(image: Image) -> None:
+def test_a_fork_has_its_own_state_and_the_same_settings(image: Image) -> None:
     front = Derainer(Counting(), StreamSettings(strength=0.0))
     front(image)
     rear = front.fork()
@@ -183,7 +183,7 @@ def test_a_fork_has_a_state_of_its_own_and_the_same_settings(image: Image) -> No
         (np.zeros((0, 8, 3), np.uint8), "at least one pixel"),
     ],
 )
-def test_what_is_no_image_is_refused(wrong: Any, said: str) -> None:
+def test_an_invalid_image_is_refused(wrong: Any, said: str) -> None:
     with pytest.raises(FrameError, match=said):
         Derainer(Counting())(wrong)
 
@@ -199,7 +199,9 @@ def test_what_is_no_image_is_refused(wrong: Any, said: str) -> None:
         ("auto", {"stream.strength": 2.0}, "0 to 1"),
     ],
 )
-def test_a_mistake_is_one_line(model: str, given: dict[str, Any], said: str) -> None:
+def test_a_wrong_argument_gives_a_one_line_error(
+    model: str, given: dict[str, Any], said: str
+) -> None:
     with pytest.raises(rain_removal_ros.RainRemovalError, match=said) as caught:
         rain_removal_ros.load(model, settings=given)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Attention maps learn to say where the rain changed the picture."""
+"""Attention maps learn where rain changed the picture."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SMALL: dict[str, dict[str, Any]] = {
 
 
 def streaked(seed: int, count: int = 4, side: int = 32) -> tuple[Tensor, Tensor]:
-    """Rainy pictures and clean ones: smooth scenes with a few upright streaks."""
+    """Rainy pictures and their references: smooth scenes with a few upright streaks."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 3, 4, 4, generator=generator) * 0.6
     clean = F.interpolate(coarse, side, mode="bilinear")
@@ -32,7 +32,7 @@ def streaked(seed: int, count: int = 4, side: int = 32) -> tuple[Tensor, Tensor]
 
 
 def correlation_after(name: str, steps: int, **config: Any) -> float:
-    """Of attention with the true change on pictures that were not learnt from."""
+    """The correlation of attention with the true change, on pictures not trained on."""
     torch.manual_seed(0)
     network = networks.create(name, **SMALL[name], **config)
     objective: Objective = networks.module(name).Objective(network).train()
@@ -52,20 +52,22 @@ def correlation_after(name: str, steps: int, **config: Any) -> float:
 
 
 @pytest.mark.parametrize(("name", "steps"), [("rranet", 60), ("frequency_gan", 300)])
-def test_the_loss_makes_attention_follow_what_the_rain_changed(name: str, steps: int) -> None:
+def test_the_attention_loss_makes_attention_follow_the_change_by_rain(
+    name: str, steps: int
+) -> None:
     assert correlation_after(name, steps, attention_weight=1.0) > 0.5
     assert correlation_after(name, steps, attention_weight=0.0) < 0.5
 
 
 @pytest.mark.parametrize("name", list(SMALL))
-def test_without_its_weight_nothing_is_told(name: str) -> None:
+def test_a_weight_of_zero_removes_the_attention_loss(name: str) -> None:
     network = networks.create(name, **SMALL[name], attention_weight=0.0)
     rainy, clean = streaked(0)
     losses = networks.module(name).Objective(network)(Batch(rainy[:, None], clean[:, None]))
     assert "attention" not in losses
 
 
-def test_the_truth_is_the_best_map() -> None:
+def test_the_true_change_has_the_smallest_loss() -> None:
     rainy, clean = streaked(0)
     truth = change_map(clean, rainy).clone().requires_grad_()
     least = attention_loss(truth, clean, rainy)
@@ -75,7 +77,7 @@ def test_the_truth_is_the_best_map() -> None:
         assert attention_loss(wrong, clean, rainy) > least + 0.01
 
 
-def test_a_map_that_is_wholly_wrong_still_gets_a_finite_loss_and_in_half_precision_too() -> None:
+def test_the_loss_of_an_inverted_map_is_finite_in_half_precision() -> None:
     rainy, clean = streaked(0)
     wrong = (1 - change_map(clean, rainy)).round().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):

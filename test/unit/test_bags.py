@@ -1,4 +1,4 @@
-"""Recordings: every kind is read, in whatever condition; what is written is whole and exact."""
+"""Recordings: every storage is read, damaged files too; written ones are complete and exact."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from rain_removal_ros.settings import EngineSettings, NetworkSettings, Settings,
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-class Handing:
-    """An engine that hands frames on, enlarged if wanted."""
+class PassThrough:
+    """An engine that passes frames through, enlarged by ``scale``."""
 
     def __init__(self, scale: int = 1) -> None:
         self.info = EngineInfo("handing on", "none", "cpu", "uint8", scale=scale)
@@ -74,14 +74,14 @@ def bag(tmp_path: Path) -> Path:
     return recordings.write(tmp_path / "bag", recordings.entries())
 
 
-def content(path: Path) -> list[Entry]:
-    """What we read of a recording."""
+def read_by_us(path: Path) -> list[Entry]:
+    """The messages that this package reads."""
     with open_recording(path) as recording:
         return [Entry(m.channel.topic, m.stamp_ns, bytes(m.data)) for m in recording.messages()]
 
 
-def by_rosbags(path: Path) -> list[Entry]:
-    """What rosbags reads of one."""
+def read_by_rosbags(path: Path) -> list[Entry]:
+    """The messages that rosbags reads."""
     with Reader(path) as reader:
         return [Entry(c.topic, stamp_ns, bytes(data)) for c, stamp_ns, data in reader.messages()]
 
@@ -102,7 +102,7 @@ def images(path: Path, topic: str) -> list[np.ndarray]:
 @pytest.mark.parametrize("storage", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
 @pytest.mark.parametrize("compression", list(CompressionMode))
 @pytest.mark.parametrize("metadata", ["with metadata", "without"])
-def test_every_kind_of_recording_reads_alike(
+def test_every_storage_and_compression_gives_the_same_messages(
     tmp_path: Path, storage: StoragePlugin, compression: CompressionMode, metadata: str
 ) -> None:
     if storage is StoragePlugin.SQLITE3 and compression is CompressionMode.STORAGE:
@@ -115,20 +115,20 @@ def test_every_kind_of_recording_reads_alike(
         assert recording.counts.total() == len(written)
         assert (recording.start_ns, recording.end_ns) == (stamp(0), stamp(5) + 2)
         assert bool(recording.losses) == (metadata == "without")
-    assert content(bag) == written
+    assert read_by_us(bag) == written
 
 
 def test_the_files_of_a_split_recording_are_read_as_one(tmp_path: Path) -> None:
     written = recordings.entries()
     bag = recordings.split(tmp_path / "bag", written)
-    assert content(bag) == written
+    assert read_by_us(bag) == written
     assert find_recordings(tmp_path) == [bag]
     (bag / "metadata.yaml").unlink()
-    assert content(bag) == written
+    assert read_by_us(bag) == written
     assert find_recordings(tmp_path) == [bag]
 
 
-def test_a_missing_file_of_a_split_recording_is_said_and_the_rest_read(tmp_path: Path) -> None:
+def test_a_missing_file_of_a_split_recording_is_reported_and_the_rest_read(tmp_path: Path) -> None:
     bag = recordings.split(tmp_path / "bag", recordings.entries())
     (bag / "bag_0.mcap").unlink()
     with open_recording(bag) as recording:
@@ -155,7 +155,9 @@ def test_a_type_spelled_without_msg_is_the_same_type(tmp_path: Path) -> None:
         assert bytes(message.data) == data
 
 
-def test_a_real_recording_reads(shared_data: Path, tmp_path: Path, engine: Engine) -> None:
+def test_a_recording_of_a_real_camera_is_replayed(
+    shared_data: Path, tmp_path: Path, engine: Engine
+) -> None:
     source = shared_data / "bags" / "soccer_goal_12.mcap"
     done = run(source, tmp_path / "out", engine)
     assert (done.frames, done.losses) == (2, [])
@@ -163,7 +165,7 @@ def test_a_real_recording_reads(shared_data: Path, tmp_path: Path, engine: Engin
     assert first.shape == second.shape == (480, 640, 3)
 
 
-def test_a_ros_1_bag_comes_out_as_ros_2(tmp_path: Path, engine: Engine) -> None:
+def test_a_ros_1_bag_is_replayed_into_a_ros_2_recording(tmp_path: Path, engine: Engine) -> None:
     source = ros_1_bag(tmp_path / "old.bag", frames=3)
     done = run(source, tmp_path / "out", engine)
     assert done.frames == 3
@@ -219,7 +221,7 @@ def whole_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(share=st.floats(0.0, 0.999))
-def test_a_file_cut_off_anywhere_gives_what_is_whole(
+def test_a_truncated_file_gives_its_intact_messages(
     whole_file: Path, tmp_path: Path, share: float
 ) -> None:
     written = recordings.entries(40, width=128, height=96)
@@ -234,11 +236,11 @@ def test_a_file_cut_off_anywhere_gives_what_is_whole(
         found = [Entry(m.channel.topic, m.stamp_ns, bytes(m.data)) for m in recording.messages()]
         assert recording.losses or found == written
     assert found == written[: len(found)]
-    # No more may be lost than the compressor held back, and the record that was cut.
+    # Lost are the chunk that the compressor had not written yet and the record at the cut.
     assert len(found) >= share * len(written) - 40
 
 
-def test_of_an_uncompressed_file_that_is_cut_only_the_cut_message_is_lost(tmp_path: Path) -> None:
+def test_a_truncated_uncompressed_file_loses_only_the_message_at_the_cut(tmp_path: Path) -> None:
     written = recordings.entries(10)
     bag = recordings.write(tmp_path / "bag", written)
     path = recordings.storage_file(bag)
@@ -246,10 +248,10 @@ def test_of_an_uncompressed_file_that_is_cut_only_the_cut_message_is_lost(tmp_pa
     middle = data.index(written[15].data) + 100
     path.write_bytes(data[:middle])
     (bag / "metadata.yaml").unlink()
-    assert content(bag) == written[:15]
+    assert read_by_us(bag) == written[:15]
 
 
-def test_a_damaged_chunk_costs_no_more_than_itself(tmp_path: Path) -> None:
+def test_a_damaged_chunk_loses_only_its_own_messages(tmp_path: Path) -> None:
     from mcap.writer import CompressionType
     from mcap.writer import Writer as McapWriter
 
@@ -276,7 +278,7 @@ def test_a_damaged_chunk_costs_no_more_than_itself(tmp_path: Path) -> None:
     assert stamps == sorted(set(stamps))
 
 
-def test_messages_outside_of_chunks_are_salvaged_too(tmp_path: Path) -> None:
+def test_messages_outside_chunks_are_salvaged(tmp_path: Path) -> None:
     from mcap.writer import Writer as McapWriter
 
     path = tmp_path / "loose.mcap"
@@ -290,10 +292,10 @@ def test_messages_outside_of_chunks_are_salvaged_too(tmp_path: Path) -> None:
         writer.finish()
     data = path.read_bytes()
     path.write_bytes(data[: data.index(bytes([0, 1, 0, 0, 40, 0, 0, 0]))])
-    assert [entry.data[4] for entry in content(path)] == list(range(40))
+    assert [entry.data[4] for entry in read_by_us(path)] == list(range(40))
 
 
-def test_a_cut_sqlite_file_gives_what_is_whole(tmp_path: Path, engine: Engine) -> None:
+def test_a_truncated_sqlite_file_gives_its_intact_messages(tmp_path: Path, engine: Engine) -> None:
     written = recordings.entries(40)
     bag = recordings.write(tmp_path / "bag", written, storage=StoragePlugin.SQLITE3)
     path = recordings.storage_file(bag)
@@ -306,9 +308,7 @@ def test_a_cut_sqlite_file_gives_what_is_whole(tmp_path: Path, engine: Engine) -
 
 @pytest.mark.parametrize("name", ["bag.mcap", "bag.db3", "bag.bag"])
 @pytest.mark.parametrize("data", [b"", b"no recording at all" * 100])
-def test_what_is_no_recording_is_refused_in_one_line(
-    tmp_path: Path, name: str, data: bytes
-) -> None:
+def test_a_file_that_is_not_a_recording_is_refused(tmp_path: Path, name: str, data: bytes) -> None:
     (tmp_path / name).write_bytes(data)
     with pytest.raises(BagError, match=name):
         open_recording(tmp_path / name)
@@ -323,14 +323,14 @@ def test_a_folder_or_path_without_a_recording_is_refused(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("storage", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
 @pytest.mark.parametrize("index", ["with its index", "without"])
-def test_a_part_of_a_recording_is_what_rosbags_reads(
+def test_a_time_range_of_a_recording_equals_what_rosbags_reads(
     tmp_path: Path, storage: StoragePlugin, index: str
 ) -> None:
-    """Messages in an order of their own: not by topic, and not as they were written."""
+    """The messages are shuffled, so they are neither sorted by topic nor by time."""
     written = recordings.entries(30)
     mixed = [written[place] for place in np.random.default_rng(0).permutation(len(written))]
     bag = recordings.write(tmp_path / "bag", mixed, storage=storage)
-    expected = [e for e in by_rosbags(bag) if stamp(1) <= e.stamp_ns < stamp(20)]
+    expected = [e for e in read_by_rosbags(bag) if stamp(1) <= e.stamp_ns < stamp(20)]
     if index == "without" and storage is StoragePlugin.MCAP:
         path = recordings.storage_file(bag)
         path.write_bytes(path.read_bytes()[:-8])
@@ -345,11 +345,11 @@ def test_a_part_of_a_recording_is_what_rosbags_reads(
 # --- Replay --------------------------------------------------------------------------------------
 
 
-def test_everything_is_copied_as_it_was_and_new_topics_lie_beside(
+def test_a_replay_copies_all_messages_and_adds_topics(
     bag: Path, tmp_path: Path, engine: Engine
 ) -> None:
     done = run(bag, tmp_path / "out", engine)
-    before, after = by_rosbags(bag), by_rosbags(tmp_path / "out")
+    before, after = read_by_rosbags(bag), read_by_rosbags(tmp_path / "out")
     new = {
         "/camera/image_derained",
         "/camera/attention",
@@ -365,7 +365,7 @@ def test_everything_is_copied_as_it_was_and_new_topics_lie_beside(
     assert (done.frames, done.copied, done.losses) == (6, len(before), [])
 
 
-def test_the_clean_image_carries_stamp_frame_and_encoding_of_its_original(
+def test_the_derained_image_keeps_stamp_frame_id_and_encoding(
     tmp_path: Path, engine: Engine
 ) -> None:
     pixels = recordings.picture(0)
@@ -383,7 +383,7 @@ def test_the_clean_image_carries_stamp_frame_and_encoding_of_its_original(
     )  # fmt: skip
 
 
-def test_the_frames_are_those_that_a_stream_makes(
+def test_a_replay_gives_the_same_frames_as_a_stream(
     bag: Path, tmp_path: Path, engine: Engine
 ) -> None:
     from rain_removal_ros.stream import Stream
@@ -395,7 +395,7 @@ def test_the_frames_are_those_that_a_stream_makes(
         assert np.array_equal(step.frame.image, clean)
 
 
-def test_the_same_recording_gives_the_same_bytes_twice(
+def test_two_replays_of_a_recording_are_identical(
     bag: Path, tmp_path: Path, engine: Engine
 ) -> None:
     for name in ("one", "two"):
@@ -406,13 +406,13 @@ def test_the_same_recording_gives_the_same_bytes_twice(
 
 
 @pytest.mark.parametrize("compression", ["none", "zstd"])
-def test_others_read_what_was_written(
+def test_the_mcap_library_reads_a_replay(
     bag: Path, tmp_path: Path, engine: Engine, compression: str
 ) -> None:
     from mcap.reader import make_reader
 
     run(bag, tmp_path / "out", engine, compression=compression)
-    expected = content(tmp_path / "out")
+    expected = read_by_us(tmp_path / "out")
     with recordings.storage_file(tmp_path / "out").open("rb") as file:
         by_mcap = [
             (channel.topic, message.log_time, message.data)
@@ -421,7 +421,9 @@ def test_others_read_what_was_written(
     assert by_mcap == [(entry.topic, entry.stamp_ns, entry.data) for entry in expected]
 
 
-def test_rclpy_reads_what_was_written(bag: Path, tmp_path: Path, engine: Engine) -> None:
+def test_rclpy_deserializes_the_messages_of_a_replay(
+    bag: Path, tmp_path: Path, engine: Engine
+) -> None:
     serialization = pytest.importorskip("rclpy.serialization", reason="rclpy is not installed")
     from sensor_msgs.msg import CameraInfo, Image
     from std_msgs.msg import Float32
@@ -435,7 +437,7 @@ def test_rclpy_reads_what_was_written(bag: Path, tmp_path: Path, engine: Engine)
     }
     read = {
         entry.topic: serialization.deserialize_message(entry.data, kinds[entry.topic])
-        for entry in content(tmp_path / "out")
+        for entry in read_by_us(tmp_path / "out")
         if entry.topic in kinds
     }
     assert (read["/camera/image_derained"].width, read["/camera/attention"].encoding) == (
@@ -446,19 +448,19 @@ def test_rclpy_reads_what_was_written(bag: Path, tmp_path: Path, engine: Engine)
     assert read["/camera/camera_info_derained"].k[0] == 50.0
 
 
-def test_a_name_ending_in_mcap_makes_a_single_file(
+def test_an_output_name_ending_in_mcap_makes_a_single_file(
     bag: Path, tmp_path: Path, engine: Engine
 ) -> None:
     run(bag, tmp_path / "out.mcap", engine)
     assert (tmp_path / "out.mcap").is_file()
-    assert len(content(tmp_path / "out.mcap")) > len(by_rosbags(bag))
+    assert len(read_by_us(tmp_path / "out.mcap")) > len(read_by_rosbags(bag))
 
 
-def test_clean_images_may_take_the_place_of_the_rainy(bag: Path, tmp_path: Path) -> None:
-    run(bag, tmp_path / "out", Handing(2), in_place_of=("/camera/image_raw",))
+def test_derained_images_can_replace_the_rainy_ones(bag: Path, tmp_path: Path) -> None:
+    run(bag, tmp_path / "out", PassThrough(2), in_place_of=("/camera/image_raw",))
     (first, *_) = images(tmp_path / "out", "/camera/image_raw")
     assert first.shape == (96, 128, 3)
-    topics = {entry.topic for entry in content(tmp_path / "out")}
+    topics = {entry.topic for entry in read_by_us(tmp_path / "out")}
     assert topics == {
         "/camera/image_raw", "/camera/camera_info", "/camera/attention", "/camera/rain_level",
         "/odd",
@@ -471,7 +473,7 @@ def test_clean_images_may_take_the_place_of_the_rainy(bag: Path, tmp_path: Path)
 
 
 def test_the_calibration_is_scaled_with_the_image(bag: Path, tmp_path: Path) -> None:
-    run(bag, tmp_path / "out", Handing(2))
+    run(bag, tmp_path / "out", PassThrough(2))
     with open_recording(tmp_path / "out") as recording:
         wanted = [c for c in recording.channels if c.topic == "/camera/camera_info_derained"]
         info = [decoded(m.channel, m.data) for m in recording.messages(wanted)]
@@ -490,9 +492,7 @@ def test_compressed_images_stay_compressed(tmp_path: Path, engine: Engine) -> No
     assert [image.shape for image in found] == [(48, 64, 3)] * 3
 
 
-def test_of_what_a_camera_offers_only_its_raw_colours_are_cleaned(
-    tmp_path: Path, engine: Engine
-) -> None:
+def test_only_the_raw_colour_topic_of_a_camera_is_derained(tmp_path: Path, engine: Engine) -> None:
     mixed = []
     for index in range(2):
         at = stamp(index)
@@ -507,9 +507,11 @@ def test_of_what_a_camera_offers_only_its_raw_colours_are_cleaned(
     assert [camera.topic for camera in done.cameras] == ["/camera/image_raw"]
 
 
-def test_a_stretch_and_every_nth_frame(bag: Path, tmp_path: Path, engine: Engine) -> None:
+def test_a_replay_can_take_a_time_range_and_every_nth_frame(
+    bag: Path, tmp_path: Path, engine: Engine
+) -> None:
     done = run(bag, tmp_path / "out", engine, start_s=0.05, duration_s=0.2, every=2)
-    after = by_rosbags(tmp_path / "out")
+    after = read_by_rosbags(tmp_path / "out")
     assert {entry.stamp_ns // STEP_NS for entry in after} == {
         stamp(i) // STEP_NS for i in range(1, 5)
     }
@@ -523,7 +525,7 @@ def test_a_start_beyond_the_end_is_refused(bag: Path, tmp_path: Path, engine: En
         run(bag, tmp_path / "out", engine, start_s=10.0)
 
 
-def test_a_wrong_topic_is_answered_with_near_ones(
+def test_the_error_for_a_wrong_topic_names_the_image_topics(
     bag: Path, tmp_path: Path, engine: Engine
 ) -> None:
     with pytest.raises(
@@ -535,7 +537,7 @@ def test_a_wrong_topic_is_answered_with_near_ones(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_recording_without_images_is_refused_and_its_topics_named(
+def test_the_error_for_a_recording_without_images_names_its_topics(
     tmp_path: Path, engine: Engine
 ) -> None:
     odd = [entry for entry in recordings.entries() if entry.topic == "/odd"]
@@ -545,7 +547,9 @@ def test_a_recording_without_images_is_refused_and_its_topics_named(
         run(recordings.write(tmp_path / "bag", odd), tmp_path / "out", engine)
 
 
-def test_a_replay_of_a_replay_needs_new_names(bag: Path, tmp_path: Path, engine: Engine) -> None:
+def test_a_replay_of_a_replay_needs_another_ending(
+    bag: Path, tmp_path: Path, engine: Engine
+) -> None:
     run(bag, tmp_path / "once", engine)
     with pytest.raises(BagError, match=r"has a topic /camera/image_derained already.*--ending"):
         run(tmp_path / "once", tmp_path / "twice", engine)
@@ -553,7 +557,7 @@ def test_a_replay_of_a_replay_needs_new_names(bag: Path, tmp_path: Path, engine:
     assert [camera.clean_topic for camera in done.cameras] == ["/camera/image_again"]
 
 
-def test_frames_of_several_sizes_each_start_afresh(tmp_path: Path, engine: Engine) -> None:
+def test_a_new_frame_size_restarts_the_stream(tmp_path: Path, engine: Engine) -> None:
     written = recordings.entries(2) + [
         replace(entry, stamp_ns=entry.stamp_ns + 2 * STEP_NS)
         for entry in recordings.entries(2, width=80, height=40)
@@ -565,7 +569,7 @@ def test_frames_of_several_sizes_each_start_afresh(tmp_path: Path, engine: Engin
 
 
 @pytest.mark.parametrize("place", ["beside", "in place"])
-def test_a_message_that_cannot_be_read_is_counted_and_passed_on(
+def test_an_unreadable_message_is_counted_and_copied(
     tmp_path: Path, engine: Engine, place: str
 ) -> None:
     written = recordings.entries()
@@ -577,15 +581,13 @@ def test_a_message_that_cannot_be_read_is_counted_and_passed_on(
     )
     assert (done.frames, done.cameras[0].unreadable) == (5, 1)
     assert "cannot be read" in done.cameras[0].last_fault
-    passed = [e.data for e in by_rosbags(tmp_path / "out") if e.topic == "/camera/image_raw"]
+    passed = [e.data for e in read_by_rosbags(tmp_path / "out") if e.topic == "/camera/image_raw"]
     assert passed[1] == broken
     assert len(passed) == 6
 
 
-def test_a_channel_whose_definition_was_not_recorded_is_copied_and_read(
-    bag: Path, tmp_path: Path
-) -> None:
-    """As older SQLite recordings are: they say no more of a type than its name."""
+def test_a_channel_without_a_definition_is_copied_and_readable(bag: Path, tmp_path: Path) -> None:
+    """Older SQLite recordings store only the name of a type."""
     with create(tmp_path / "out") as output:
         for channel in (Channel("/odd", ODD), Channel("/level", "std_msgs/msg/Float32")):
             output.add(channel)
@@ -597,35 +599,35 @@ def test_a_channel_whose_definition_was_not_recorded_is_copied_and_read(
     assert read["/odd"][1].endswith(b"\x80\x3f")
 
 
-def test_settings_that_a_replay_cannot_honour_are_refused_by_name(
+def test_the_error_for_settings_that_a_replay_cannot_honour_names_them(
     bag: Path, tmp_path: Path
 ) -> None:
     late = build(Settings, {"input.max_age_ms": 100.0, "input.cameras": ["front"]})
     with pytest.raises(SettingsError, match=r"cannot honour input\.cameras, input\.max_age_ms: "):
-        replay(bag, tmp_path / "out", Handing(), late)
+        replay(bag, tmp_path / "out", PassThrough(), late)
     assert [path.name for path in tmp_path.iterdir()] == ["bag"]
 
 
-class Failing(Handing):
+class FailingEngine(PassThrough):
     """An engine that fails."""
 
     def step(self, *_: Any, **__: Any) -> list[Derained]:
         raise EngineError("no such luck")
 
 
-def test_a_network_that_fails_at_every_frame_is_an_error_and_leaves_nothing(
+def test_a_replay_in_which_every_frame_fails_raises_and_leaves_no_output(
     bag: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(EngineError, match="no frame could be derained: no such luck"):
-        run(bag, tmp_path / "out", Failing())
+        run(bag, tmp_path / "out", FailingEngine())
     assert [path.name for path in tmp_path.iterdir()] == ["bag"]
 
 
-def test_raw_cameras_get_compressed_images_beside_where_that_is_set(
+def test_output_compressed_adds_a_compressed_topic_for_a_raw_camera(
     bag: Path, tmp_path: Path
 ) -> None:
     both = build(Settings, {"output.compressed": True})
-    replay(bag, tmp_path / "out", Handing(), both)
+    replay(bag, tmp_path / "out", PassThrough(), both)
     found = images(tmp_path / "out", "/camera/image_derained/compressed")
     assert [image.shape for image in found] == [(48, 64, 3)] * 6
 
@@ -633,7 +635,7 @@ def test_raw_cameras_get_compressed_images_beside_where_that_is_set(
 # --- Writing safely ------------------------------------------------------------------------------
 
 
-def test_an_existing_output_is_replaced_only_by_force_and_only_if_a_recording(
+def test_force_replaces_an_existing_recording_and_nothing_else(
     bag: Path, tmp_path: Path, engine: Engine
 ) -> None:
     out = tmp_path / "out"
@@ -650,14 +652,16 @@ def test_an_existing_output_is_replaced_only_by_force_and_only_if_a_recording(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bag", "home", "out"]
 
 
-def test_what_is_read_is_never_written_to(bag: Path, tmp_path: Path, engine: Engine) -> None:
+def test_writing_into_the_source_recording_is_refused(
+    bag: Path, tmp_path: Path, engine: Engine
+) -> None:
     (tmp_path / "link").symlink_to(bag)
     for out in (bag, bag / "inside", tmp_path / "link"):
         with pytest.raises(BagError, match="which is read; choose another"):
             run(bag, out, engine, force=True)
 
 
-def test_an_error_on_the_way_leaves_nothing(bag: Path, tmp_path: Path, engine: Engine) -> None:
+def test_an_interrupted_replay_leaves_no_output(bag: Path, tmp_path: Path, engine: Engine) -> None:
     def fail(done: int, total: int) -> None:
         if done == 3:
             raise KeyboardInterrupt
@@ -667,7 +671,7 @@ def test_an_error_on_the_way_leaves_nothing(bag: Path, tmp_path: Path, engine: E
     assert [path.name for path in tmp_path.iterdir()] == ["bag"]
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing(bag: Path, tmp_path: Path) -> None:
+def test_a_full_disk_gives_a_one_line_error_and_leaves_no_output(bag: Path, tmp_path: Path) -> None:
     script = (
         "import resource, sys; from pathlib import Path\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))\n"
@@ -692,7 +696,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(bag: Path, tmp_path: Path) -
 
 @pytest.fixture
 def writer_process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Somebody who writes ``out`` and takes his time."""
+    """A process that is still writing ``out``."""
     script = (
         "import sys; from pathlib import Path\n"
         "from rain_removal_ros.bags import create\n"
@@ -710,14 +714,14 @@ def writer_process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
-def test_two_runs_do_not_write_one_recording(
+def test_two_processes_cannot_write_the_same_recording(
     writer_process: subprocess.Popen[str], bag: Path, tmp_path: Path, engine: Engine
 ) -> None:
     with pytest.raises(BagError, match="another run is writing"):
         run(bag, tmp_path / "out", engine)
 
 
-def test_what_a_killed_run_left_is_cleared_away(
+def test_the_partial_output_of_a_killed_run_is_removed(
     writer_process: subprocess.Popen[str], bag: Path, tmp_path: Path, engine: Engine
 ) -> None:
     writer_process.send_signal(signal.SIGKILL)
@@ -727,11 +731,11 @@ def test_what_a_killed_run_left_is_cleared_away(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bag", "out"]
 
 
-# --- Judging -------------------------------------------------------------------------------------
+# --- Scoring -------------------------------------------------------------------------------------
 
 
-def test_a_recording_with_its_truth_is_compared_frame_by_frame(tmp_path: Path) -> None:
-    """Handed on, rainy frames stay as they are; the first truth comes late, the second early."""
+def test_a_recording_with_references_is_scored_frame_by_frame(tmp_path: Path) -> None:
+    """The engine changes nothing. References come just before or just after their frames."""
     written = []
     for index in range(4):
         at, pixels = stamp(index), recordings.picture(index)
@@ -742,7 +746,7 @@ def test_a_recording_with_its_truth_is_compared_frame_by_frame(tmp_path: Path) -
         ]
     bag = recordings.write(tmp_path / "bag", written)
     scorer = FrameScorer()
-    replay(bag, tmp_path / "out", Handing(), Settings(), observer=scorer)
+    replay(bag, tmp_path / "out", PassThrough(), Settings(), observer=scorer)
     (scores,) = scorer.scores().values()
     assert [score.psnr_before for score in scores] == [score.psnr_after for score in scores]
     assert all(20 < (score.psnr_after or 0) < 60 for score in scores)
@@ -753,7 +757,7 @@ def test_a_recording_with_its_truth_is_compared_frame_by_frame(tmp_path: Path) -
     assert all(moment.truth is not None for moment in scorer.moments("/camera/image_raw"))
 
 
-def test_a_recording_without_its_truth_is_judged_by_what_is_seen(
+def test_a_recording_without_references_gets_a_verdict_from_its_rain_level(
     bag: Path, tmp_path: Path, engine: Engine
 ) -> None:
     scorer = FrameScorer()
@@ -768,7 +772,7 @@ def test_a_recording_without_its_truth_is_judged_by_what_is_seen(
     assert "rain" in verdict(figures)
 
 
-def test_the_worst_moments_come_first_and_few_pictures_are_kept(tmp_path: Path) -> None:
+def test_the_scorer_keeps_few_moments_with_the_worst_first(tmp_path: Path) -> None:
     scorer = FrameScorer()
     truth = recordings.picture(0)
     for index in range(100):
@@ -783,14 +787,14 @@ def test_the_worst_moments_come_first_and_few_pictures_are_kept(tmp_path: Path) 
     assert moments[: len(worst)] == worst
     losses = [moment.score.badness for moment in worst]
     assert losses == sorted(losses, reverse=True)
-    # Neighbours are as bad, and show nothing new.
+    # Frames next to a bad one are as bad, and show nothing new.
     times = sorted(moment.score.stamp_ns / 1e9 for moment in worst)
     assert len(times) >= 3
     assert min(later - earlier for earlier, later in itertools.pairwise(times)) >= 1
     assert losses[0] == max(score.badness for score in scorer.scores()["/camera"])
 
 
-def test_settings_to_be_tried_are_read_as_yaml_and_nothing_is_an_empty_text() -> None:
+def test_attempts_are_parsed_as_yaml_with_an_empty_value_as_an_empty_string() -> None:
     base = Settings(network=NetworkSettings(weights="mine.safetensors"))
     wanted = "other, slow:network.name=prenet,network.weights=,stream.strength=0.5"
     (attempt,) = attempts(base, [wanted])
@@ -805,7 +809,7 @@ def test_settings_to_be_tried_are_read_as_yaml_and_nothing_is_an_empty_text() ->
 
 
 @pytest.mark.slow
-def test_a_recording_of_20000_frames_stays_below_a_gibibyte(tmp_path: Path) -> None:
+def test_replaying_20000_frames_takes_less_than_a_gibibyte(tmp_path: Path) -> None:
     pixels = recordings.picture(0)
     written = (
         Entry("/camera/image_raw", stamp(i), recordings.image(pixels, stamp(i)))

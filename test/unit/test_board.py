@@ -1,4 +1,4 @@
-"""The board: figures that mean what they are called, and a verdict that follows from them."""
+"""The board: each mark measures what its name says, and the verdict follows from the marks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Change = Callable[[Image], Image]
 
 
 class Model:
-    """Changes every frame in one way, and once more for each frame that it has carried state."""
+    """Applies ``change`` to its state, or to the first frame; the result is also the new state."""
 
     scale = 1
     recurrent = True
@@ -64,7 +64,7 @@ def write(path: Path, image: Image) -> None:
 
 @pytest.fixture
 def dry(tmp_path: Path) -> Path:
-    """A folder of the dry pictures that the stroke board and the still camera look at."""
+    """A folder with dry pictures for the strokes and the still camera."""
     for number in range(3):
         write(tmp_path / f"roadscene/test/target/{number}.jpg", street(number))
         write(tmp_path / f"rain100l/test/norain-{number}.png", street(10 + number))
@@ -78,14 +78,14 @@ def found(marks: Any) -> dict[str, Mark]:
     return {mark.name: mark for mark in marks}
 
 
-def test_all_light_of_strokes_is_left_by_a_model_that_does_nothing(dry: Path) -> None:
+def test_a_model_that_does_nothing_leaves_all_light_of_the_strokes(dry: Path) -> None:
     measured = found(strokes.strokes_part(model(lambda image: image), Setup(data=dry)))
     for name in strokes.FIELDS:
         assert measured[f"strokes/{name}"].value == pytest.approx(1)
     assert measured["strokes/invented"].value == 0
 
 
-def test_half_the_light_of_strokes_is_left_by_a_model_that_takes_half() -> None:
+def test_a_model_that_halves_the_strokes_leaves_half_their_light() -> None:
     plain = strokes.Strokes(count=3)
     image = street()
     rainy, mask = strokes.drawn(image, plain, "a street")
@@ -96,18 +96,18 @@ def test_half_the_light_of_strokes_is_left_by_a_model_that_takes_half() -> None:
     assert 200 < mask.sum() < 3 * 140
 
 
-def test_what_a_model_adds_to_dry_pictures_is_invented(dry: Path) -> None:
+def test_a_change_of_dry_pictures_counts_as_invented(dry: Path) -> None:
     def smeared(image: Image) -> Image:
         made = image.copy()
         made[:30] += 10
         return made
 
     measured = found(strokes.strokes_part(model(smeared), Setup(data=dry, extent=QUICK)))
-    # A quarter of the rows, by more than the 5 levels that can be seen.
+    # A quarter of the rows changed, by more than the 5 levels that are visible.
     assert measured["strokes/invented"].value == pytest.approx(0.25)
 
 
-def test_a_still_camera_tells_a_picture_that_fades_from_one_that_stays(dry: Path) -> None:
+def test_the_still_camera_shows_that_a_model_fades_the_picture(dry: Path) -> None:
     stays = found(camera.still_part(model(lambda image: image), Setup(data=dry, extent=QUICK)))
     fades = found(
         camera.still_part(
@@ -123,8 +123,8 @@ def clip(reference: list[Image], rainy: list[Image]) -> clips.Clip:
     return clips.Clip("a clip", rainy, reference)
 
 
-def test_what_state_is_worth_is_the_gain_over_starting_afresh() -> None:
-    """Carried, this model returns the frame it was first shown; afresh, the frame that is there."""
+def test_the_worth_of_state_is_the_gain_over_a_fresh_start() -> None:
+    """With state this model returns the first frame, without state the current one."""
     reference = [street(1, 48, 64)] * 150
     rng = np.random.default_rng(0)
     noisy = [
@@ -141,7 +141,7 @@ def test_what_state_is_worth_is_the_gain_over_starting_afresh() -> None:
     assert max(trace["flicker"].values()) == 0
 
 
-def test_a_dry_scene_that_moves_shows_a_model_that_holds_on_to_the_past() -> None:
+def test_a_moving_dry_scene_shows_that_a_model_repeats_old_frames() -> None:
     still = [street(1, 48, 64)] * 20
     moving = [np.roll(street(1, 48, 64), 3 * index, axis=1) for index in range(20)]
     holds_on = model(lambda image: image)
@@ -151,14 +151,14 @@ def test_a_dry_scene_that_moves_shows_a_model_that_holds_on_to_the_past() -> Non
     assert max(likeness["a clip 10"]) < 30
 
 
-def test_state_that_wears_off_is_lost() -> None:
+def test_the_loss_of_state_is_its_worth_at_first_minus_later() -> None:
     worth = {f"a clip {number}": 2.0 for number in (10, 20)}
     worth |= {f"a clip {number}": 0.5 for number in range(100, 150, 10)}
     assert clips._lost(worth, "a clip") == pytest.approx(1.5)
 
 
 class BrightSquares:
-    """Finds what is bright."""
+    """A detector that finds bright squares."""
 
     name, fingerprint, sure = "squares", "squares 1", 0.3
     labels: tuple[str, ...] = ("person",)
@@ -170,7 +170,7 @@ class BrightSquares:
         return Detections(("person",) * len(boxes), np.full(len(boxes), 0.9), as_boxes(boxes))
 
 
-def test_all_is_won_back_by_a_model_that_knows_the_reference(tmp_path: Path) -> None:
+def test_a_model_that_returns_the_reference_recovers_everything(tmp_path: Path) -> None:
     stems = tuple(name.removeprefix("pennfudan ") for name in rains.names("pennfudan ")[:6])
     clean, truths = [], []
     for number in range(len(stems)):
@@ -181,7 +181,7 @@ def test_all_is_won_back_by_a_model_that_knows_the_reference(tmp_path: Path) -> 
         truths.append(Truths(("person",), as_boxes([(left, 30, left + 30, 70)]), np.zeros(1, bool)))
     shown = detections.Labelled("pennfudan", stems, clean, truths, "squares")
     setup = Setup(data=tmp_path, cache=tmp_path / "cache")
-    # Rain takes from the squares' brightness and adds to what is around them.
+    # Rain darkens the squares and brightens what is around them.
     nothing = found(
         detections.seen_through(model(lambda image: image), shown, BrightSquares(), setup)
     )
@@ -197,7 +197,7 @@ def test_all_is_won_back_by_a_model_that_knows_the_reference(tmp_path: Path) -> 
     assert nothing["pennfudan/clear"].value == all_known["pennfudan/clear"].value == 0
 
 
-def test_rain_of_the_board_falls_as_when_it_was_made() -> None:
+def test_the_rain_of_the_board_has_not_changed() -> None:
     """Figures of different weeks compare only as long as this holds."""
     grey = np.full((1, 240, 320, 3), 90, np.uint8)
     names = [*rains.names("highway"), *rains.names("drive"), rains.names("carla")[0]]
@@ -206,7 +206,7 @@ def test_rain_of_the_board_falls_as_when_it_was_made() -> None:
         assert [rainy.mean(), rainy.std()] == pytest.approx(list(RAIN[name]), rel=0.02), name
 
 
-def test_lighter_rain_is_less_of_the_same() -> None:
+def test_lighter_rain_has_the_same_seed_and_fewer_drops() -> None:
     name = rains.names("pennfudan")[0]
     heavy, light = rains.rain(name), rains.rain(name, 0.3)
     assert heavy.seed == light.seed
@@ -214,7 +214,7 @@ def test_lighter_rain_is_less_of_the_same() -> None:
     assert light.veil.thickness < heavy.veil.thickness
 
 
-def test_speed_is_told_by_turns_and_beside_what_ships() -> None:
+def test_speed_is_measured_by_turns_and_compared_with_the_shipped_model() -> None:
     shipped, candidate = timing.by_turns([lambda: 20.0, lambda: 30.0], lambda: 3000.0)
     assert {mark.name: mark.value for mark in candidate} == {
         "speed/ms": 30.0,
@@ -247,27 +247,29 @@ SHIPPED = [30.0, 31.0, 28.0, 35.0, 33.0, 29.0]
         ([0.5] * 6, rules.BETTER),
         ([-0.5] * 6, rules.WORSE),
         ([2.0, -2.0, 1.0, -1.0, 0.5, -0.5], rules.SAME),
-        ([-0.05] * 6, rules.SAME),  # sure, but less than what may be lost
+        ([-0.05] * 6, rules.SAME),  # a sure loss, but within tolerance
     ],
 )
-def test_a_mark_changes_surely_or_not(change: list[float], expected: str) -> None:
+def test_a_mark_is_better_or_worse_only_if_the_change_is_sure(
+    change: list[float], expected: str
+) -> None:
     candidate = [a + b for a, b in zip(SHIPPED, change, strict=True)]
     assert verdict(rule("rain100l/psnr_y"), candidate, SHIPPED) == expected
 
 
-def test_less_light_left_is_better() -> None:
+def test_less_remaining_light_is_better() -> None:
     assert verdict(rule("strokes/count_3"), [0.2] * 6, [0.8] * 6) == rules.BETTER
     assert verdict(rule("strokes/count_3"), [0.8] * 6, [0.2] * 6) == rules.WORSE
 
 
-def test_a_loss_is_none_while_what_is_aimed_at_is_met() -> None:
+def test_a_lower_mark_is_not_worse_while_it_meets_its_goal() -> None:
     clean = rule("clean/psnr_y")
     assert clean.goal == 50
     assert verdict(clean, [52.0] * 6, [58.0] * 6) == rules.SAME
     assert verdict(clean, [48.0] * 6, [58.0] * 6) == rules.WORSE
 
 
-def test_what_is_worse_is_not_shipped_however_much_else_is_better() -> None:
+def test_one_worse_mark_keeps_a_candidate_from_shipping() -> None:
     shipped = {name: mark(name, SHIPPED) for name in ("rain800/psnr_y", "rain100l/psnr_y")}
     better = {name: mark(name, [value + 1 for value in SHIPPED]) for name in shipped}
     assert rules.judge(rules.read(better, shipped)).ships
@@ -277,7 +279,7 @@ def test_what_is_worse_is_not_shipped_however_much_else_is_better() -> None:
     assert judged.reasons[0] == "surely worse: rain800 test, PSNR-Y"
 
 
-def test_what_was_measured_in_part_never_ships() -> None:
+def test_a_partly_measured_candidate_never_ships() -> None:
     shipped = {"rain100l/psnr_y": mark("", SHIPPED)}
     better = {"rain100l/psnr_y": mark("", [value + 1 for value in SHIPPED])}
     judged = rules.judge(rules.read(better, shipped), complete=False)
@@ -285,19 +287,19 @@ def test_what_was_measured_in_part_never_ships() -> None:
     assert judged.reasons == ("surely better: rain100l test, PSNR-Y",)
 
 
-def test_harm_is_not_shipped_though_it_was_shipped_before() -> None:
+def test_a_mark_below_its_floor_keeps_even_the_shipped_model_from_shipping() -> None:
     worse = {"rain800/gain": mark("", [-1.0, -1.1, -0.9, -1.0, -1.2])}
     judged = rules.judge(rules.read(worse, worse))
     assert judged.reasons == ("below its floor: rain800 test, gain",)
 
 
-def test_models_are_compared_on_what_both_were_measured_on() -> None:
+def test_models_are_compared_on_the_pictures_measured_for_both() -> None:
     whole = marks.mean("a", {"1": 1.0, "2": 2.0, "3": 30.0, "4": 2.0})
     part = marks.mean("a", {"2": 5.0, "4": 6.0})
     assert marks.difference(part, whole).value == pytest.approx(3.5)
 
 
-def test_only_what_computes_makes_figures_be_taken_anew(tmp_path: Path) -> None:
+def test_comments_and_docstrings_do_not_invalidate_stored_figures(tmp_path: Path) -> None:
     def written(text: str) -> str:
         (tmp_path / "code.py").write_text(text)
         return board._meaning(tmp_path / "code.py")
@@ -315,7 +317,7 @@ def test_every_mark_has_one_rule() -> None:
     assert len(names) == len(set(names))
 
 
-def test_strokes_are_drawn_as_when_the_board_was_made() -> None:
+def test_the_strokes_of_the_board_have_not_changed() -> None:
     """Figures of different weeks compare only as long as this holds."""
     grey = np.full((240, 320, 3), 90, np.uint8)
     light = {

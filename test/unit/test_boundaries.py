@@ -1,4 +1,4 @@
-"""What may import what. New modules are covered as they appear."""
+"""Which modules may import which. New modules are covered without a change here."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def import_without(
     return wrong
 
 
-def test_the_walk_finds_the_package() -> None:
+def test_modules_of_the_package_finds_nested_modules() -> None:
     assert {"rain_removal_ros", "rain_removal_ros.networks.prenet"} < set(modules_of_the_package())
 
 
@@ -121,7 +121,7 @@ def test_everything_but_the_ros_part_imports_without_ros() -> None:
     assert import_without(ROS, modules) == {}
 
 
-def test_images_messages_and_settings_need_no_torch() -> None:
+def test_the_modules_listed_without_torch_import_without_it() -> None:
     modules = [
         name
         for name in modules_of_the_package()
@@ -136,7 +136,7 @@ def test_listing_commands_and_networks_needs_neither_torch_nor_opencv_nor_numpy(
     assert import_without(ROS | heavy, [*modules, "rain_removal_ros.networks"]) == {}
 
 
-def test_a_forbidden_import_is_noticed_even_if_its_failure_is_caught(tmp_path: Path) -> None:
+def test_a_forbidden_import_is_reported_even_if_its_error_is_caught(tmp_path: Path) -> None:
     (tmp_path / "sly.py").write_text("try:\n    import rclpy.node\nexcept ImportError:\n    pass\n")
     wrong = import_without({"rclpy"}, ["sly"], folder=tmp_path)
     assert wrong == {"sly": "imports rclpy"}
@@ -147,15 +147,15 @@ def test_a_forbidden_import_is_noticed_even_if_its_failure_is_caught(tmp_path: P
     [path for path in sorted(PACKAGE.rglob("*.py")) if path.relative_to(PACKAGE).parts[0] != "ros"],
     ids=lambda path: str(path.relative_to(PACKAGE)),
 )
-def test_only_the_ros_part_names_ros_even_inside_functions(path: Path) -> None:
+def test_only_the_ros_part_imports_ros_even_inside_functions(path: Path) -> None:
     assert imported_packages(ast.parse(path.read_text(encoding="utf-8"))) & ROS == set()
 
 
 NOT_IN_LYRICAL = ("rclpy.qos_event", "rclpy.topic_endpoint_info")
 
 
-def test_nothing_is_imported_that_lyrical_has_no_more() -> None:
-    """There is nothing of Lyrical to run this with, so these are looked for by name."""
+def test_no_module_removed_in_lyrical_is_imported() -> None:
+    """Lyrical cannot be installed here, so the test looks for the names of these modules."""
     wrong = {
         f"{path.relative_to(PACKAGE)}: {node.module}"
         for path in (PACKAGE / "ros").rglob("*.py")
@@ -166,7 +166,7 @@ def test_nothing_is_imported_that_lyrical_has_no_more() -> None:
 
 
 def imported_when_run(tree: ast.AST) -> Iterator[ast.ImportFrom]:
-    """Every ``from`` import but those for type checkers."""
+    """Every ``from`` import, except those for type checkers."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.ImportFrom):
             yield node
@@ -175,7 +175,7 @@ def imported_when_run(tree: ast.AST) -> Iterator[ast.ImportFrom]:
 
 
 def imported_packages(tree: ast.Module) -> set[str]:
-    """Top-level packages of every import statement, wherever it stands."""
+    """Top-level packages of every import statement, at any depth."""
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -186,22 +186,22 @@ def imported_packages(tree: ast.Module) -> set[str]:
 
 
 def test_modules_import_in_one_direction() -> None:
-    """Imports inside functions and for types count: who reads a module reads those too.
+    """Imports inside functions and for types count: readers of a module follow them too.
 
-    Not counted is the package itself, of which modules take the version and nothing else.
+    The package itself does not count: modules import only its version.
     """
     in_order(imports_within(PACKAGE))
 
 
-def test_rooms_import_in_one_direction() -> None:
-    """A room is a folder of the package, or a loose module."""
+def test_folders_import_in_one_direction() -> None:
+    """A module that lies in no folder counts as a folder."""
     rooms: dict[str, set[str]] = {}
     for module, imported in imports_within(PACKAGE).items():
         rooms.setdefault(area(module), set()).update(area(each) for each in imported)
     in_order({room: imported - {room} for room, imported in rooms.items()})
 
 
-def test_a_circle_is_noticed_however_it_is_closed(tmp_path: Path) -> None:
+def test_an_import_circle_is_found_through_lazy_and_type_only_imports(tmp_path: Path) -> None:
     package = tmp_path / "walk"
     (package / "far").mkdir(parents=True)
     for name in ("__init__.py", "far/__init__.py"):
@@ -217,7 +217,8 @@ def test_a_circle_is_noticed_however_it_is_closed(tmp_path: Path) -> None:
 
 
 def test_sources_in_c_call_in_one_direction() -> None:
-    """A file calls what others export; ``passes.h`` declares it, and is no file of its own here."""
+    """A file depends on the files whose functions it calls; ``passes.h``, which declares them, is
+    left out."""
     texts = {path.name: path.read_text() for path in (PACKAGE.parent / "native").glob("*.c")}
     defined = {
         name: file
@@ -238,7 +239,7 @@ def test_sources_in_c_call_in_one_direction() -> None:
 
 
 def in_order(graph: dict[str, set[str]]) -> list[str]:
-    """The nodes, each after those it needs; ``CycleError`` names the circle there is."""
+    """The nodes, each after those it needs; ``CycleError`` names a circle."""
     return list(TopologicalSorter(graph).static_order())
 
 
@@ -256,7 +257,7 @@ def imports_within(package: Path) -> dict[str, set[str]]:
 
 
 def imported_modules(tree: ast.Module, modules: set[str]) -> set[str]:
-    """Those of ``modules`` that import statements name, wherever they stand."""
+    """The ``modules`` that any import statement names, at any depth."""
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

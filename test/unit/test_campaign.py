@@ -1,4 +1,4 @@
-"""A campaign goes on after whatever happened to it."""
+"""A campaign of trainings resumes after a stop, a kill or a damaged file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ data: {crop: 16, batch: 2, workers: 0, sources: [{path: train}]}
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Pairs to train on, a recipe that ends soon and one that does not, and their campaign."""
+    """Training pairs, a recipe that ends soon, one that does not, and a campaign of both."""
     for kind, brightness in (("target", 100), ("input", 140)):
         path = tmp_path / "data/train" / kind / "0.png"
         path.parent.mkdir(parents=True)
@@ -68,7 +68,7 @@ def steps(folder: Path) -> int:
     return progress(folder / "runs/long").step
 
 
-def test_a_leg_trains_its_recipe_with_settings_of_its_own(folder: Path) -> None:
+def test_a_leg_trains_its_recipe_with_its_own_settings(folder: Path) -> None:
     legs = "[[{recipe: short.yaml, run: end, hours: 2, set: [steps=5, optimiser.rate=0.1]}]]"
     (folder / "campaign.yaml").write_text(f"lanes: {legs}\n")
     (leg,) = load_campaign(folder / "campaign.yaml", folder / "runs").legs
@@ -79,7 +79,7 @@ def test_a_leg_trains_its_recipe_with_settings_of_its_own(folder: Path) -> None:
     assert command[command.index("--run") + 1] == str(folder / "runs/end")
 
 
-def test_every_leg_of_the_campaign_that_ships_can_begin(repository: Path, tmp_path: Path) -> None:
+def test_every_leg_of_the_shipped_campaign_can_begin(repository: Path, tmp_path: Path) -> None:
     campaign = load_campaign(repository / "config/train/campaign.yaml", tmp_path)
     for leg in campaign.legs:
         recipe = load_recipe(leg.recipe, dict(map(parse_override, leg.settings.set)))
@@ -92,7 +92,7 @@ def test_every_leg_of_the_campaign_that_ships_can_begin(repository: Path, tmp_pa
         assert all(name in begun or checkpoints.find(name) for name in leg.settings.begin_with)
 
 
-def test_a_leg_ends_by_the_processor_time_in_its_log(folder: Path) -> None:
+def test_a_leg_ends_after_its_hours_of_processor_time(folder: Path) -> None:
     legs = "[[{recipe: short.yaml, hours: 1}]]"
     (folder / "campaign.yaml").write_text(f"lanes: {legs}\n")
     (leg,) = load_campaign(folder / "campaign.yaml", folder / "runs").legs
@@ -104,7 +104,7 @@ def test_a_leg_ends_by_the_processor_time_in_its_log(folder: Path) -> None:
     assert leg.ended
 
 
-def test_it_starts_shows_refuses_a_second_stops_and_goes_on(folder: Path) -> None:
+def test_a_campaign_starts_shows_its_state_refuses_a_second_stops_and_resumes(folder: Path) -> None:
     started = command(folder, "start")
     assert started.returncode == 0, started.stderr
     try:
@@ -129,7 +129,7 @@ def test_it_starts_shows_refuses_a_second_stops_and_goes_on(folder: Path) -> Non
     assert command(folder, "stop").stdout == "there was none at work\n"
 
 
-def test_a_killed_one_leaves_no_lock_and_a_damaged_state_is_put_aside(folder: Path) -> None:
+def test_a_killed_campaign_leaves_no_lock_and_moves_a_damaged_state_aside(folder: Path) -> None:
     command(folder, "start")
     wait_for(lambda: steps(folder) > 2)
     supervisor = at_work(folder / "runs")
@@ -146,7 +146,7 @@ def test_a_killed_one_leaves_no_lock_and_a_damaged_state_is_put_aside(folder: Pa
     lane = campaigns._Lane(campaign.lanes[0], campaign.data_root)
     assert lane.advance(start=True)
     wait_for(lambda: lane._process is not None and lane._process.poll() is not None)
-    assert lane.advance(start=True)  # takes note, and waits before the next try
+    assert lane.advance(start=True)  # notices the exit, and waits before the next try
     assert not (folder / "runs/long/state.pt").exists()
     assert (folder / "runs/long/state.damaged.pt").exists()
     assert "damaged" in last_line(folder / "runs/long/output.log")
@@ -162,15 +162,13 @@ def test_a_killed_one_leaves_no_lock_and_a_damaged_state_is_put_aside(folder: Pa
         ("[[short.yaml]]", "must be settings of a leg"),
     ],
 )
-def test_what_is_wrong_with_a_campaign_is_said_before_it_starts(
-    folder: Path, lanes: str, said: str
-) -> None:
+def test_a_wrong_campaign_is_refused_before_it_starts(folder: Path, lanes: str, said: str) -> None:
     (folder / "campaign.yaml").write_text(f"lanes: {lanes}\n")
     with pytest.raises(SettingsError, match=said):
         load_campaign(folder / "campaign.yaml", folder / "runs")
 
 
-def test_a_leg_begins_with_the_first_weights_that_there_are(folder: Path) -> None:
+def test_a_leg_begins_with_the_first_weights_that_exist(folder: Path) -> None:
     legs = "[[{recipe: short.yaml, begin_with: [before, rainstream_s, prenet]}]]"
     (folder / "campaign.yaml").write_text(f"lanes: {legs}\n")
 
@@ -178,7 +176,7 @@ def test_a_leg_begins_with_the_first_weights_that_there_are(folder: Path) -> Non
         (leg,) = load_campaign(folder / "campaign.yaml", folder / "runs").legs
         return leg.start_from()
 
-    assert start_from() == "rainstream_s"  # the run is lost, so it goes on from what ships
+    assert start_from() == "rainstream_s"  # the run is lost, so it begins with shipped weights
     weights = folder / "runs/before/last.safetensors"
     weights.parent.mkdir(parents=True)
     weights.touch()

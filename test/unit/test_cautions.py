@@ -1,4 +1,4 @@
-"""Cautions are stored in weight files and decide how the weights are used."""
+"""Cautions are stored in weight files; they warn users and decide whether state is carried."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def weights(tmp_path: Path) -> Path:
     return path
 
 
-def test_cautions_come_back_out_of_a_weight_file_and_leave_its_weights(weights: Path) -> None:
+def test_adding_cautions_to_a_weight_file_keeps_its_weights_and_facts(weights: Path) -> None:
     before = checkpoints.load(weights)
     checkpoints.add_cautions(weights, COSTLY)
     after = checkpoints.load(weights)
@@ -54,7 +54,7 @@ def test_cautions_come_back_out_of_a_weight_file_and_leave_its_weights(weights: 
 
 
 @pytest.mark.parametrize("facts", [{}, {"cautions": 3}, {"cautions": {"state": ["a"], "harm": 1}}])
-def test_what_is_no_caution_is_none(facts: dict[str, Any]) -> None:
+def test_malformed_cautions_are_ignored(facts: dict[str, Any]) -> None:
     assert Cautions.from_facts(facts) == Cautions()
 
 
@@ -64,7 +64,7 @@ def frames(stream: Stream, count: int = 3) -> list[np.ndarray]:
     return [step.frame.image for step in steps]
 
 
-def test_state_that_costs_is_carried_only_where_the_settings_insist(weights: Path) -> None:
+def test_state_with_a_caution_is_carried_only_if_the_settings_insist(weights: Path) -> None:
     checkpoints.add_cautions(weights, COSTLY)
     engine = engines.load(NetworkSettings(weights=str(weights)), CPU)
     afresh, insisting = Stream(engine), Stream(engine, StreamSettings(carry_state_always=True))
@@ -79,18 +79,18 @@ def test_state_that_costs_is_carried_only_where_the_settings_insist(weights: Pat
     assert not Stream(engine, never).carries
 
 
-def test_state_is_carried_by_weights_of_which_nothing_is_known(weights: Path) -> None:
+def test_state_is_carried_if_the_weights_have_no_cautions(weights: Path) -> None:
     assert Stream(engines.load(NetworkSettings(weights=str(weights)), CPU)).carries
 
 
-def test_engines_around_an_engine_hand_cautions_on(weights: Path) -> None:
+def test_tiled_and_downscaled_engines_keep_the_cautions(weights: Path) -> None:
     checkpoints.add_cautions(weights, COSTLY)
     engine = engines.load(NetworkSettings(weights=str(weights)), CPU)
     assert TiledEngine(engine, side=256).info.cautions == COSTLY
     assert DownscaledEngine(engine, 2).info.cautions == COSTLY
 
 
-def test_an_exported_graph_brings_its_cautions() -> None:
+def test_the_description_of_an_exported_graph_keeps_the_cautions() -> None:
     described = GraphDescription(
         "prenet", "0" * 64, 1, 1, 1, True, ("clean", "attention"), (), 17, 0.1, 0.0, cautions=COSTLY
     )
@@ -100,7 +100,7 @@ def test_an_exported_graph_brings_its_cautions() -> None:
     assert GraphDescription.from_json(json.dumps(older)).cautions == Cautions()
 
 
-def test_a_command_says_what_speaks_against_the_weights(
+def test_the_image_command_prints_the_cautions_of_its_weights(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoints.add_cautions(weights, Cautions(harm="-0.24 dB on roadscene"))
@@ -111,7 +111,7 @@ def test_a_command_says_what_speaks_against_the_weights(
     assert "prenet makes some pictures worse: -0.24 dB on roadscene" in said
 
 
-def test_an_evaluation_gives_cautions_by_its_figures() -> None:
+def test_cautions_follow_from_the_figures_of_an_evaluation() -> None:
     rows = [
         *clips("input", "highway", none=22.0, carried=22.0),
         *clips("worse", "highway", none=28.9, carried=28.0),
@@ -131,7 +131,7 @@ def test_an_evaluation_gives_cautions_by_its_figures() -> None:
     assert list(found) == ["worse", "better"]
 
 
-def test_a_later_evaluation_of_a_set_takes_the_place_of_an_earlier() -> None:
+def test_a_later_evaluation_of_a_set_replaces_an_earlier_one() -> None:
     rows = [
         row("model", "pairs", "roadscene", gain_psnr_y=-0.2),
         row("model", "pairs", "roadscene", gain_psnr_y=0.2),
@@ -139,7 +139,7 @@ def test_a_later_evaluation_of_a_set_takes_the_place_of_an_earlier() -> None:
     assert cautions(rows)["model"] == Cautions()
 
 
-def test_a_card_says_what_the_file_says(repository: Path, weights: Path) -> None:
+def test_a_card_repeats_the_cautions_of_its_weight_file(repository: Path, weights: Path) -> None:
     on_card = runpy.run_path(str(repository / "scripts" / "cautions"))["on_card"]
     card = "# prenet\n\n| | |\n|---|---|\n| SHA-256 of the file | `old` |\n\n## Measured\n"
     warned = on_card(card, COSTLY, weights)
@@ -149,7 +149,7 @@ def test_a_card_says_what_the_file_says(repository: Path, weights: Path) -> None
     assert "caution" not in on_card(warned, Cautions(), weights)
 
 
-def test_every_card_says_what_its_weights_say(repository: Path) -> None:
+def test_every_shipped_card_repeats_the_cautions_of_its_weights(repository: Path) -> None:
     for path in checkpoints.shipped():
         if path.parent == repository / "models":
             said = [

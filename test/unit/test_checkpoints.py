@@ -1,4 +1,4 @@
-"""A weight file explains itself, and one that is not what it seems is one clear error."""
+"""A weight file names its network and settings; a damaged or foreign file gives one clear error."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def header_of(path: Path) -> dict[str, str]:
 
 
 def rewrite(path: Path, **changes: str | None) -> None:
-    """The same weights under another header; None takes an entry away."""
+    """Replaces entries of the header and keeps the weights; None removes an entry."""
     with safe_open(str(path), framework="pt") as file:
         header = {key: value for key, value in {**file.metadata(), **changes}.items() if value}
         weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     save_file(weights, str(path), header)
 
 
-def test_what_was_saved_comes_back(path: Path, network: Network) -> None:
+def test_loading_restores_what_was_saved(path: Path, network: Network) -> None:
     loaded = checkpoints.load(path)
     assert loaded.name == "prenet"
     assert loaded.facts == {"steps": 7, "data": ["a", "b"]}
@@ -58,7 +58,7 @@ def test_what_was_saved_comes_back(path: Path, network: Network) -> None:
     assert checkpoints.name_of(path) == "prenet"
 
 
-def test_the_checksum_is_that_of_the_weights_alone(network: Network, tmp_path: Path) -> None:
+def test_the_checksum_depends_on_the_weights_alone(network: Network, tmp_path: Path) -> None:
     first = checkpoints.save(tmp_path / "a.safetensors", network, {"steps": 1})
     assert checkpoints.save(tmp_path / "b.safetensors", network, {"steps": 2}) == first
     assert checkpoints.load(tmp_path / "b.safetensors").checksum == first
@@ -67,12 +67,12 @@ def test_the_checksum_is_that_of_the_weights_alone(network: Network, tmp_path: P
     assert checkpoints.save(tmp_path / "c.safetensors", network, {"steps": 1}) != first
 
 
-def test_a_renamed_file_is_still_what_it_is(path: Path) -> None:
+def test_a_renamed_file_keeps_its_network(path: Path) -> None:
     renamed = path.rename(path.with_name("rranet.safetensors"))
     assert checkpoints.load(renamed).name == "prenet"
 
 
-def test_a_flipped_bit_is_noticed(path: Path) -> None:
+def test_a_flipped_bit_is_detected(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-9] ^= 1
     path.write_bytes(data)
@@ -81,7 +81,7 @@ def test_a_flipped_bit_is_noticed(path: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.99])
-def test_a_file_that_is_cut_off_is_one_line(path: Path, share: float) -> None:
+def test_a_truncated_file_gives_a_one_line_error(path: Path, share: float) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     for read in (checkpoints.load, checkpoints.name_of):
@@ -93,14 +93,14 @@ def test_a_file_that_is_cut_off_is_one_line(path: Path, share: float) -> None:
 @pytest.mark.parametrize(
     "data", [b"hello", os.urandom(512), struct.pack("<Q", 2**60) + b"{}"], ids=range(3)
 )
-def test_a_file_of_another_kind_is_one_line(tmp_path: Path, data: bytes) -> None:
+def test_a_file_of_another_format_is_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "other.safetensors"
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match="is not a whole safetensors file"):
         checkpoints.load(path)
 
 
-def test_weights_of_another_program_are_not_taken_for_ours(tmp_path: Path) -> None:
+def test_a_safetensors_file_of_another_program_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "foreign.safetensors"
     save_file({"weight": torch.zeros(3)}, str(path))
     with pytest.raises(CheckpointError, match="is not a weight file of this package; published"):
@@ -129,7 +129,7 @@ def test_weights_of_another_program_are_not_taken_for_ours(tmp_path: Path) -> No
         ({"config": json.dumps({"channels": 3_000})}, "more than 250 million parameters"),
     ],
 )
-def test_a_header_that_does_not_fit_its_weights_is_one_line(
+def test_a_header_that_does_not_match_its_weights_gives_a_one_line_error(
     path: Path, changes: dict[str, str | None], message: str
 ) -> None:
     rewrite(path, **changes)
@@ -139,14 +139,14 @@ def test_a_header_that_does_not_fit_its_weights_is_one_line(
     assert "\n" not in str(raised.value)
 
 
-def test_a_file_or_folder_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="there is no weight file"):
         checkpoints.load(tmp_path / "none.safetensors")
     with pytest.raises(CheckpointError, match=r"cannot read|is not a whole"):
         checkpoints.load(tmp_path)
 
 
-def test_what_cannot_be_written_leaves_nothing_behind(network: Network, tmp_path: Path) -> None:
+def test_a_failed_save_leaves_no_file_behind(network: Network, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "in_the_way").touch()
     with pytest.raises(CheckpointError, match="cannot write"):
@@ -156,7 +156,7 @@ def test_what_cannot_be_written_leaves_nothing_behind(network: Network, tmp_path
         checkpoints.save(tmp_path / "folder" / "in_the_way" / "x.safetensors", network, {})
 
 
-def test_saving_again_replaces_the_file_whole(path: Path, network: Network) -> None:
+def test_saving_again_replaces_the_file(path: Path, network: Network) -> None:
     checkpoints.save(path, network, {"steps": 8})
     assert checkpoints.load(path).facts == {"steps": 8}
     assert [each.name for each in path.parent.iterdir()] == [path.name]
@@ -180,7 +180,7 @@ def test_code_in_a_published_file_is_refused_and_not_run(tmp_path: Path, *, wrap
     with pytest.raises(CheckpointError, match="not a plain file of weights; nothing in it was run"):
         checkpoints.import_published(evil, "prenet")
     assert not trace.exists()
-    # It is a real threat: the ordinary way to read such a file does run it.
+    # The threat is real: the usual way to read such a file runs the code.
     torch.load(evil, weights_only=False)
     assert trace.exists()
 
@@ -194,13 +194,13 @@ def test_a_weight_file_is_never_unpickled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"a": 1}, {"state_dict": {"a": "b"}}], ids=str)
-def test_a_published_file_without_weights_is_one_line(tmp_path: Path, content: Any) -> None:
+def test_a_published_file_without_weights_is_refused(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "odd.pth")
     with pytest.raises(CheckpointError, match="has no table of weights"):
         checkpoints.import_published(tmp_path / "odd.pth", "prenet")
 
 
-def test_weights_are_found_where_they_ship(
+def test_shipped_weights_are_found_by_name_and_by_path(
     network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = tmp_path / "share" / "rain_removal_ros" / "models"
@@ -213,14 +213,14 @@ def test_weights_are_found_where_they_ship(
     assert checkpoints.resolve("auto").suffix == ".safetensors"
 
 
-def test_a_mistyped_name_is_told_from_a_missing_file() -> None:
+def test_a_wrong_name_and_a_missing_file_give_different_errors() -> None:
     with pytest.raises(SettingsError, match="no network is called 'prnet'; there are prenet"):
         checkpoints.resolve("prnet")
     with pytest.raises(CheckpointError, match=r"there is no weight file prnet\.safetensors"):
         checkpoints.resolve("prnet.safetensors")
 
 
-def test_sizes_of_a_network_ship_under_names_of_their_own() -> None:
+def test_each_size_of_a_network_ships_under_its_own_name() -> None:
     names = [path.stem for path in checkpoints.shipped()]
     assert {"rainstream", "rainstream_s", "rainstream_l", *networks.available()} <= set(names)
     channels = [
@@ -230,15 +230,15 @@ def test_sizes_of_a_network_ship_under_names_of_their_own() -> None:
     assert channels == sorted(set(channels))
 
 
-def test_a_name_longer_than_file_systems_take_is_a_missing_file() -> None:
+def test_a_name_too_long_for_the_file_system_counts_as_missing() -> None:
     with pytest.raises(SettingsError, match="no network is called 'aaa"):
         checkpoints.resolve("a" * 300)
     with pytest.raises(CheckpointError, match="there is no weight file aaa"):
         checkpoints.resolve("a" * 300 + ".safetensors")
 
 
-def test_published_weights_that_stand_for_a_giant_are_refused(tmp_path: Path) -> None:
-    """A tensor may be a single number that is repeated as often as its shape says."""
+def test_published_weights_with_huge_shapes_are_refused(tmp_path: Path) -> None:
+    """An expanded tensor stores a single number, so a small file can claim a huge shape."""
     weights = networks.create("prenet").state_dict()
     weights["conv0.0.weight"] = torch.zeros(1).expand(5000, 6, 3, 3)
     weights["head.bias"] = torch.zeros(1).expand(5000)

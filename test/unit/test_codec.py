@@ -1,4 +1,4 @@
-"""What the codec makes of every kind of message, and every kind of message it makes."""
+"""The codec decodes image messages of every encoding, and writes them."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ def rclpy_compressed(format: str, data: bytes) -> Any:
 
 @pytest.fixture(params=["rosbags", "rclpy"])
 def make(request: pytest.FixtureRequest) -> SimpleNamespace:
-    """Messages of one kind, with stamp ``STAMP_NS`` and frame id ``camera``."""
+    """Makes messages of rosbags or rclpy, with stamp ``STAMP_NS`` and frame id ``camera``."""
     if request.param == "rosbags":
         return SimpleNamespace(image=rosbags_image, compressed=rosbags_compressed)
     return SimpleNamespace(image=rclpy_image, compressed=rclpy_compressed)
 
 
-def rows(pixels: np.ndarray, *, padding: int = 0) -> tuple[int, bytes]:
+def padded_rows(pixels: np.ndarray, *, padding: int = 0) -> tuple[int, bytes]:
     """The step and the bytes of these pixels, each row followed by padding."""
     lines = np.frombuffer(pixels.tobytes(), np.uint8).reshape(len(pixels), -1)
     padded = np.pad(lines, ((0, 0), (0, padding)), constant_values=99)
@@ -115,7 +115,7 @@ def channels_of(encoding: str) -> int:
     return 4 if "a" in encoding or encoding.endswith("4") else len(set(CHANNELS_TO_RGB[encoding]))
 
 
-def nearest_of_8_bit(value: np.ndarray) -> np.ndarray:
+def nearest_8_bit(value: np.ndarray) -> np.ndarray:
     return np.rint(value.astype(np.float64) * 255 / 65535).astype(np.uint8)
 
 
@@ -123,18 +123,18 @@ class TestRawImages:
     @pytest.mark.parametrize("encoding", CHANNELS_TO_RGB)
     @pytest.mark.parametrize("padding", [0, 1, 2, 7])
     @pytest.mark.parametrize("is_bigendian", [0, 1])
-    def test_channels_end_up_as_rgb_at_any_step_and_byte_order(
+    def test_channels_become_rgb_at_any_step_and_byte_order(
         self, make: SimpleNamespace, encoding: str, padding: int, is_bigendian: int
     ) -> None:
         deep = "16" in encoding
         dtype = (">u2" if is_bigendian else "<u2") if deep else "u1"
         pixels = random_pixels(5, 7, channels_of(encoding), dtype=dtype)
-        step, data = rows(pixels, padding=padding)
+        step, data = padded_rows(pixels, padding=padding)
 
         frame = codec.decode(make.image(encoding, 7, 5, step, data, is_bigendian))
 
         expected = pixels[..., CHANNELS_TO_RGB[encoding]]
-        np.testing.assert_array_equal(frame.image, nearest_of_8_bit(expected) if deep else expected)
+        np.testing.assert_array_equal(frame.image, nearest_8_bit(expected) if deep else expected)
         assert (frame.stamp_ns, frame.frame_id) == (STAMP_NS, "camera")
 
     @given(
@@ -142,17 +142,17 @@ class TestRawImages:
         encoding=st.sampled_from([name for name in CHANNELS_TO_RGB if "16" not in name]),
         padding=st.integers(0, 9),
     )
-    def test_every_small_size_decodes(
+    def test_every_small_size_is_decoded(
         self, pixels: np.ndarray, encoding: str, padding: int
     ) -> None:
         pixels = pixels[..., : channels_of(encoding)]
-        step, data = rows(pixels, padding=padding)
+        step, data = padded_rows(pixels, padding=padding)
         height, width = pixels.shape[:2]
         frame = codec.decode(rosbags_image(encoding, width, height, step, data))
         np.testing.assert_array_equal(frame.image, pixels[..., CHANNELS_TO_RGB[encoding]])
 
     def test_rgb8_is_a_read_only_view_into_the_message(self, make: SimpleNamespace) -> None:
-        step, data = rows(random_pixels(4, 5, 3), padding=2)
+        step, data = padded_rows(random_pixels(4, 5, 3), padding=2)
         message = make.image("rgb8", 5, 4, step, data)
         image = codec.decode(message).image
         assert np.shares_memory(image, np.frombuffer(message.data, np.uint8))
@@ -160,27 +160,27 @@ class TestRawImages:
             image[0, 0] = 0
 
     @pytest.mark.parametrize("encoding", ["bgr8", "rgba8", "mono8"])
-    def test_what_had_to_be_converted_is_contiguous_and_its_own(
+    def test_a_converted_image_is_contiguous_and_shares_no_memory(
         self, make: SimpleNamespace, encoding: str
     ) -> None:
-        step, data = rows(random_pixels(4, 5, channels_of(encoding)), padding=2)
+        step, data = padded_rows(random_pixels(4, 5, channels_of(encoding)), padding=2)
         message = make.image(encoding, 5, 4, step, data)
         image = codec.decode(message).image
         assert image.flags.c_contiguous
         assert not np.shares_memory(image, np.frombuffer(message.data, np.uint8))
 
-    def test_every_16_bit_value_becomes_the_nearest_of_8_bit(self) -> None:
+    def test_every_16_bit_value_becomes_the_nearest_8_bit_value(self) -> None:
         values = np.arange(65536, dtype="<u2").reshape(256, 256)
         frame = codec.decode(rosbags_image("mono16", 256, 256, 512, values.tobytes()))
-        np.testing.assert_array_equal(frame.image[..., 1], nearest_of_8_bit(values))
+        np.testing.assert_array_equal(frame.image[..., 1], nearest_8_bit(values))
 
-    def test_16_bit_pixels_at_an_odd_address_decode(self) -> None:
+    def test_16_bit_pixels_at_an_odd_address_are_decoded(self) -> None:
         values = random_pixels(3, 4, 3, dtype="<u2")
         message = rosbags_image("rgb16", 4, 3, 24, values.tobytes())
         message.data = np.frombuffer(b"." + values.tobytes(), np.uint8)[1:]
-        np.testing.assert_array_equal(codec.decode(message).image, nearest_of_8_bit(values))
+        np.testing.assert_array_equal(codec.decode(message).image, nearest_8_bit(values))
 
-    def test_bytes_after_the_last_row_do_no_harm(self, make: SimpleNamespace) -> None:
+    def test_bytes_after_the_last_row_are_ignored(self, make: SimpleNamespace) -> None:
         pixels = random_pixels(2, 2, 3)
         message = make.image("rgb8", 2, 2, 6, pixels.tobytes() + b"more")
         np.testing.assert_array_equal(codec.decode(message).image, pixels)
@@ -189,17 +189,17 @@ class TestRawImages:
 COLOUR = {"r": 200, "g": 120, "b": 40}
 
 
-class TestMosaics:
+class TestBayerImages:
     @pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
     @pytest.mark.parametrize(("depth", "is_bigendian"), [(8, 0), (16, 0), (16, 1)])
     @pytest.mark.parametrize("size", [(4, 6), (5, 7), (3, 3)])
-    def test_an_even_colour_comes_back(
+    def test_a_uniform_colour_is_recovered(
         self, make: SimpleNamespace, pattern: str, depth: int, is_bigendian: int, size: Any
     ) -> None:
         tile = np.array([COLOUR[letter] for letter in pattern]).reshape(2, 2)
         mosaic = np.tile(tile, (4, 4))[: size[0], : size[1]]
         dtype = "u1" if depth == 8 else (">u2" if is_bigendian else "<u2")
-        step, data = rows((mosaic * (257 if depth == 16 else 1)).astype(dtype), padding=3)
+        step, data = padded_rows((mosaic * (257 if depth == 16 else 1)).astype(dtype), padding=3)
         message = make.image(f"bayer_{pattern}{depth}", size[1], size[0], step, data, is_bigendian)
 
         image = codec.decode(message).image
@@ -208,7 +208,7 @@ class TestMosaics:
         np.testing.assert_array_equal(image, np.broadcast_to([200, 120, 40], image.shape))
 
     @pytest.mark.parametrize(("width", "height"), [(2, 9), (9, 2), (1, 1)])
-    def test_a_mosaic_without_neighbours_is_refused(self, width: int, height: int) -> None:
+    def test_a_mosaic_smaller_than_3x3_is_refused(self, width: int, height: int) -> None:
         with pytest.raises(FrameError, match="needs 3x3 pixels"):
             codec.decode(rosbags_image("bayer_rggb8", width, height, width, bytes(width * height)))
 
@@ -227,7 +227,7 @@ def assert_close(image: np.ndarray, expected: np.ndarray) -> None:
 
 class TestYuv:
     WIDTH, HEIGHT = 6, 4
-    LUMA = random_pixels(HEIGHT, WIDTH).clip(16)  # OpenCV cuts what is blacker than black
+    LUMA = random_pixels(HEIGHT, WIDTH).clip(16)  # OpenCV clips luma below 16, which is black
     BLUE, RED = np.moveaxis(random_pixels(HEIGHT, WIDTH, 2)[:, :, ::-1], -1, 0)
 
     def image(self, make: SimpleNamespace, encoding: str, step: int, data: bytes) -> np.ndarray:
@@ -245,7 +245,7 @@ class TestYuv:
         luma = iter([self.LUMA[:, ::2], self.LUMA[:, 1::2]])
         parts = [{"u": blue, "v": red}.get(letter) for letter in order]
         parts = [next(luma) if part is None else part for part in parts]
-        step, data = rows(np.stack(parts, -1), padding=padding)
+        step, data = padded_rows(np.stack(parts, -1), padding=padding)
         expected = bt601(self.LUMA, blue.repeat(2, 1), red.repeat(2, 1))
         assert_close(self.image(make, encoding, step, data), expected)
 
@@ -257,14 +257,14 @@ class TestYuv:
         blue, red = self.BLUE[::2, ::2], self.RED[::2, ::2]
         pair = [blue, red] if encoding == "nv12" else [red, blue]
         chroma = np.stack(pair, -1).reshape(self.HEIGHT // 2, self.WIDTH)
-        step, data = rows(np.concatenate([self.LUMA, chroma]), padding=padding)
+        step, data = padded_rows(np.concatenate([self.LUMA, chroma]), padding=padding)
         expected = bt601(self.LUMA, blue.repeat(2, 0).repeat(2, 1), red.repeat(2, 0).repeat(2, 1))
         assert_close(self.image(make, encoding, step, data), expected)
 
     @pytest.mark.parametrize("padding", [0, 1, 6])
     def test_nv24_has_chroma_for_every_pixel(self, make: SimpleNamespace, padding: int) -> None:
-        step, luma = rows(self.LUMA, padding=padding)
-        _, chroma = rows(np.stack([self.BLUE, self.RED], -1), padding=2 * padding)
+        step, luma = padded_rows(self.LUMA, padding=padding)
+        _, chroma = padded_rows(np.stack([self.BLUE, self.RED], -1), padding=2 * padding)
         image = self.image(make, "nv24", step, luma + chroma)
         assert_close(image, bt601(self.LUMA, self.BLUE, self.RED))
 
@@ -305,7 +305,7 @@ class TestMalformedImages:
             ("mono8", 1, 2**32 - 1, 1, 48, "take 4294967295 bytes"),
         ],
     )
-    def test_one_line_says_what_does_not_fit(
+    def test_the_error_for_a_malformed_image_says_what_does_not_fit(
         self,
         make: SimpleNamespace,
         encoding: str,
@@ -318,13 +318,13 @@ class TestMalformedImages:
         with pytest.raises(FrameError, match=line):
             codec.decode(make.image(encoding, width, height, step, bytes(size)))
 
-    def test_data_that_are_no_bytes_are_refused(self) -> None:
+    def test_data_that_is_not_bytes_is_refused(self) -> None:
         message = rosbags_image("rgb8", 1, 1, 3, b"123")
         message.data = [1, 2, 3]
         with pytest.raises(FrameError, match="not bytes"):
             codec.decode(message)
 
-    def test_another_kind_of_message_is_refused(self) -> None:
+    def test_another_message_type_is_refused(self) -> None:
         with pytest.raises(FrameError, match="neither an Image nor a CompressedImage"):
             codec.decode(rosbags_header())
 
@@ -334,14 +334,14 @@ class TestUnknownEncodings:
     def message(self) -> Any:
         return rosbags_image("RGB9", 1, 1, 3, b"123")
 
-    def test_without_cv_bridge_the_near_ones_are_named(
+    def test_without_cv_bridge_the_error_names_similar_encodings(
         self, message: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(sys.modules, "cv_bridge", None)
         with pytest.raises(FrameError, match=r"'RGB9' is not known .*rgb8.* no cv_bridge to ask$"):
             codec.decode(message)
 
-    def test_without_a_near_one_all_are_named(
+    def test_without_a_similar_encoding_the_error_names_all(
         self, message: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(sys.modules, "cv_bridge", None)
@@ -357,22 +357,22 @@ class TestUnknownEncodings:
             assert desired_encoding == "rgb8"
             return np.frombuffer(message.data, np.uint8).reshape(1, 1, 3)
 
-        self.install(monkeypatch, imgmsg_to_cv2)
+        self.install_cv_bridge(monkeypatch, imgmsg_to_cv2)
         frame = codec.decode(message)
         assert (frame.image.tobytes(), frame.stamp_ns) == (b"123", STAMP_NS)
 
-    def test_what_cv_bridge_refuses_is_one_line(
+    def test_an_error_of_cv_bridge_is_reported_in_one_line(
         self, message: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def imgmsg_to_cv2(_: Any, message: Any, desired_encoding: str) -> np.ndarray:
             raise RuntimeError("Unrecognized\nimage encoding")
 
-        self.install(monkeypatch, imgmsg_to_cv2)
+        self.install_cv_bridge(monkeypatch, imgmsg_to_cv2)
         with pytest.raises(FrameError, match=r"nor to cv_bridge: Unrecognized image encoding$"):
             codec.decode(message)
 
     @staticmethod
-    def install(monkeypatch: pytest.MonkeyPatch, imgmsg_to_cv2: Any) -> None:
+    def install_cv_bridge(monkeypatch: pytest.MonkeyPatch, imgmsg_to_cv2: Any) -> None:
         """A cv_bridge that knows one more encoding than the real one does."""
         module = ModuleType("cv_bridge")
         module.CvBridge = type("CvBridge", (), {"imgmsg_to_cv2": imgmsg_to_cv2})  # type: ignore[attr-defined]
@@ -408,7 +408,7 @@ class TestCompressedImages:
     @pytest.mark.parametrize(
         "format", ["png", "", "jpeg", "rgb8; png compressed ", "bgr8; png compressed bgr8"]
     )
-    def test_png_comes_back_exactly_whatever_the_format_says(
+    def test_png_is_decoded_exactly_whatever_the_format_says(
         self, make: SimpleNamespace, format: str
     ) -> None:
         frame = codec.decode(make.compressed(format, encoded(".png", self.BGR)))
@@ -416,7 +416,7 @@ class TestCompressedImages:
         assert (frame.stamp_ns, frame.frame_id) == (STAMP_NS, "camera")
 
     @pytest.mark.parametrize("format", ["jpeg", "jpg", "bgr8; jpeg compressed bgr8"])
-    def test_jpeg_comes_back_as_opencv_reads_it(self, make: SimpleNamespace, format: str) -> None:
+    def test_jpeg_is_decoded_as_by_opencv(self, make: SimpleNamespace, format: str) -> None:
         data = encoded(".jpg", self.BGR)
         expected = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         frame = codec.decode(make.compressed(format, data))
@@ -427,19 +427,19 @@ class TestCompressedImages:
         pixels = random_pixels(5, 6, channels, dtype="<u2")
         frame = codec.decode(rosbags_compressed("png", encoded(".png", pixels)))
         order = [0, 0, 0] if channels == 1 else [2, 1, 0]
-        np.testing.assert_array_equal(frame.image, nearest_of_8_bit(pixels[..., order]))
+        np.testing.assert_array_equal(frame.image, nearest_8_bit(pixels[..., order]))
 
-    def test_a_compressed_mosaic_gets_its_colours(self) -> None:
+    def test_a_compressed_mosaic_is_decoded_to_colours(self) -> None:
         mosaic = np.tile(np.array([[200, 120], [120, 40]], np.uint8), (4, 4))
         message = rosbags_compressed("bayer_rggb8; png compressed ", encoded(".png", mosaic))
         image = codec.decode(message).image
         np.testing.assert_array_equal(image, np.broadcast_to([200, 120, 40], image.shape))
 
-    def test_padding_after_a_jpeg_does_no_harm(self) -> None:
+    def test_padding_after_a_jpeg_is_ignored(self) -> None:
         data = encoded(".jpg", self.BGR) + bytes(64)
         assert codec.decode(rosbags_compressed("jpeg", data)).image.shape == self.BGR.shape
 
-    def test_a_jpeg_lies_as_the_sensor_saw_it_whatever_its_orientation_tag(self) -> None:
+    def test_the_orientation_tag_of_a_jpeg_is_ignored(self) -> None:
         tag = struct.pack("<2sHIHHHII", b"II", 42, 8, 1, 0x0112, 3, 1, 6) + bytes(4)
         body = b"Exif\0\0" + tag
         segment = b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
@@ -449,14 +449,16 @@ class TestCompressedImages:
         assert codec.decode(rosbags_compressed("jpeg", turned)).image.shape == (9, 11, 3)
 
     @pytest.mark.parametrize("extension", [".jpg", ".png"])
-    def test_a_file_cut_anywhere_is_refused(self, extension: str) -> None:
+    def test_a_truncated_file_is_refused(self, extension: str) -> None:
         data = encoded(extension, self.BGR)
         for end in range(len(data) - 1):
             with pytest.raises(FrameError):
                 codec.decode(rosbags_compressed("", data[:end]))
 
     @pytest.mark.parametrize("end", [3000, 9000])
-    def test_a_jpeg_cut_in_its_scan_says_so_although_its_thumbnail_ends(self, end: int) -> None:
+    def test_a_jpeg_truncated_in_its_scan_is_refused_although_its_thumbnail_is_complete(
+        self, end: int
+    ) -> None:
         thumbnail = encoded(".jpg", random_pixels(16, 16, 3))
         plain = encoded(".jpg", random_pixels(100, 100, 3))
         segment = b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
@@ -486,18 +488,18 @@ class TestCompressedImages:
             (png_claiming(640, 480), "640x480 pixels is damaged"),
         ],
     )
-    def test_one_line_says_what_is_wrong(
+    def test_the_error_for_a_compressed_image_says_what_is_wrong(
         self, make: SimpleNamespace, data: bytes, line: str
     ) -> None:
         with pytest.raises(FrameError, match=line):
             codec.decode(make.compressed("jpeg", data))
 
     @pytest.mark.parametrize("extension", [".jpg", ".png"])
-    def test_a_black_night_that_packs_well_is_no_bomb(self, extension: str) -> None:
+    def test_a_black_image_that_compresses_well_is_decoded(self, extension: str) -> None:
         data = encoded(extension, np.zeros((2000, 3000), np.uint8))
         assert not codec.decode(rosbags_compressed("", data)).image.any()
 
-    def test_a_jpeg_of_more_scans_than_any_camera_makes_is_not_decoded(self) -> None:
+    def test_a_jpeg_with_too_many_scans_is_refused(self) -> None:
         data = jpeg_of_many_scans(8000, 4000, 1000)
         with pytest.raises(FrameError, match=r"has 1000 scans; up to 16 .*limits.jpeg_scans"):
             codec.decode(rosbags_compressed("jpeg", data))
@@ -508,7 +510,7 @@ class TestCompressedImages:
         frame = codec.decode(rosbags_compressed("jpeg", data.tobytes()))
         np.testing.assert_array_equal(frame.image, cv2.imdecode(data, 1)[..., ::-1])
 
-    def test_larger_images_and_more_scans_are_a_matter_of_settings(self) -> None:
+    def test_settings_limit_the_scans_and_pixels_of_a_jpeg(self) -> None:
         data = jpeg_of_many_scans(40, 30, 50)
         assert not codec.decode(
             rosbags_compressed("jpeg", data), LimitSettings(jpeg_scans=50)
@@ -523,7 +525,7 @@ class TestCompressedImages:
         with pytest.raises(FrameError, match="is a depth image"):
             codec.decode(rosbags_compressed(format, encoded(".png", self.BGR)))
 
-    def test_an_unknown_codec_is_named(self) -> None:
+    def test_the_error_for_an_unknown_codec_names_it(self) -> None:
         with pytest.raises(FrameError, match=r"'h264'.* neither JPEG nor PNG"):
             codec.decode(rosbags_compressed("h264", bytes(100)))
 
@@ -532,7 +534,7 @@ class TestWriting:
     HEADER = rosbags_header("front/optical")
 
     @pytest.mark.parametrize("encoding", ["rgb8", "bgr8"])
-    def test_an_rgb_image_is_sent_whole(self, make: SimpleNamespace, encoding: str) -> None:
+    def test_an_rgb_image_is_written_completely(self, make: SimpleNamespace, encoding: str) -> None:
         image, message = random_pixels(5, 7, 3), make.image("", 0, 0, 0, b"")
         codec.write_image(message, image, encoding=encoding, header=self.HEADER)
         assert bytes(message.data) == image[..., CHANNELS_TO_RGB[encoding]].tobytes()
@@ -540,12 +542,14 @@ class TestWriting:
         assert (message.encoding, message.is_bigendian) == (encoding, sys.byteorder == "big")
 
     @pytest.mark.parametrize("encoding", ["rgb8", "bgr8"])
-    def test_a_grey_image_can_be_sent_as_colour(self, make: SimpleNamespace, encoding: str) -> None:
+    def test_a_grey_image_can_be_written_as_colour(
+        self, make: SimpleNamespace, encoding: str
+    ) -> None:
         image, message = random_pixels(5, 7), make.image("", 0, 0, 0, b"")
         codec.write_image(message, image, encoding=encoding, header=self.HEADER)
         assert bytes(message.data) == image.repeat(3).tobytes()
 
-    def test_a_grey_image_is_sent_as_it_is(self, make: SimpleNamespace) -> None:
+    def test_a_grey_image_is_written_unchanged(self, make: SimpleNamespace) -> None:
         image, message = random_pixels(5, 7), make.image("", 0, 0, 0, b"")
         codec.write_image(message, image, encoding="mono8", header=self.HEADER)
         assert (bytes(message.data), message.step) == (image.tobytes(), 7)
@@ -565,7 +569,7 @@ class TestWriting:
         assert codec.stamp_ns(message.header) == STAMP_NS
         assert message.header.frame_id == "front/optical"
 
-    def test_a_buffer_that_fits_is_used_again(self, make: SimpleNamespace) -> None:
+    def test_a_buffer_of_the_right_size_is_reused(self, make: SimpleNamespace) -> None:
         message = make.image("", 0, 0, 0, b"")
         codec.write_image(message, random_pixels(5, 7, 3), encoding="rgb8", header=self.HEADER)
         buffer = message.data
@@ -574,7 +578,7 @@ class TestWriting:
         codec.write_image(message, random_pixels(5, 8, 3), encoding="rgb8", header=self.HEADER)
         assert (message.data is not buffer, len(message.data)) == (True, 120)
 
-    def test_what_came_as_a_view_of_a_recording_is_not_written_over(self) -> None:
+    def test_writing_does_not_overwrite_the_bytes_of_a_recording(self) -> None:
         message = rosbags_image("rgb8", 2, 1, 6, b"record")
         recorded = message.data
         codec.write_image(message, random_pixels(1, 2, 3), encoding="rgb8", header=self.HEADER)
@@ -591,7 +595,7 @@ class TestWriting:
         np.testing.assert_array_equal(codec.decode(message).image, image[:, ::-1])
 
     @given(image=hnp.arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6))))
-    def test_what_is_written_in_grey_decodes_to_the_same(self, image: np.ndarray) -> None:
+    def test_decoding_restores_a_written_grey_image(self, image: np.ndarray) -> None:
         message = rosbags_image("", 0, 0, 0, b"")
         colours = image[..., None].repeat(3, axis=2)
         for written in (image, colours):
@@ -629,7 +633,7 @@ class TestWriting:
             (random_pixels(2, 0, 3), "rgb8", "0x2 pixels cannot be sent"),
         ],
     )
-    def test_what_cannot_be_sent_is_one_line(
+    def test_an_image_that_cannot_be_written_is_refused(
         self, image: np.ndarray, encoding: str, line: str
     ) -> None:
         message = rosbags_image("", 0, 0, 0, b"")
@@ -642,7 +646,7 @@ class TestWritingCompressed:
     RGB = cv2.resize(random_pixels(3, 4, 3), (64, 48), interpolation=cv2.INTER_CUBIC)
 
     @pytest.mark.parametrize("format", ["png", "rgb8; png compressed "])
-    def test_png_decodes_to_the_same(self, make: SimpleNamespace, format: str) -> None:
+    def test_decoding_restores_a_written_png(self, make: SimpleNamespace, format: str) -> None:
         message = make.compressed("", b"")
         codec.write_compressed(message, self.RGB, format=format, quality=90, header=self.HEADER)
         frame = codec.decode(message)
@@ -651,7 +655,9 @@ class TestWritingCompressed:
         assert (frame.stamp_ns, frame.frame_id) == (STAMP_NS, "front/optical")
 
     @pytest.mark.parametrize("format", ["jpeg", "jpg", "", "bgr8; jpeg compressed bgr8"])
-    def test_jpeg_decodes_to_nearly_the_same(self, make: SimpleNamespace, format: str) -> None:
+    def test_decoding_nearly_restores_a_written_jpeg(
+        self, make: SimpleNamespace, format: str
+    ) -> None:
         message = make.compressed("", b"")
         codec.write_compressed(message, self.RGB, format=format, quality=95, header=self.HEADER)
         image = codec.decode(message).image
@@ -683,7 +689,7 @@ class TestWritingCompressed:
             ("jpeg", (1, 70_000, 3), "jpeg"),
         ],
     )
-    def test_what_cannot_be_compressed_is_one_line(
+    def test_an_image_that_cannot_be_compressed_is_refused(
         self, format: str, shape: Any, line: str
     ) -> None:
         message = rosbags_compressed("", b"")
@@ -695,7 +701,7 @@ class TestWritingCompressed:
 
 class TestStamps:
     @given(st.integers(-(2**31) * 10**9, 2**31 * 10**9 - 1))
-    def test_a_stamp_comes_back(self, stamp_ns: int) -> None:
+    def test_a_stamp_is_read_as_it_was_set(self, stamp_ns: int) -> None:
         header = rosbags_header()
         codec.set_stamp(header, stamp_ns)
         assert codec.stamp_ns(header) == stamp_ns
@@ -722,5 +728,5 @@ class TestStamps:
         ("never_heard_of", "rgb8"),
     ],
 )
-def test_the_clean_image_is_grey_where_the_input_was(encoding: str, clean: str) -> None:
+def test_the_derained_image_is_grey_if_the_input_is(encoding: str, clean: str) -> None:
     assert codec.output_encoding(encoding) == clean

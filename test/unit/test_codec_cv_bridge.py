@@ -1,4 +1,4 @@
-"""Where upstream's cv_bridge gets an image right, the codec gets the same."""
+"""The codec agrees with upstream's cv_bridge on every encoding that cv_bridge decodes correctly."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rain_removal_ros import codec
 cv_bridge = pytest.importorskip("cv_bridge", reason="cv_bridge is not installed")
 sensor_msgs = pytest.importorskip("sensor_msgs.msg")
 
-# Bytes a pixel. What cv_bridge does not turn into colours is not here: 8UC*, 16UC*, nv* and the
-# newer names of the 4:2:2 ones. Nor is big endian: it is broken there with NumPy 2.
+# Bytes per pixel. cv_bridge does not convert 8UC*, 16UC*, nv* and the newer 4:2:2 names to RGB, and
+# fails on big endian with NumPy 2, so these are left out.
 PIXEL = {
     **dict.fromkeys(["rgb8", "bgr8"], 3),
     **dict.fromkeys(["rgba8", "bgra8"], 4),
@@ -31,7 +31,7 @@ PIXEL = {
 
 @st.composite
 def messages(draw: st.DrawFn, encoding: str) -> Any:
-    """Images of random noise; their rows are padded by whole pixels, as cv_bridge needs it."""
+    """Images of random noise, with rows padded by whole pixels, as cv_bridge requires."""
     width, height = draw(st.integers(2, 20)) * 2, draw(st.integers(3, 20))
     message = sensor_msgs.Image(encoding=encoding, width=width, height=height)
     message.step = (width + draw(st.integers(0, 5))) * PIXEL[encoding]
@@ -43,7 +43,7 @@ def messages(draw: st.DrawFn, encoding: str) -> Any:
 @pytest.mark.parametrize("encoding", PIXEL)
 @settings(deadline=None)
 @given(data=st.data())
-def test_both_see_the_same_image(encoding: str, data: st.DataObject) -> None:
+def test_the_codec_decodes_as_cv_bridge(encoding: str, data: st.DataObject) -> None:
     message = data.draw(messages(encoding))
     theirs = cv_bridge.CvBridge().imgmsg_to_cv2(message, desired_encoding="rgb8")
     np.testing.assert_array_equal(codec.decode(message).image, theirs)

@@ -1,4 +1,4 @@
-"""Whatever arrives on a topic becomes a frame or one line of error, never anything else."""
+"""Every image message, however malformed, is decoded to a frame or refused with one line."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def header(frame_id: str) -> Any:
 
 @st.composite
 def images(draw: st.DrawFn) -> Any:
-    """Images whose fields fit together, of which some are then changed."""
+    """Images with consistent fields, of which up to two are then replaced."""
     width, height = draw(st.integers(1, 6)) * 2, draw(st.integers(1, 6)) * 2
     step = width * draw(st.sampled_from([8, 4, 3, 2, 1])) + draw(st.integers(0, 3))
     size = 3 * step * height
@@ -51,19 +51,19 @@ def images(draw: st.DrawFn) -> Any:
         step=step,
         data=np.frombuffer(np.random.default_rng(0).bytes(size), np.uint8),
     )
-    strange = {
+    replacements = {
         "height": uint32,
         "width": uint32,
         "step": uint32 | st.just(step + 1),
         "encoding": st.text(max_size=60),
         "data": st.integers(0, size).map(lambda end: message.data[:end]),
     }
-    for field in draw(st.lists(st.sampled_from(sorted(strange)), max_size=2, unique=True)):
-        setattr(message, field, draw(strange[field]))
+    for field in draw(st.lists(st.sampled_from(sorted(replacements)), max_size=2, unique=True)):
+        setattr(message, field, draw(replacements[field]))
     return message
 
 
-def files() -> list[bytes]:
+def picture_files() -> list[bytes]:
     noise = np.random.default_rng(0).integers(0, 256, (9, 10, 4), np.uint8)
     pictures = [noise[..., 0], noise[..., :3], noise, noise.astype(np.uint16) * 257]
     made = [cv2.imencode(".png", picture)[1] for picture in pictures]
@@ -74,10 +74,10 @@ def files() -> list[bytes]:
 
 @st.composite
 def compressed_images(draw: st.DrawFn) -> Any:
-    """Files with some bytes changed, some put in and some left out, or no file at all."""
-    data = bytearray(draw(st.sampled_from(files()) | st.binary(max_size=40)))
+    """Picture picture_files with bytes changed, inserted and removed, or random bytes."""
+    data = bytearray(draw(st.sampled_from(picture_files()) | st.binary(max_size=40)))
     for _ in range(draw(st.integers(0, 4))):
-        # Most of a small file's meaning is at its beginning.
+        # The headers are at the beginning of a file.
         start = draw(st.integers(0, min(len(data), 40)) | st.integers(0, len(data)))
         removed = draw(st.integers(0, 3) | st.just(len(data)))
         data[start : start + removed] = draw(st.binary(max_size=4))
@@ -95,7 +95,7 @@ def frame_or_line(message: Any) -> Frame | str:
         return str(error)
 
 
-def becomes_a_frame_or_one_line(message: Any) -> None:
+def check_decoding(message: Any) -> None:
     outcome = frame_or_line(message)
     if isinstance(outcome, str):
         assert len(outcome.splitlines()) == 1
@@ -108,25 +108,25 @@ def becomes_a_frame_or_one_line(message: Any) -> None:
 
 @settings(deadline=None)
 @given(message=images())
-def test_any_image_message(message: Any) -> None:
-    becomes_a_frame_or_one_line(message)
+def test_an_image_message_gives_a_frame_or_a_one_line_error(message: Any) -> None:
+    check_decoding(message)
 
 
 @settings(deadline=None)
 @given(message=compressed_images())
-def test_any_compressed_message(message: Any) -> None:
-    becomes_a_frame_or_one_line(message)
+def test_a_compressed_message_gives_a_frame_or_a_one_line_error(message: Any) -> None:
+    check_decoding(message)
 
 
 @pytest.mark.slow
 @settings(deadline=None, max_examples=10_000, suppress_health_check=list(HealthCheck))
 @given(message=images() | compressed_images())
-def test_ten_thousand_messages(message: Any) -> None:
-    becomes_a_frame_or_one_line(message)
+def test_ten_thousand_messages_give_frames_or_one_line_errors(message: Any) -> None:
+    check_decoding(message)
 
 
-def test_the_messages_drawn_here_are_not_all_refused() -> None:
-    """Fields that never fit would test one error over and over."""
+def test_many_encodings_among_the_drawn_messages_are_decoded() -> None:
+    """If the fields never matched, the tests above would see the same error again and again."""
     decoded: set[str] = set()
 
     @settings(deadline=None, max_examples=500, database=None, derandomize=True)

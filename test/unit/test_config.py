@@ -1,4 +1,4 @@
-"""The parameter files that ship: whole, at the defaults, and readable by the node and by flags."""
+"""The shipped parameter files: one with all defaults, and valid presets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rain_removal_ros.settings import Settings
 PRESETS = ["light_rain.yaml", "heavy_rain_sr.yaml", "cpu.yaml"]
 
 
-def test_the_full_file_says_what_the_settings_say(repository: Path) -> None:
+def test_the_full_parameter_file_matches_the_settings(repository: Path) -> None:
     path = repository / "config" / "derain.yaml"
     title = path.read_text().splitlines()[0].removeprefix("# ")
     assert path.read_text() == settings.parameter_file(Settings, title), "run scripts/reference"

@@ -1,4 +1,4 @@
-"""Which variable Fast DDS's profile goes into, on every release of ROS."""
+"""Each release of ROS gets Fast DDS's profile in the environment variable that it reads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NEWER, OLDER = "FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"
         ("", NEWER),
     ],
 )
-def test_each_release_reads_a_variable(
+def test_each_release_has_its_profile_variable(
     distro: str, variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert dds.profile_variable(distro) == variable
@@ -30,7 +30,7 @@ def test_each_release_reads_a_variable(
     assert dds.profile_variable() == variable
 
 
-def test_the_profile_that_ships_is_found(monkeypatch: pytest.MonkeyPatch, repository: Path) -> None:
+def test_the_shipped_profile_is_found(monkeypatch: pytest.MonkeyPatch, repository: Path) -> None:
     monkeypatch.setenv("ROS_DISTRO", "lyrical")
     for name in (NEWER, OLDER):
         monkeypatch.delenv(name, raising=False)
@@ -38,6 +38,6 @@ def test_the_profile_that_ships_is_found(monkeypatch: pytest.MonkeyPatch, reposi
 
 
 @pytest.mark.parametrize("name", [NEWER, OLDER])
-def test_a_profile_that_was_chosen_stays(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_profile_chosen_by_the_user_is_kept(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "/etc/mine.xml")
     assert dds.profile_environment() == {}

@@ -1,4 +1,4 @@
-"""Deformable convolution is right, and the network around it learns what its paper says."""
+"""Deformable convolution is correct, and its network trains as in the paper."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from rain_removal_ros.training.recipe import OptimiserSettings
 
 
 @pytest.fixture(params=["in C", "in torch"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """How samples are taken."""
+def sampling(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The implementation that takes the samples."""
     if request.param == "in torch":
         monkeypatch.setattr(native, "library", None)
     elif native.library is None:
@@ -36,8 +36,8 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(request.param)
 
 
-def one_pixel(image: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """C values of a C x H x W image between its pixels, zeros around it."""
+def interpolated(image: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """A C x H x W image at one position, interpolated bilinearly, with zeros around it."""
     total = torch.zeros(len(image))
     for row, column in itertools.product((0, 1), repeat=2):
         down, right = int(y.floor()) + row, int(x.floor()) + column
@@ -47,7 +47,7 @@ def one_pixel(image: Tensor, y: Tensor, x: Tensor) -> Tensor:
     return total
 
 
-def pixel_by_pixel(
+def convolution_by_loops(
     image: Tensor, offsets: Tensor, weight: Tensor, modulation: Tensor | None
 ) -> Tensor:
     batch, _, height, width = offsets.shape
@@ -57,7 +57,7 @@ def pixel_by_pixel(
         total = torch.zeros(len(weight))
         for tap, (row, column) in enumerate(itertools.product(range(rows), range(columns))):
             down, right = offsets[sample, 2 * tap : 2 * tap + 2, y, x]
-            values = one_pixel(image[sample], y + row + down, x + column + right)
+            values = interpolated(image[sample], y + row + down, x + column + right)
             if modulation is not None:
                 values = values * modulation[sample, tap, y, x]
             total = total + weight[:, :, row, column] @ values
@@ -66,7 +66,7 @@ def pixel_by_pixel(
 
 
 def example(*, modulated: bool, size: tuple[int, int] = (6, 8)) -> list[Tensor | None]:
-    """Image, offsets that leave the image here and there, weight, modulation."""
+    """Image, offsets that sometimes leave the image, weight, modulation."""
     generator = torch.Generator().manual_seed(1)
     height, width = size
     shapes: list[tuple[int, ...]] = [
@@ -85,10 +85,10 @@ def example(*, modulated: bool, size: tuple[int, int] = (6, 8)) -> list[Tensor |
 
 
 @pytest.mark.parametrize("modulated", [True, False])
-@pytest.mark.usefixtures("way")
-def test_deformable_convolution_and_its_gradients_are_those_of_a_loop(modulated: bool) -> None:
+@pytest.mark.usefixtures("sampling")
+def test_deformable_convolution_and_its_gradients_equal_those_of_loops(modulated: bool) -> None:
     inputs: list[Any] = example(modulated=modulated)
-    fast, slow = deformable_convolution(*inputs), pixel_by_pixel(*inputs)
+    fast, slow = deformable_convolution(*inputs), convolution_by_loops(*inputs)
     torch.testing.assert_close(fast, slow, rtol=1e-4, atol=1e-4)
 
     tensors = [tensor for tensor in inputs if tensor is not None]
@@ -102,7 +102,7 @@ def test_deformable_convolution_and_its_gradients_are_those_of_a_loop(modulated:
 
 
 @pytest.mark.parametrize("modulated", [True, False])
-def test_deformable_convolution_is_that_of_torchvision(modulated: bool) -> None:
+def test_deformable_convolution_equals_that_of_torchvision(modulated: bool) -> None:
     ops = pytest.importorskip("torchvision.ops")
     inputs: list[Any] = example(modulated=modulated, size=(31, 45))
     image, offsets, weight, modulation = inputs
@@ -110,14 +110,14 @@ def test_deformable_convolution_is_that_of_torchvision(modulated: bool) -> None:
     torch.testing.assert_close(deformable_convolution(*inputs), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.usefixtures("way")
-def test_without_offsets_it_is_an_ordinary_convolution() -> None:
+@pytest.mark.usefixtures("sampling")
+def test_zero_offsets_give_an_ordinary_convolution() -> None:
     image, weight = torch.randn(2, 3, 9, 12), torch.randn(4, 3, 3, 3)
     result = deformable_convolution(image, torch.zeros(2, 18, 7, 10), weight)
     torch.testing.assert_close(result, F.conv2d(image, weight), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("sampling")
 def test_sampling_in_bands_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs: list[Any] = example(modulated=True, size=(13, 8))
     whole = deformable_convolution(*inputs)
@@ -125,9 +125,9 @@ def test_sampling_in_bands_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     torch.testing.assert_close(deformable_convolution(*inputs), whole)
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("sampling")
 def test_positions_stay_exact_under_bfloat16() -> None:
-    # In bfloat16 there is no odd number beyond 256, and the stripes would be sampled beside.
+    # bfloat16 has no odd numbers beyond 256: the samples would miss their stripes.
     stripes = (torch.arange(600) % 2).float().expand(1, 1, 3, 600)
     middle = torch.zeros(1, 1, 3, 3)
     middle[..., 1, 1] = 1
@@ -147,7 +147,7 @@ def test_a_deformable_layer_starts_as_an_ordinary_convolution(modulated: bool) -
 
 
 @pytest.mark.parametrize(("channels", "bottleneck", "middle"), [(32, 64, 48), (64, 256, 128)])
-def test_1024_features_are_compared_at_our_width_and_at_the_ancestors(
+def test_the_projection_has_1024_features_at_both_widths(
     channels: int, bottleneck: int, middle: int
 ) -> None:
     network: Any = create("deform_resnet", channels=channels, bottleneck=bottleneck, blocks=1)
@@ -168,7 +168,7 @@ def test_1024_features_are_compared_at_our_width_and_at_the_ancestors(
         {"output": "residual"},
     ],
 )
-def test_every_choice_gives_a_network_that_runs(change: dict[str, Any]) -> None:
+def test_a_network_with_any_option_runs(change: dict[str, Any]) -> None:
     network = create("deform_resnet", channels=8, bottleneck=16, blocks=1, **change).eval()
     frame = torch.rand(1, 3, 16, 24)
     with torch.no_grad():
@@ -178,12 +178,12 @@ def test_every_choice_gives_a_network_that_runs(change: dict[str, Any]) -> None:
     assert 0 <= second.derained.min() <= second.derained.max() <= 1
 
 
-def test_an_unknown_choice_names_the_known_ones() -> None:
+def test_the_error_for_an_unknown_option_names_the_known_ones() -> None:
     with pytest.raises(SettingsError, match="mish, leaky_relu"):
         create("deform_resnet", activation="relu")
 
 
-def test_the_robust_loss_is_the_papers_formula() -> None:
+def test_the_robust_loss_equals_the_formula_of_the_paper() -> None:
     rainy, clean = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0))
     features = torch.cat([rainy, clean])
     expected = 0.0
@@ -197,7 +197,7 @@ def test_the_robust_loss_is_the_papers_formula() -> None:
     assert float(robust_loss(rainy, clean, temperature=0.25)) == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_robust_loss_of_a_single_picture_is_nothing() -> None:
+def test_the_robust_loss_of_a_single_picture_is_zero() -> None:
     rainy = torch.randn(1, 8, requires_grad=True)
     loss = robust_loss(rainy, torch.randn(1, 8), temperature=0.25)
     loss.backward()
@@ -215,7 +215,7 @@ def clips(*, size: int = 32) -> Batch:
     return Batch(rainy=clean + streaks, reference=clean)
 
 
-def test_mixed_rain_follows_the_seed_and_is_made_of_what_rained() -> None:
+def test_mixed_rain_depends_on_the_seed_and_mixes_the_rain_of_the_batch() -> None:
     batch = clips()
     torch.manual_seed(3)
     mixed = mixed_rain(batch, share=1.0)
@@ -229,14 +229,14 @@ def test_mixed_rain_follows_the_seed_and_is_made_of_what_rained() -> None:
     assert 0.3 < rain.mean() / own.mean() < 3
 
 
-def test_rain_is_mixed_as_a_whole_clip() -> None:
+def test_all_frames_of_a_clip_get_the_same_mix_of_rain() -> None:
     batch = clips()
     rainy = batch.rainy[:, :1].expand_as(batch.rainy)  # the same rain in all frames
     rain = mixed_rain(Batch(rainy, batch.reference), share=1.0) - batch.reference
     torch.testing.assert_close(rain[:, 0], rain[:, 1])
 
 
-def test_layers_that_find_offsets_learn_at_a_tenth_of_the_rate() -> None:
+def test_offset_layers_learn_at_a_tenth_of_the_rate() -> None:
     network = create("deform_resnet", channels=8, bottleneck=16, blocks=1)
     objective = deform_resnet.Objective(network)
     settings = OptimiserSettings(rate=1e-3)
@@ -253,7 +253,7 @@ def test_layers_that_find_offsets_learn_at_a_tenth_of_the_rate() -> None:
         assert rate_of[id(parameter)] == pytest.approx(1e-4 if name in fields else 1e-3), name
 
 
-def test_rain_is_not_mixed_when_only_measuring() -> None:
+def test_rain_is_not_mixed_in_evaluation() -> None:
     network = create("deform_resnet", channels=8, bottleneck=16, blocks=1)
     objective = deform_resnet.Objective(network).eval()
     losses = [objective(clips()) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""The node's small decisions, with the time given by the test."""
+"""Bypass, backoff, degradation, mailbox and watchdog, with times given by the tests."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from rain_removal_ros.settings import BypassSettings
 LIMITS = BypassSettings(mode="auto", on_above=0.2, off_below=0.1, hold_s=2.0)
 
 
-def test_rain_is_believed_at_once_and_its_end_only_after_a_while() -> None:
+def test_bypass_ends_at_once_in_rain_and_begins_after_a_hold() -> None:
     bypass = Bypass()
     levels = [0.05, 0.15, 0.25, 0.15, 0.05, 0.05, 0.15, 0.05, 0.05, 0.05, 0.15]
     seen = [bypass.update(level, float(now), LIMITS) for now, level in enumerate(levels)]
     assert seen == [False, False, True, True, True, True, True, True, True, False, False]
 
 
-def test_waits_double_up_to_a_limit_and_begin_anew_after_success() -> None:
+def test_backoff_doubles_up_to_a_limit_and_restarts_after_a_reset() -> None:
     backoff = Backoff(longest=5.0)
     assert [backoff.wait(1.0) for _ in range(4)] == [1.0, 2.0, 4.0, 5.0]
     backoff.reset()
     assert backoff.wait(1.0) == 1.0
 
 
-def test_the_ladder_leads_over_fewer_stages_and_smaller_input_to_passthrough() -> None:
+def test_the_ladder_goes_from_fewer_stages_to_smaller_input_to_passthrough() -> None:
     assert [rung.name for rung in ladder(6)] == [
         "full",
         "3 stages",
@@ -48,40 +48,40 @@ def test_the_ladder_leads_over_fewer_stages_and_smaller_input_to_passthrough() -
     ]
 
 
-class Network:
-    """Takes a time that depends on the level, and a clock that runs by it."""
+class SimulatedNetwork:
+    """A network whose time depends on the rung, and a clock that runs with it."""
 
     def __init__(self, budget: Budget) -> None:
         self.budget, self.now = budget, 0.0
 
     def run(self, seconds: float, times: dict[str, float], *, limit_s: float = 0.1) -> list[str]:
-        """The levels gone through in a while, each once."""
-        levels = [self.budget.rung.name]
+        """The sequence of rungs during ``seconds``."""
+        rungs = [self.budget.rung.name]
         end = self.now + seconds
         while self.now < end:
             self.now += 1 / 30
             took = times[self.budget.rung.name]
-            level = self.budget.update(took, self.now, limit_s).name
-            if level != levels[-1]:
-                levels.append(level)
-        return levels
+            rung = self.budget.update(took, self.now, limit_s).name
+            if rung != rungs[-1]:
+                rungs.append(rung)
+        return rungs
 
 
-def test_quality_sinks_no_further_than_needed() -> None:
-    network = Network(Budget(ladder(1)))
+def test_quality_falls_no_further_than_needed() -> None:
+    network = SimulatedNetwork(Budget(ladder(1)))
     times = {"full": 0.3, "half size": 0.09, "quarter size": 0.02, "passthrough": 0.0}
     assert network.run(20, times) == ["full", "half size"]
 
 
-def test_quality_comes_back_step_by_step() -> None:
-    network = Network(Budget(ladder(1)))
+def test_quality_returns_when_the_network_becomes_fast() -> None:
+    network = SimulatedNetwork(Budget(ladder(1)))
     network.run(5, {"full": 1.0, "half size": 1.0, "quarter size": 1.0, "passthrough": 0.0})
     fast = dict.fromkeys(("full", "half size", "quarter size", "passthrough"), 0.01)
     assert network.run(30, fast)[-1] == "full"
 
 
-def test_steps_up_that_fail_become_rare() -> None:
-    network = Network(Budget(ladder(1)))
+def test_failed_steps_up_become_rare() -> None:
+    network = SimulatedNetwork(Budget(ladder(1)))
     times = {"full": 0.3, "half size": 0.05, "quarter size": 0.02, "passthrough": 0.0}
     first, later = (network.run(120, times) for _ in range(2))
     assert len(later) < len(first) < 20
@@ -94,7 +94,7 @@ def test_one_slow_frame_changes_nothing() -> None:
     assert budget.rung.name == "full"
 
 
-def test_the_newest_message_takes_the_place_of_one_nobody_took() -> None:
+def test_a_new_message_replaces_one_that_was_not_taken() -> None:
     mailbox = Mailbox()
     assert [mailbox.put(0, "old"), mailbox.put(0, "new"), mailbox.put(1, "other")] == [
         False,
@@ -107,7 +107,7 @@ def test_the_newest_message_takes_the_place_of_one_nobody_took() -> None:
     }
 
 
-def test_who_waits_for_mail_can_be_woken_without_any() -> None:
+def test_wake_ends_a_wait_for_an_empty_mailbox() -> None:
     mailbox = Mailbox()
     thread = threading.Thread(target=mailbox.take)
     thread.start()
@@ -116,7 +116,7 @@ def test_who_waits_for_mail_can_be_woken_without_any() -> None:
     assert not thread.is_alive()
 
 
-def test_abandoned_work_is_told_so_when_it_comes_back() -> None:
+def test_abandoned_work_raises_when_it_finishes() -> None:
     watch = Watchdog()
     with watch.watching(), watch:
         assert not watch.abandon_after(60)
@@ -124,5 +124,5 @@ def test_abandoned_work_is_told_so_when_it_comes_back() -> None:
         assert watch.abandon_after(-1)
 
 
-def test_work_that_is_not_going_on_cannot_be_late() -> None:
+def test_the_watchdog_abandons_nothing_while_no_work_runs() -> None:
     assert not Watchdog().abandon_after(-1)

@@ -1,4 +1,4 @@
-"""Detectors: heads decoded to known boxes, and files that are no detectors refused."""
+"""Detectors: every head is decoded to boxes, and files that are not detectors are refused."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SIDE = 64
 CELLS = 8 * 8 + 4 * 4 + 2 * 2
 NAMES = {0: "person", 1: "car"}
 BOX = (16.0, 8.0, 48.0, 40.0)
-"""In a picture of 64 x 64; its middle is 32, 24."""
+"""In a picture of 64 x 64 pixels; its centre is 32, 24."""
 
 
-def constant(
+def constant_network(
     path: Path, output: np.ndarray, *, names: dict[int, str] | None = NAMES, side: int = SIDE
 ) -> Path:
-    """A network that answers every picture in the same way."""
+    """An ONNX file whose output is the same for every picture."""
     value = helper.make_node(
         "Constant", [], ["raw"], value=numpy_helper.from_array(output.astype(np.float32))
     )
@@ -37,7 +37,7 @@ def constant(
     shape = [1, 3, side, side]
     graph = helper.make_graph(
         [value, nothing, zero, added],
-        "constant",
+        "constant_network",
         [helper.make_tensor_value_info("images", TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info("output", TensorProto.FLOAT, list(output.shape))],
         [numpy_helper.from_array(np.float32(0), "nought")],
@@ -52,32 +52,32 @@ def constant(
 def yolox() -> np.ndarray:
     """One car in the cell at column 4, row 3 of the finest grid, whose stride is 8."""
     rows = np.zeros((1, CELLS, 7))
-    # Middle (4 + 0) * 8, (3 + 0) * 8; sides exp(log 4) * 8.
+    # Centre (4 + 0) * 8, (3 + 0) * 8; sides exp(log 4) * 8.
     rows[0, 3 * 8 + 4] = [0, 0, np.log(4), np.log(4), 0.9, 0.1, 1.0]
     return rows
 
 
-def anchors() -> np.ndarray:
+def with_anchors() -> np.ndarray:
     rows = np.zeros((1, 3 * CELLS, 7))
     rows[0, 5] = [32, 24, 32, 32, 0.9, 0.1, 1.0]
     return rows
 
 
-def columns() -> np.ndarray:
+def by_columns() -> np.ndarray:
     rows = np.zeros((1, 6, CELLS))
     rows[0, :, 5] = [32, 24, 32, 32, 0.1, 0.9]
     return rows
 
 
-def final() -> np.ndarray:
+def final_boxes() -> np.ndarray:
     rows = np.zeros((1, 10, 6))
     rows[0, 0] = [*BOX, 0.9, 1]
     return rows
 
 
-@pytest.mark.parametrize("head", [yolox, anchors, columns, final])
-def test_every_known_head_gives_the_box_that_was_put_in(head: Any, tmp_path: Path) -> None:
-    detector = create(str(constant(tmp_path / "net.onnx", head())))
+@pytest.mark.parametrize("head", [yolox, with_anchors, by_columns, final_boxes])
+def test_every_known_head_is_decoded_to_the_right_box(head: Any, tmp_path: Path) -> None:
+    detector = create(str(constant_network(tmp_path / "net.onnx", head())))
     found = detector.detect(np.zeros((SIDE, SIDE, 3), np.uint8))
     assert detector.labels == ("person", "car")
     assert found.labels == ("car",)
@@ -87,13 +87,13 @@ def test_every_known_head_gives_the_box_that_was_put_in(head: Any, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("head", "expected"),
-    [(yolox, (32.0, 16.0, 96.0, 80.0)), (columns, (32.0, 0.0, 96.0, 48.0))],
+    [(yolox, (32.0, 16.0, 96.0, 80.0)), (by_columns, (32.0, 0.0, 96.0, 48.0))],
 )
-def test_boxes_come_back_in_pixels_of_the_picture(
+def test_boxes_are_in_pixels_of_the_picture(
     head: Any, expected: tuple[float, ...], tmp_path: Path
 ) -> None:
-    """A picture twice as wide as high: YOLOX puts it into the corner, the others in the middle."""
-    detector = create(str(constant(tmp_path / "net.onnx", head())))
+    """A picture twice as wide as high: YOLOX pads it on one side, the others on both."""
+    detector = create(str(constant_network(tmp_path / "net.onnx", head())))
     found = detector.detect(np.zeros((64, 128, 3), np.uint8))
     inside = np.clip(expected, 0, [128, 64, 128, 64])
     assert found.boxes[0].tolist() == pytest.approx(inside.tolist())
@@ -104,14 +104,14 @@ def test_boxes_come_back_in_pixels_of_the_picture(
     [
         (np.zeros((1, 1000)), NAMES, "not a detector with a known head: its output is 1x1000"),
         (np.zeros((1, 50, 9)), NAMES, "not a detector with a known head"),
-        (columns(), None, "2 classes and does not name them"),
-        (columns(), {0: "person(", 1: "car"}, None),
+        (by_columns(), None, "2 classes and does not name them"),
+        (by_columns(), {0: "person(", 1: "car"}, None),
     ],
 )
-def test_an_onnx_file_with_another_head_is_refused(
+def test_an_onnx_file_with_an_unknown_head_is_refused(
     output: np.ndarray, names: dict[int, str] | None, message: str | None, tmp_path: Path
 ) -> None:
-    path = constant(tmp_path / "net.onnx", output, names=names)
+    path = constant_network(tmp_path / "net.onnx", output, names=names)
     if message is None:
         assert create(str(path)).labels == ("person(", "car")
         return
@@ -119,7 +119,7 @@ def test_an_onnx_file_with_another_head_is_refused(
         create(str(path))
 
 
-def test_yolox_boxes_that_are_decoded_already_are_refused(tmp_path: Path) -> None:
+def test_already_decoded_yolox_boxes_are_refused(tmp_path: Path) -> None:
     rows = np.zeros((1, CELLS, 7))
     index = 0
     for stride in (8, 16, 32):
@@ -128,10 +128,10 @@ def test_yolox_boxes_that_are_decoded_already_are_refused(tmp_path: Path) -> Non
                 rows[0, index, :2] = (column + 0.5) * stride, (row + 0.5) * stride
                 index += 1
     with pytest.raises(DataError, match="already decoded"):
-        create(str(constant(tmp_path / "net.onnx", rows)))
+        create(str(constant_network(tmp_path / "net.onnx", rows)))
 
 
-def test_what_is_no_onnx_file_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_onnx_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     path.write_bytes(b"not at all")
     with pytest.raises(DataError, match="no ONNX file"):
@@ -140,11 +140,11 @@ def test_what_is_no_onnx_file_is_refused(tmp_path: Path) -> None:
         create(str(tmp_path / "missing.onnx"))
 
 
-def test_unknown_detectors_and_providers_are_named(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_detector_or_provider_names_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no detector is called 'hgo'"):
         create("hgo")
     with pytest.raises(EngineError, match="no provider is called 'tpu'"):
-        create(str(constant(tmp_path / "net.onnx", columns())), provider="tpu")
+        create(str(constant_network(tmp_path / "net.onnx", by_columns())), provider="tpu")
 
 
 @pytest.mark.parametrize("wanted", ["torchvision:retinanet", "hf:nowhere"])
@@ -153,13 +153,13 @@ def test_detectors_without_their_files_are_refused(wanted: str) -> None:
         create(wanted)
 
 
-def test_of_overlapping_boxes_of_one_class_the_surest_stays() -> None:
+def test_the_surest_of_overlapping_boxes_of_a_class_is_kept() -> None:
     boxes = as_boxes([(0, 0, 10, 10), (1, 0, 11, 10), (0, 0, 10, 10), (50, 50, 60, 60)])
     scores, classes = np.array([0.5, 0.9, 0.4, 0.3]), np.array([0, 0, 1, 0])
     assert best_of_each_place(boxes, scores, classes, overlap=0.5).tolist() == [1, 2, 3]
 
 
-def test_hog_finds_nothing_where_there_is_nothing_or_no_room() -> None:
+def test_hog_finds_nothing_in_an_empty_or_tiny_picture() -> None:
     hog = create("hog")
     assert hog.detect(np.full((240, 320, 3), 128, np.uint8)).labels == ()
     assert hog.detect(np.zeros((20, 20, 3), np.uint8)).labels == ()
@@ -179,8 +179,8 @@ def test_detectors_find_the_pedestrians_of_a_street(
     assert set(found.labels) <= set(COCO)
 
 
-def endless(path: Path, *, names: str = str(NAMES)) -> Path:
-    """A network that goes on adding to the picture's mean until it is stopped."""
+def endless_network(path: Path, *, names: str = str(NAMES)) -> Path:
+    """An ONNX file that doubles the picture's mean in an endless_network loop."""
     scalars = [
         helper.make_tensor_value_info(name, kind, shape)
         for name, kind, shape in (
@@ -206,7 +206,7 @@ def endless(path: Path, *, names: str = str(NAMES)) -> Path:
             helper.make_node("Loop", ["many", "true", "mean"], ["end"], body=body),
             helper.make_node("Expand", ["end", "shape"], ["output"]),
         ],
-        "endless",
+        "endless_network",
         [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, SIDE, SIDE])],
         [helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, 10, 6])],
         [
@@ -221,12 +221,12 @@ def endless(path: Path, *, names: str = str(NAMES)) -> Path:
     return path
 
 
-def test_an_endless_loop_is_ended(
+def test_a_detector_that_never_ends_is_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(yolo, "RUN_TIMEOUT_S", 0.5)
     with pytest.raises(EngineError, match="cannot be run on a picture") as raised:
-        create(str(endless(tmp_path / "net.onnx")))
+        create(str(endless_network(tmp_path / "net.onnx")))
     assert "\n" not in str(raised.value)
     assert capfd.readouterr().err == ""
 
@@ -234,17 +234,17 @@ def test_an_endless_loop_is_ended(
 @pytest.mark.parametrize(
     ("output", "names", "message"),
     [
-        (columns(), "[" * 5000, "names its classes unreadably"),
-        (columns(), "7", "names its classes unreadably"),
-        (columns(), "{0: 1, 1: 2}", "names its classes unreadably"),
-        (columns(), "['person']", "has 2 classes and names 1"),
+        (by_columns(), "[" * 5000, "names its classes unreadably"),
+        (by_columns(), "7", "names its classes unreadably"),
+        (by_columns(), "{0: 1, 1: 2}", "names its classes unreadably"),
+        (by_columns(), "['person']", "has 2 classes and names 1"),
         (np.zeros((1, 10, 6)), "{0: 'person'}", None),
     ],
 )
-def test_names_that_do_not_fit_are_refused(
+def test_class_names_that_do_not_match_the_output_are_refused(
     output: np.ndarray, names: str, message: str | None, tmp_path: Path
 ) -> None:
-    path = constant(tmp_path / "net.onnx", output)
+    path = constant_network(tmp_path / "net.onnx", output)
     model = onnx.load(str(path))
     helper.set_model_props(model, {"names": names})
     onnx.save(model, str(path))
@@ -256,23 +256,23 @@ def test_names_that_do_not_fit_are_refused(
 
 
 @pytest.mark.parametrize("number", [7, -1, 1e30, np.nan])
-def test_a_class_without_a_name_is_one_error(number: float, tmp_path: Path) -> None:
-    rows = final()
+def test_a_detection_of_an_unnamed_class_raises(number: float, tmp_path: Path) -> None:
+    rows = final_boxes()
     rows[0, 0, 5] = number
-    detector = create(str(constant(tmp_path / "net.onnx", rows)))
+    detector = create(str(constant_network(tmp_path / "net.onnx", rows)))
     with pytest.raises(DataError, match="gives class"):
         detector.detect(np.zeros((SIDE, SIDE, 3), np.uint8))
 
 
-@pytest.mark.parametrize("head", [yolox, anchors, columns, final])
-def test_boxes_that_are_no_numbers_are_no_boxes(head: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("head", [yolox, with_anchors, by_columns, final_boxes])
+def test_infinite_boxes_are_ignored(head: Any, tmp_path: Path) -> None:
     rows = head()
-    boxes = rows[:, :4] if head is columns else rows[..., :4]
+    boxes = rows[:, :4] if head is by_columns else rows[..., :4]
     boxes[...] = np.where(boxes == 0, 0, np.inf)
-    detector = create(str(constant(tmp_path / "net.onnx", rows)))
+    detector = create(str(constant_network(tmp_path / "net.onnx", rows)))
     assert detector.detect(np.zeros((SIDE, SIDE, 3), np.uint8)).labels == ()
 
 
-def test_a_detector_of_giant_pictures_is_refused(tmp_path: Path) -> None:
+def test_a_detector_with_a_huge_input_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="takes 320000x320000 pixels; up to 8192"):
-        create(str(constant(tmp_path / "net.onnx", columns(), side=320_000)))
+        create(str(constant_network(tmp_path / "net.onnx", by_columns(), side=320_000)))
