@@ -1,4 +1,4 @@
-"""What is done in C for inference is what torch does: the one held to the other."""
+"""Every pass in C gives the result of its counterpart in torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rain_removal_ros.networks import _native as inference
 from rain_removal_ros.networks import _ops as ops
 from rain_removal_ros.runtime import native
 
-# One camera and several, wide, high, and the least there is.
+# One camera and two; wide, high, and the smallest size.
 SIZES = [(1, 96, 160), (2, 48, 32), (1, 16, 16), (1, 1088, 16)]
 
 pytestmark = pytest.mark.skipif(
@@ -37,26 +37,26 @@ def scene(batch: int, height: int, width: int) -> Tensor:
     return 0.8 * smooth + 0.2 * torch.rand(batch, 3, height, width)
 
 
-def wide(values: Tensor) -> Tensor:
+def channels_last(values: Tensor) -> Tensor:
     return values.contiguous(memory_format=torch.channels_last)
 
 
 def compare(
-    run: Callable[[], Tensor | tuple[Tensor, ...]], *, off: float = 1e-4, share: float = 0
+    run: Callable[[], Tensor | tuple[Tensor, ...]], *, atol: float = 1e-4, rtol: float = 0
 ) -> None:
     with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "library", None)
-        by_torch = run()
+        in_torch = run()
     with torch.inference_mode():
         assert inference.serves(torch.zeros(1, 3, 16, 16), least_side=16), (
             "the library was not built"
         )
         in_c = run()
-    torch.testing.assert_close(in_c, by_torch, atol=off, rtol=share)
+    torch.testing.assert_close(in_c, in_torch, atol=atol, rtol=rtol)
 
 
 @pytest.mark.parametrize(("batch", "height", "width"), SIZES)
-def test_motion(batch: int, height: int, width: int) -> None:
+def test_motion_estimates_agree(batch: int, height: int, width: int) -> None:
     before = scene(batch, height, width)
     now = 0.95 * before.roll((3, 5), (2, 3))
     flow = motion.estimate_flow(before, now)
@@ -67,9 +67,9 @@ def test_motion(batch: int, height: int, width: int) -> None:
 
 
 @pytest.mark.parametrize("finer", [1, 2, 4, 8])
-def test_what_is_carried_moves(finer: int) -> None:
+def test_warps_agree(finer: int) -> None:
     carried = torch.rand(2, 5, 6 * finer, 9 * finer)
-    flow = torch.randn(2, 2, 6, 9) * 4  # beyond the edges too
+    flow = torch.randn(2, 2, 6, 9) * 4  # reaches beyond the edges
     compare(lambda: motion.warp(carried, flow, finer))
 
 
@@ -77,17 +77,17 @@ def test_what_is_carried_moves(finer: int) -> None:
 @pytest.mark.parametrize("with_past", [True, False])
 @pytest.mark.parametrize("guided", [True, False])
 @pytest.mark.parametrize(("batch", "height", "width"), SIZES)
-def test_planes_are_folded(
+def test_folded_inputs_agree(
     batch: int, height: int, width: int, guided: bool, with_past: bool, precision: torch.dtype
 ) -> None:
     frame = scene(batch, height, width)
     past = frame.roll(2, 3) if with_past else None
     reduced = precision != torch.float32
     folded = ops.fold_inputs(frame, past, guided=guided)
-    # Where a value lies between two of bfloat16, the last bit of a float decides.
+    # The last bit of a float decides to which of two bfloat16 values it is rounded.
     compare(
         lambda: ops.fold_inputs(frame, past, guided=guided, dtype=precision).to(precision),
-        share=2**-7 if reduced else 0,
+        rtol=2**-7 if reduced else 0,
     )
     with torch.inference_mode():
         assert ops.fold_inputs(frame, past, guided=guided, dtype=precision).dtype == precision
@@ -99,7 +99,7 @@ def test_planes_are_folded(
 @pytest.mark.parametrize("with_past", [True, False])
 @pytest.mark.parametrize("with_maps", [True, False])
 @pytest.mark.parametrize(("batch", "height", "width"), SIZES)
-def test_the_picture_is_composed(
+def test_composed_outputs_agree(
     batch: int,
     height: int,
     width: int,
@@ -114,7 +114,9 @@ def test_the_picture_is_composed(
     streaks = torch.randn(batch, 80 if with_past else 64, height // 4, width // 4) * 3
     maps = torch.rand(batch, 6, height // 8, width // 8) * 0.4 + 0.8 if with_maps else None
     said = streaks.to(precision)
-    compare(lambda: ops.compose_output(frame, said, maps, past, known, anchored=anchored), off=1e-5)
+    compare(
+        lambda: ops.compose_output(frame, said, maps, past, known, anchored=anchored), atol=1e-5
+    )
 
 
 FEATURES = [(1, 24, 6, 10), (2, 40, 4, 2), (1, 3, 2, 34)]
@@ -126,39 +128,39 @@ def maps(batch: int, channels: int, height: int, width: int, kind: torch.dtype) 
     return values.contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize(("precision", "off"), PRECISIONS)
+@pytest.mark.parametrize(("precision", "tolerance"), PRECISIONS)
 @pytest.mark.parametrize(("batch", "channels", "height", "width"), FEATURES)
-def test_coarse_features_join_fine_ones(
-    batch: int, channels: int, height: int, width: int, precision: torch.dtype, off: float
+def test_upsampled_sums_agree(
+    batch: int, channels: int, height: int, width: int, precision: torch.dtype, tolerance: float
 ) -> None:
     fine = maps(batch, channels, height, width, precision)
     coarse = maps(batch, channels, height // 2, width // 2, precision)
-    compare(lambda: ops.upsample_add(fine.clone(), coarse), off=off, share=off)
+    compare(lambda: ops.upsample_add(fine.clone(), coarse), atol=tolerance, rtol=tolerance)
 
 
-@pytest.mark.parametrize(("precision", "off"), PRECISIONS)
+@pytest.mark.parametrize(("precision", "tolerance"), PRECISIONS)
 @pytest.mark.parametrize("inputs", [1, 48])
 @pytest.mark.parametrize(("batch", "hidden", "height", "width"), FEATURES)
-def test_hidden_state_is_recalled_and_renewed(
+def test_reset_gates_and_state_updates_agree(
     batch: int,
     hidden: int,
     height: int,
     width: int,
     inputs: int,
     precision: torch.dtype,
-    off: float,
+    tolerance: float,
 ) -> None:
     joined = maps(batch, inputs + hidden, height, width, precision)
     gates = maps(batch, 2 * hidden, height, width, precision) * 4
     before = maps(batch, hidden, height, width, precision)
     candidate = maps(batch, hidden, height, width, precision)
-    candidate[:, :, 0, 0] = 1e-4  # where 1 less than almost 1 would be all noise
-    compare(lambda: ops.apply_reset_gate(joined.clone(), gates), off=off, share=off)
-    compare(lambda: ops.gru_update(before, gates, candidate), off=off, share=off)
+    candidate[:, :, 0, 0] = 1e-4  # a difference of 1 and nearly 1 would be all rounding error
+    compare(lambda: ops.apply_reset_gate(joined.clone(), gates), atol=tolerance, rtol=tolerance)
+    compare(lambda: ops.gru_update(before, gates, candidate), atol=tolerance, rtol=tolerance)
 
 
 def test_other_maps_are_left_to_torch() -> None:
-    """Those that are not channels last, and of two kinds."""
+    """Maps that are not channels last, and maps of two types."""
     fine, coarse = torch.rand(1, 3, 4, 6), torch.rand(1, 3, 2, 3)
     with torch.inference_mode():
         plain = ops.upsample_add(fine, coarse)
@@ -169,7 +171,7 @@ def test_other_maps_are_left_to_torch() -> None:
 
 @pytest.mark.parametrize(("height", "width", "rows", "columns"), [(5, 7, 16, 16), (48, 80, 48, 80)])
 @pytest.mark.parametrize("way", [slice(None), slice(None, None, -1), slice(None, None, 2)])
-def test_pixels_become_planes_and_come_back(
+def test_unpacking_and_packing_of_pixels_agree(
     height: int, width: int, rows: int, columns: int, way: slice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(0)
@@ -196,7 +198,7 @@ def test_pixels_become_planes_and_come_back(
 
 
 @pytest.mark.parametrize("shape", [(2, 16, 16), (3, 4, 16), (3, 16, 4)])
-def test_planes_without_room_for_the_picture_are_refused(shape: tuple[int, ...]) -> None:
+def test_planes_that_do_not_fit_the_picture_are_refused(shape: tuple[int, ...]) -> None:
     picture = np.zeros((8, 8, 3), np.uint8)
     with pytest.raises(RuntimeError, match="expected"):
         native.unpack_rgb(picture, np.zeros(shape, np.float32))
@@ -206,7 +208,7 @@ def test_planes_without_room_for_the_picture_are_refused(shape: tuple[int, ...])
 
 @pytest.mark.parametrize("size", [(8, 0), (0, 8), (0, 0)])
 def test_an_empty_picture_is_refused(size: tuple[int, int]) -> None:
-    """Of which C would repeat the last column: the one before the first."""
+    """C repeats the last column; here it would read the one before the first."""
     height, width = size
     picture = np.zeros((8, 8, 3), np.uint8)[:height, :width]
     with pytest.raises(RuntimeError, match="something was expected"):
@@ -217,8 +219,8 @@ def test_an_empty_picture_is_refused(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(0, 16), (16, 0), (1, 8), (8, 1)])
-def test_pictures_too_small_to_be_looked_up_in_are_refused(height: int, width: int) -> None:
-    """Between four pixels, of which two would be the ones before the first."""
+def test_pictures_too_small_for_interpolation_are_refused(height: int, width: int) -> None:
+    """Interpolation reads four pixels; two of them would lie before the first."""
     picture, flow = torch.zeros(1, 3, height, width), torch.zeros(1, 2, height, width)
     with pytest.raises(RuntimeError, match="expected"):
         inference.warp(picture, flow, 1)
@@ -228,13 +230,13 @@ def test_pictures_too_small_to_be_looked_up_in_are_refused(height: int, width: i
         inference.estimate_flow(picture, picture)
 
 
-def test_what_is_not_a_number_shows() -> None:
+def test_nan_stays_in_the_output() -> None:
     frame = torch.full((1, 3, 32, 32), 0.5)
     frame[0, 1, 8, 8] = torch.nan
     streaks = torch.zeros(1, 64, 8, 8)
     with torch.inference_mode():
-        clean, _, _ = ops.compose_output(frame, streaks, None, None, None)
-    assert clean.isnan().sum() == 1
+        derained, _, _ = ops.compose_output(frame, streaks, None, None, None)
+    assert derained.isnan().sum() == 1
 
 
 @pytest.mark.parametrize(
@@ -248,31 +250,37 @@ def test_what_is_not_a_number_shows() -> None:
         lambda picture, flow: motion.warp(picture[..., :-1], flow, 8),
         lambda picture, flow: ops.fold_inputs(picture, picture[..., :-16], guided=True),
         lambda picture, flow: ops.compose_output(picture, picture, None, None, None),
-        lambda picture, flow: ops.upsample_add(wide(picture), wide(picture[..., :-2, :-2])),
-        lambda picture, flow: ops.upsample_add(wide(picture), wide(flow)),
-        lambda picture, flow: ops.apply_reset_gate(wide(flow), wide(flow.repeat(1, 4, 1, 1))),
-        lambda picture, flow: ops.apply_reset_gate(wide(flow), wide(flow[:, :1])),
-        lambda picture, flow: ops.apply_reset_gate(wide(picture), wide(flow)),
-        lambda picture, flow: ops.gru_update(wide(flow), wide(flow), wide(flow)),
+        lambda picture, flow: ops.upsample_add(
+            channels_last(picture), channels_last(picture[..., :-2, :-2])
+        ),
+        lambda picture, flow: ops.upsample_add(channels_last(picture), channels_last(flow)),
+        lambda picture, flow: ops.apply_reset_gate(
+            channels_last(flow), channels_last(flow.repeat(1, 4, 1, 1))
+        ),
+        lambda picture, flow: ops.apply_reset_gate(channels_last(flow), channels_last(flow[:, :1])),
+        lambda picture, flow: ops.apply_reset_gate(channels_last(picture), channels_last(flow)),
+        lambda picture, flow: ops.gru_update(
+            channels_last(flow), channels_last(flow), channels_last(flow)
+        ),
         lambda picture, flow: ops.compose_output(
             picture, torch.zeros(1, 80, 16, 16), None, picture, flow[:, :1, :4]
         ),
     ],
 )
-def test_what_does_not_fit_is_refused(run: Callable[[Tensor, Tensor], object]) -> None:
-    """As state of another size would be: read beyond its end, it could take the process down."""
+def test_tensors_of_mismatched_sizes_are_refused(run: Callable[[Tensor, Tensor], object]) -> None:
+    """C would read beyond the end of a state of another size, and could crash the process."""
     with torch.inference_mode(), pytest.raises(RuntimeError, match="expected"):
         run(torch.zeros(1, 3, 64, 64), torch.zeros(1, 2, 8, 8))
 
 
-def test_threads_make_no_difference() -> None:
-    """To no bit: what was recorded can be cleaned again on another machine."""
+def test_results_do_not_depend_on_the_number_of_threads() -> None:
+    """Not by a bit: a recording can be derained again on another machine."""
     before = scene(1, 96, 416)
     now = before.roll(3, 3)
     course, streaks = torch.randn(1, 2, 12, 52), torch.randn(1, 80, 24, 104)
     known = torch.ones(1, 1, 12, 52)
 
-    def everything() -> list[Tensor]:
+    def all_passes() -> list[Tensor]:
         small = motion.downsample_grey(before), motion.downsample_grey(now)
         return [
             motion.estimate_flow(before, now),
@@ -288,7 +296,7 @@ def test_threads_make_no_difference() -> None:
         for count in (1, 2, 3, 5):
             torch.set_num_threads(count)
             with torch.inference_mode():
-                results.append(everything())
+                results.append(all_passes())
     finally:
         torch.set_num_threads(threads)
     for others in results[1:]:

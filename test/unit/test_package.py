@@ -1,4 +1,4 @@
-"""Where things are once installed: ROS must find the package however it came."""
+"""ROS and Python find the package after every kind of installation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rain_removal_ros import __version__
 
 NAME = "rain_removal_ros"
 PROGRAMS = sorted((Path(__file__).resolve().parents[2] / "resource" / "lib").iterdir())
-# What an installation reads; not environments, data or what earlier builds left.
+# What an installation reads; without environments, data and files of earlier builds.
 SOURCE = (
     NAME,
     "resource",
@@ -45,14 +45,14 @@ class Installation:
     source: Path
     prefix: Path
     packages: Path
-    """The folder to put on the path for Python."""
+    """The folder that Python needs on its path."""
 
 
 @pytest.fixture(scope="module", params=["plain", "editable"])
 def installation(
     request: pytest.FixtureRequest, repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Installation:
-    """This package installed by pip from a copy of the source, into a prefix of its own."""
+    """This package, installed by pip from a copy of the source into its own prefix."""
     if not all(map(find_spec, ("pip", "setuptools"))):
         pytest.skip("pip and setuptools are not both in this environment")
     source = copied(repository, tmp_path_factory.mktemp("source"), SOURCE)
@@ -70,7 +70,7 @@ def installation(
 
 
 def copied(repository: Path, folder: Path, names: Iterable[str]) -> Path:
-    """These parts of the source, in a folder of their own."""
+    """A copy of these parts of the source."""
     folder.mkdir(exist_ok=True)
     for name in names:
         if (repository / name).is_dir():
@@ -81,14 +81,14 @@ def copied(repository: Path, folder: Path, names: Iterable[str]) -> Path:
     return folder
 
 
-def test_ament_index_finds_the_package(installation: Installation) -> None:
+def test_the_ament_index_has_the_package(installation: Installation) -> None:
     marker = installation.prefix / "share/ament_index/resource_index/packages" / NAME
     assert marker.is_file()
     manifest = installation.prefix / "share" / NAME / "package.xml"
     assert manifest.read_text() == (installation.source / "package.xml").read_text()
 
 
-def test_ros_itself_finds_the_package(
+def test_ament_index_python_finds_the_package(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packages = pytest.importorskip(
@@ -99,14 +99,14 @@ def test_ros_itself_finds_the_package(
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.name)
-def test_programs_are_where_ros_looks_and_may_be_run(
+def test_programs_are_executable_where_ros2_run_looks_for_them(
     installation: Installation, program: Path
 ) -> None:
     assert os.access(installation.prefix / "lib" / NAME / program.name, os.X_OK)
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.name)
-def test_programs_start_a_module_that_exists(program: Path, repository: Path) -> None:
+def test_every_program_starts_an_existing_module(program: Path, repository: Path) -> None:
     module = re.search(r"-m (\S+)", program.read_text())
     assert module
     path = repository.joinpath(*module[1].split("."))
@@ -114,9 +114,7 @@ def test_programs_start_a_module_that_exists(program: Path, repository: Path) ->
 
 
 @pytest.mark.parametrize("folder", ["lib/rain_removal_ros", "bin"])
-def test_the_command_runs_from_where_it_is_installed(
-    installation: Installation, folder: str
-) -> None:
+def test_the_installed_command_runs(installation: Installation, folder: str) -> None:
     process = subprocess.run(
         [installation.prefix / folder / "rain-removal", "--version"],
         capture_output=True,
@@ -132,7 +130,7 @@ def test_the_command_runs_from_where_it_is_installed(
 
 
 @pytest.mark.parametrize("folder", ["config", "launch", "models"])
-def test_files_beside_the_python_package_are_shared(
+def test_files_beside_the_python_package_are_installed(
     installation: Installation, folder: str
 ) -> None:
     def files(top: Path) -> set[str]:
@@ -146,7 +144,7 @@ def test_files_beside_the_python_package_are_shared(
     assert files(shared) == files(installation.source / folder)
 
 
-def test_a_build_without_c_is_said_on_the_terminal_that_pip_keeps_clean(
+def test_a_build_without_c_warns_on_the_terminal_although_pip_hides_output(
     repository: Path, tmp_path: Path
 ) -> None:
     if not all(map(find_spec, ("pip", "setuptools"))) or shutil.which("setsid") is None:
@@ -154,7 +152,7 @@ def test_a_build_without_c_is_said_on_the_terminal_that_pip_keeps_clean(
     source = copied(repository, tmp_path / "source", (*SOURCE, "native"))
     prefix = tmp_path / "prefix"
     ours, theirs = pty.openpty()
-    # With nothing but the terminal to write to; the compiler refuses everything.
+    # All output goes to the terminal, and the compiler always fails.
     process = subprocess.run(
         ["setsid", "--ctty", "--wait", *PIP, "--prefix", str(prefix), str(source)],
         stdin=theirs,
@@ -177,13 +175,13 @@ def test_type_information_is_installed(installation: Installation) -> None:
     assert (installation.packages / NAME / "py.typed").is_file()
 
 
-def test_ros_and_python_are_told_the_same_version(repository: Path) -> None:
+def test_package_xml_and_python_have_the_same_version(repository: Path) -> None:
     manifest = ElementTree.parse(repository / "package.xml")
     assert manifest.findtext("version") == __version__
 
 
-def test_every_ros_package_in_use_is_declared_to_ros(repository: Path) -> None:
-    """What the `ros` extra brings to a desk, package.xml brings to a robot."""
+def test_package_xml_declares_every_ros_package_in_use(repository: Path) -> None:
+    """On a robot, package.xml installs what the `ros` extra installs on a desk."""
     manifest = ElementTree.parse(repository / "package.xml")
     declared = {element.text for element in manifest.findall("exec_depend")}
     used = {
@@ -196,7 +194,7 @@ def test_every_ros_package_in_use_is_declared_to_ros(repository: Path) -> None:
     assert ours <= declared
 
 
-def test_the_manifest_says_where_the_project_lives(repository: Path) -> None:
+def test_package_xml_names_the_urls_and_documentation_of_the_project(repository: Path) -> None:
     manifest = ElementTree.parse(repository / "package.xml")
     assert {url.get("type") for url in manifest.findall("url")} == {
         "website",
@@ -208,7 +206,7 @@ def test_the_manifest_says_where_the_project_lives(repository: Path) -> None:
     assert (repository / exported).is_file()
 
 
-def test_the_changelog_has_the_form_that_bloom_reads(repository: Path) -> None:
+def test_the_changelog_has_the_format_that_bloom_reads(repository: Path) -> None:
     """A title, then sections that are ``Forthcoming`` or ``1.2.3 (2026-01-31)``, each a list."""
     lines = (repository / "CHANGELOG.rst").read_text(encoding="utf-8").splitlines()
     assert lines[1] == f"Changelog for package {NAME}"
@@ -224,7 +222,7 @@ def test_the_changelog_has_the_form_that_bloom_reads(repository: Path) -> None:
     assert not (repository / "CHANGELOG.md").exists(), "there is one changelog: CHANGELOG.rst"
 
 
-def test_the_workflow_does_what_a_developer_does(repository: Path) -> None:
+def test_the_workflow_runs_make_test(repository: Path) -> None:
     (workflow,) = (repository / ".github" / "workflows").iterdir()
     steps = re.findall(r"^ *- (?:run|uses): (.*)$", workflow.read_text(), re.MULTILINE)
     assert steps == ["actions/checkout@v4", "make test"]

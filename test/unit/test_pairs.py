@@ -1,4 +1,4 @@
-"""Published layouts are recognised, and what is wrong with a folder is said in one line."""
+"""Published layouts are recognised, and errors say what is wrong with a folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def write(path: Path, value: int = CLEAN, *, width: int = 6, height: int = 4) ->
     return path
 
 
-# Rainy file, clean file; one clean file may serve several rainy ones.
+# Rainy file and reference; several rainy files may share a reference.
 LAYOUTS = {
     "input and target": [("input/003.png", "target/003.png"), ("input/7.jpg", "target/7.png")],
     "Rain100 as published": [("rain/X2/norain-001x2.png", "norain-001.png")],
@@ -65,7 +65,7 @@ def test_published_layouts_are_recognised(tmp_path: Path, files: list[tuple[str,
     assert (int(rainy.mean()), int(clean.mean())) == (RAINY, CLEAN)
 
 
-def test_a_list_file_names_pairs_from_its_own_folder(tmp_path: Path) -> None:
+def test_paths_in_a_list_file_start_at_its_folder(tmp_path: Path) -> None:
     for scene in ("a", "b"):
         write(tmp_path / f"real_world/{scene}/rain.png", RAINY)
         write(tmp_path / f"real_world/{scene}/gt.png", CLEAN)
@@ -81,7 +81,7 @@ def test_a_list_file_names_pairs_from_its_own_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("width", [48, 49])
-def test_halves_side_by_side_are_clean_left_and_rainy_right(tmp_path: Path, width: int) -> None:
+def test_halves_side_by_side_are_reference_left_and_rainy_right(tmp_path: Path, width: int) -> None:
     rng = np.random.default_rng(0)
     half = width // 2
     for number in range(3):
@@ -96,7 +96,7 @@ def test_halves_side_by_side_are_clean_left_and_rainy_right(tmp_path: Path, widt
     assert np.all(rainy.astype(int) - clean == 20)
 
 
-def test_pictures_that_are_no_pairs_are_not_taken_for_halves(tmp_path: Path) -> None:
+def test_pictures_with_unrelated_halves_are_not_taken_for_pairs(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for number in range(4):
         cv2.imwrite(str(tmp_path / f"{number}.png"), rng.integers(0, 255, (32, 64, 3)))
@@ -104,7 +104,7 @@ def test_pictures_that_are_no_pairs_are_not_taken_for_halves(tmp_path: Path) -> 
         find_pairs(tmp_path)
 
 
-def test_pixels_come_in_rgb(tmp_path: Path) -> None:
+def test_pixels_are_rgb(tmp_path: Path) -> None:
     red = np.zeros((4, 4, 3), np.uint8)
     red[..., 2] = 255  # OpenCV writes BGR
     for folder in ("input", "target"):
@@ -114,14 +114,14 @@ def test_pixels_come_in_rgb(tmp_path: Path) -> None:
     assert rainy[0, 0].tolist() == [255, 0, 0]
 
 
-def test_names_are_ordered_as_a_person_counts(tmp_path: Path) -> None:
+def test_numbered_names_are_in_numeric_order(tmp_path: Path) -> None:
     for number in (10, 9, 1):
         write(tmp_path / f"input/{number}.png")
         write(tmp_path / f"target/{number}.png")
     assert [pair.name for pair in find_pairs(tmp_path)] == ["input/1", "input/9", "input/10"]
 
 
-def test_a_rainy_picture_without_a_clean_one_is_named(tmp_path: Path) -> None:
+def test_a_rainy_picture_without_a_reference_is_named(tmp_path: Path) -> None:
     write(tmp_path / "input/1.png")
     write(tmp_path / "input/2.png")
     write(tmp_path / "target/1.png")
@@ -129,7 +129,7 @@ def test_a_rainy_picture_without_a_clean_one_is_named(tmp_path: Path) -> None:
         find_pairs(tmp_path)
 
 
-def test_two_clean_pictures_for_one_rainy_are_refused(tmp_path: Path) -> None:
+def test_two_references_for_one_rainy_picture_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "rain/1.png")
     write(tmp_path / "gt/1gt.png")
     write(tmp_path / "gt/1_clean.png")
@@ -137,7 +137,7 @@ def test_two_clean_pictures_for_one_rainy_are_refused(tmp_path: Path) -> None:
         find_pairs(tmp_path)
 
 
-def test_an_empty_a_missing_and_a_wrong_folder_say_what_is_the_matter(tmp_path: Path) -> None:
+def test_errors_say_what_is_wrong_with_a_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         find_pairs(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
@@ -153,13 +153,13 @@ def test_an_empty_a_missing_and_a_wrong_folder_say_what_is_the_matter(tmp_path: 
         find_pairs(tmp_path / "set/train", "gt_rain")
 
 
-def test_a_layout_may_follow_the_folder(tmp_path: Path) -> None:
+def test_a_layout_may_be_given_after_the_folder(tmp_path: Path) -> None:
     assert split_layout("data/x:rain800") == (Path("data/x"), "rain800")
     assert split_layout("data/x") == (Path("data/x"), None)
     assert split_layout("odd:name") == (Path("odd:name"), None)
 
 
-def test_pairs_of_different_size_and_broken_pictures_are_named_on_loading(tmp_path: Path) -> None:
+def test_loading_names_broken_pictures_and_pairs_of_different_sizes(tmp_path: Path) -> None:
     write(tmp_path / "input/1.png", width=6)
     write(tmp_path / "target/1.png", width=8)
     with pytest.raises(DataError, match=r"input/1\.png is 6x4 but .* is 8x4"):
@@ -169,7 +169,7 @@ def test_pairs_of_different_size_and_broken_pictures_are_named_on_loading(tmp_pa
         find_pairs(tmp_path)[0].load()
 
 
-def test_a_cut_off_jpeg_is_broken_though_opencv_fills_it_with_grey(tmp_path: Path) -> None:
+def test_a_truncated_jpeg_is_refused_although_opencv_fills_it_with_grey(tmp_path: Path) -> None:
     path = tmp_path / "input/1.jpg"
     path.parent.mkdir()
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
@@ -191,7 +191,7 @@ def test_a_cut_off_jpeg_is_broken_though_opencv_fills_it_with_grey(tmp_path: Pat
         ("roadscene/train", 181),
     ],
 )
-def test_the_sets_at_hand_are_recognised(shared_data: Path, folder: str, count: int) -> None:
+def test_downloaded_data_sets_are_recognised(shared_data: Path, folder: str, count: int) -> None:
     found = find_pairs(shared_data / folder)
     assert len(found) == count
     rainy, clean = found[count // 2].load()

@@ -1,4 +1,4 @@
-"""``scripts/papers``: its table holds no figure that was not measured with these weights."""
+"""``scripts/papers`` shows only figures that were measured with the current weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     spec = importlib.util.spec_from_loader("papers", loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "papers", module)  # where dataclasses look their types up
+    monkeypatch.setitem(sys.modules, "papers", module)  # dataclasses look up types there
     loader.exec_module(module)
     monkeypatch.setattr(module, "RESULTS", tmp_path)
     return module
@@ -53,19 +53,19 @@ def test_without_results_every_row_says_why_it_is_empty(script: ModuleType) -> N
     assert shown(script, "SPA-Data")[1] == "set not available"
 
 
-def test_what_was_measured_stands_beside_the_paper(script: ModuleType) -> None:
+def test_measured_figures_stand_beside_those_of_the_paper(script: ModuleType) -> None:
     write(script)
     assert shown(script) == ["29.46 / 0.908", "25.24 / 0.865", "+2.65", "22.59 / 0.690", "100"]
 
 
-def test_figures_of_other_weights_or_of_fewer_pictures_do_not_count(script: ModuleType) -> None:
+def test_figures_of_other_weights_or_of_fewer_pictures_are_not_shown(script: ModuleType) -> None:
     write(script, sha256="0" * 64)
     assert shown(script)[1:] == ["not measured with these weights", "", "", ""]
     write(script, images=12)
     assert shown(script)[1:] == ["measured on 12 of 100 pictures only", "", "", ""]
 
 
-def test_the_page_has_the_table_that_the_results_give(repository: Path) -> None:
+def test_the_page_has_the_current_table(repository: Path) -> None:
     loader = SourceFileLoader("papers_as_they_are", str(repository / "scripts/papers"))
     spec = importlib.util.spec_from_loader("papers_as_they_are", loader)
     assert spec is not None

@@ -1,4 +1,4 @@
-"""Whatever YAML and JSON hold, it is read or is one ``ValueError``, and soon."""
+"""Any YAML and JSON is read or is a ``ValueError``, and neither takes long."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rain_removal_ros import parsing
 LAUGHS = "\n".join(
     ["a0: &a0 [ha]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))]
 )
-"""A few lines that stand for ten thousand million values."""
+"""A few lines that expand to thousands of millions of values."""
 
 
 @pytest.mark.parametrize(
@@ -36,14 +36,14 @@ LAUGHS = "\n".join(
         ("!!python/object/apply:os.system [ls]", "could not determine a constructor"),
     ],
 )
-def test_odd_yaml_is_one_line(text: str, message: str) -> None:
+def test_malformed_yaml_is_a_one_line_error(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as raised:
         parsing.from_yaml(text)
     assert "\n" not in str(raised.value)
     assert len(str(raised.value)) < 300
 
 
-def test_days_are_text_whether_calendars_have_them_or_not() -> None:
+def test_dates_are_read_as_text_even_if_they_do_not_exist() -> None:
     read = parsing.from_yaml("run: 2026-11-26\nother: 2026-99-99")
     assert read == {"run": "2026-11-26", "other": "2026-99-99"}
 
@@ -53,7 +53,7 @@ def test_aliases_are_read() -> None:
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "1" * 5000, "{", ""])
-def test_odd_json_is_a_value_error(text: str) -> None:
+def test_malformed_json_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError):
         parsing.from_json(text)
 
@@ -66,7 +66,7 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
-def test_what_was_written_is_read(value: Any) -> None:
+def test_written_values_are_read_back(value: Any) -> None:
     assert parsing.from_yaml(yaml.safe_dump(value)) == value
     assert parsing.from_json(json.dumps(value)) == value
 
@@ -79,7 +79,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         return
 
 
-def test_of_a_file_no_more_is_read_than_a_person_writes(tmp_path: Path) -> None:
+def test_files_longer_than_a_person_writes_are_refused(tmp_path: Path) -> None:
     (tmp_path / "long.yaml").write_bytes(b"# " + b"a" * parsing.MOST_BYTES)
     with pytest.raises(ValueError, match="larger than"):
         parsing.text_of(tmp_path / "long.yaml")

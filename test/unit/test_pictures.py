@@ -1,4 +1,4 @@
-"""A picture file is decoded only if what it announces fits into memory."""
+"""A picture file is decoded only if the size in its header is allowed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rain_removal_ros.media.picture_headers import announced_size
 SIZE = (53, 37)
 
 
-def made(form: str, **options: Any) -> bytes:
+def encoded_as(form: str, **options: Any) -> bytes:
     width, height = SIZE
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     with io.BytesIO() as file:
@@ -29,37 +29,37 @@ def made(form: str, **options: Any) -> bytes:
 
 
 FORMS = {
-    "png": made("PNG"),
-    "jpeg": made("JPEG"),
-    "progressive jpeg": made("JPEG", progressive=True),
-    "bmp": made("BMP"),
-    "ppm": made("PPM"),
+    "png": encoded_as("PNG"),
+    "jpeg": encoded_as("JPEG"),
+    "progressive jpeg": encoded_as("JPEG", progressive=True),
+    "bmp": encoded_as("BMP"),
+    "ppm": encoded_as("PPM"),
     "ppm with remarks": b"P6 # of a road\n# in the rain\n53 37\n255\n" + bytes(53 * 37 * 3),
-    "gif": made("GIF"),
-    "webp": made("WEBP"),
-    "lossless webp": made("WEBP", lossless=True),
-    "webp with a profile": made("WEBP", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"),
-    "tiff": made("TIFF"),
-    "packed tiff": made("TIFF", compression="tiff_lzw"),
-    "big tiff": made("TIFF", big_tiff=True),
-    "jpeg 2000": made("JPEG2000"),
+    "gif": encoded_as("GIF"),
+    "webp": encoded_as("WEBP"),
+    "lossless webp": encoded_as("WEBP", lossless=True),
+    "webp with a profile": encoded_as("WEBP", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"),
+    "tiff": encoded_as("TIFF"),
+    "packed tiff": encoded_as("TIFF", compression="tiff_lzw"),
+    "big tiff": encoded_as("TIFF", big_tiff=True),
+    "jpeg 2000": encoded_as("JPEG2000"),
 }
 
 
 @pytest.mark.parametrize("data", FORMS.values(), ids=FORMS)
-def test_the_announced_size_is_that_of_what_is_decoded(data: bytes) -> None:
+def test_the_announced_size_is_the_decoded_size(data: bytes) -> None:
     assert announced_size(data) == SIZE
     assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape[1::-1] == SIZE
 
 
 @pytest.mark.parametrize("data", FORMS.values(), ids=FORMS)
-def test_any_beginning_of_a_file_has_a_size_or_none(data: bytes) -> None:
+def test_a_truncated_file_has_the_right_size_or_none(data: bytes) -> None:
     for end in range(min(len(data), 400)):
         assert announced_size(data[:end]) in (None, SIZE)
 
 
 def giant_png(side: int) -> bytes:
-    """All black, and a thousandth of the size it decodes to."""
+    """A black picture: the file is a thousandth of the size of its pixels."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         checksum = struct.pack(">I", zlib.crc32(kind + content))
@@ -72,7 +72,7 @@ def giant_png(side: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def test_a_giant_is_refused_before_it_is_decoded(
+def test_a_giant_picture_is_refused_before_it_is_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "giant.png"
@@ -82,7 +82,7 @@ def test_a_giant_is_refused_before_it_is_decoded(
         pictures.read(path)
 
 
-def test_whoever_wants_larger_pictures_says_so(tmp_path: Path) -> None:
+def test_the_largest_allowed_size_can_be_set(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     path.write_bytes(giant_png(300))
     with pytest.raises(DataError, match=r"300x300 pixels; at most 0.05 megapixels"):
@@ -90,10 +90,10 @@ def test_whoever_wants_larger_pictures_says_so(tmp_path: Path) -> None:
     assert pictures.encoded(path, 90_000) == path.read_bytes()
 
 
-def test_a_file_larger_than_any_picture_is_not_read_whole(tmp_path: Path) -> None:
+def test_a_file_larger_than_any_picture_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "long.png"
     with path.open("wb") as file:
-        file.truncate(1 << 40)  # of which nothing is on the disk
+        file.truncate(1 << 40)  # sparse: takes no room on the disk
     with pytest.raises(DataError, match="is larger than any picture of 100 megapixels"):
         pictures.read(path)
 

@@ -1,4 +1,4 @@
-"""``scripts/precisions``: what it says of engines is right, and its int8 still cleans pictures."""
+"""``scripts/precisions`` computes losses of engines correctly, and its int8 still derains."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def script(repository: Path) -> ModuleType:
 
 
 class Brighter:
-    """An engine that is off by some grey levels, and by as many more with each frame."""
+    """An engine that adds some grey levels, and as many more with each frame."""
 
     def __init__(self, levels: int) -> None:
         self._levels = levels
@@ -40,13 +40,13 @@ class Brighter:
         return [Derained(images[0] + np.uint8(off), None, None, off)]
 
 
-def test_losses_are_against_the_first_engine_on_stills_and_with_carried_state(
+def test_losses_are_relative_to_the_first_engine_on_stills_and_clips(
     script: ModuleType,
 ) -> None:
     grey = np.full((16, 16, 3), 100, np.uint8)
     black = np.zeros_like(grey)
-    # The first comes out at 101 and the second at 102 levels too many; in a clip of two frames at
-    # 101 and 102, and at 102 and 104.
+    # On stills the first is off by 101 levels and the second by 102; in a clip of two frames the
+    # first is off by 101 and 102, the second by 102 and 104.
     made = {"first": Brighter(1), "second": Brighter(2)}
     stills = [([grey], [black]), ([grey], [black])]
     first, second = script.rows(
@@ -58,7 +58,7 @@ def test_losses_are_against_the_first_engine_on_stills_and_with_carried_state(
     assert second == ["second", "4", f"{still:.2f}", f"{clip:.2f}", "48"]
 
 
-def test_int8_is_near_float32_over_a_clip(script: ModuleType) -> None:
+def test_int8_stays_close_to_float32_over_a_clip(script: ModuleType) -> None:
     network = networks.create("rainstream", channels=8, blocks=1, alignment="none")
     graph, facts = export(network)
     nodes = onnx.load_from_string(graph).graph.node

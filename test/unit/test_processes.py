@@ -32,7 +32,7 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-def test_all_are_interrupted_together() -> None:
+def test_all_processes_are_interrupted_together() -> None:
     wait = ["-c", "print('ready', flush=True); import time; time.sleep(600)"]
     with running(wait, wait, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as processes:
         for process in processes:
@@ -41,7 +41,7 @@ def test_all_are_interrupted_together() -> None:
     assert [process.returncode for process in processes] == [-signal.SIGINT, -signal.SIGINT]
 
 
-def test_one_that_does_not_heed_is_killed() -> None:
+def test_a_process_that_ignores_the_interrupt_is_killed() -> None:
     with running(["-c", STUBBORN], grace_s=0.2, stdout=subprocess.PIPE) as (process,):
         process.stdout.readline()
     assert process.returncode == -signal.SIGKILL

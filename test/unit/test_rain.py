@@ -1,4 +1,4 @@
-"""Synthetic rain does what its description says, the same every time."""
+"""Synthetic rain follows its description, and is the same for the same seed."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ _LAYER = Layer(
 _BLACK = torch.zeros(1, 3, 96, 96)
 
 
-def _drawn(seed: int, **wishes: float | str | int) -> Rain:
-    return sample(np.random.default_rng(seed), **wishes)  # type: ignore[arg-type]
+def _drawn(seed: int, **options: float | str | int) -> Rain:
+    return sample(np.random.default_rng(seed), **options)  # type: ignore[arg-type]
 
 
 def _scene(frames: int = 1, size: int = 64, seed: int = 3) -> Tensor:
@@ -57,7 +57,7 @@ def _rain(layer: Layer = _LAYER, **changes: object) -> Rain:
 
 
 def _streak_angle(image: NDArray[np.float32]) -> float:
-    """Direction of least change, from the vertical, by the structure tensor of its gradients."""
+    """Angle of the streaks from the vertical, by the structure tensor: where least changes."""
     right = cv2.Sobel(image, cv2.CV_64F, 1, 0)
     down = cv2.Sobel(image, cv2.CV_64F, 0, 1)
     tensor = [[(right**2).sum(), (right * down).sum()], [(right * down).sum(), (down**2).sum()]]
@@ -66,7 +66,7 @@ def _streak_angle(image: NDArray[np.float32]) -> float:
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_the_same_seed_is_the_same_rain(style: str) -> None:
+def test_the_same_seed_gives_the_same_rain(style: str) -> None:
     clip = _scene(frames=2)
     first = render(clip, _drawn(5, style=style, severity=0.7))
     again = render(clip, _drawn(5, style=style, severity=0.7))
@@ -110,7 +110,7 @@ def test_the_heavy_rain_model_holds(absorption: float) -> None:
     assert torch.allclose(rainy, expected.clamp(0, 1), atol=1e-5)
 
 
-def test_severity_0_leaves_the_picture_alone() -> None:
+def test_severity_0_leaves_the_picture_unchanged() -> None:
     clip = _scene()
     rendered = render(clip, _drawn(2, severity=0.0))
     assert torch.equal(rendered.rainy, clip)
@@ -118,7 +118,7 @@ def test_severity_0_leaves_the_picture_alone() -> None:
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_more_severity_is_more_of_the_same_rain(style: str) -> None:
+def test_rain_grows_with_severity(style: str) -> None:
     clip = torch.full((1, 3, 128, 128), 0.3)
     levels, changes = [], []
     for severity in (0.05, 0.2, 0.4, 0.6, 0.8, 1.0):
@@ -131,7 +131,7 @@ def test_more_severity_is_more_of_the_same_rain(style: str) -> None:
     assert changes == sorted(changes)
 
 
-def test_one_in_ten_draws_is_dry_and_the_rest_reach_from_drizzle_to_downpour() -> None:
+def test_one_draw_in_ten_is_dry_and_the_others_cover_all_severities() -> None:
     rng = np.random.default_rng(0)
     severities = np.array([sample(rng).severity for _ in range(600)])
     assert 0.06 < (severities == 0).mean() < 0.14
@@ -140,7 +140,7 @@ def test_one_in_ten_draws_is_dry_and_the_rest_reach_from_drizzle_to_downpour() -
 
 
 @pytest.mark.parametrize("angle", [-0.9, -0.3, 0.0, 0.5, 1.2])
-def test_streaks_lie_in_the_direction_they_were_given(angle: float) -> None:
+def test_streaks_have_the_given_direction(angle: float) -> None:
     rendered = render(_BLACK, _rain(replace(_LAYER, direction=angle)))
     assert _streak_angle(rendered.rainy[0, 0].numpy()) == pytest.approx(angle, abs=0.06)
 
@@ -151,14 +151,14 @@ def test_turned_rain_falls_in_the_new_mean_direction() -> None:
     assert [layer.direction for layer in turned.layers] == pytest.approx([-0.6, -0.4])
 
 
-def test_opacity_is_what_the_middle_of_a_streak_has_whatever_its_width() -> None:
+def test_the_middle_of_a_streak_has_the_given_opacity_at_any_width() -> None:
     for width in (0.3, 0.6, 1.5):
         layer = replace(_LAYER, width=width, length=30, density=1, opacity=0.5)
         brightest = float(render(_BLACK, _rain(layer)).rainy.max())
         assert brightest == pytest.approx(0.5, abs=0.12), width
 
 
-def test_a_streak_is_as_bright_at_the_border_as_inside() -> None:
+def test_streaks_are_as_bright_at_the_border_as_inside() -> None:
     layer = replace(_LAYER, width=1.5, density=60, opacity=0.05)
     streaks = render(torch.zeros(1, 3, 200, 200), _rain(layer)).streaks[0, 0]
     assert float(streaks[:, :2].mean()) == pytest.approx(float(streaks.mean()), rel=0.25)
@@ -205,14 +205,14 @@ def test_the_wind_turns_streaks_slowly() -> None:
     assert np.abs(np.diff(angles)).max() < 0.15
 
 
-def test_the_veil_of_a_clip_is_steady() -> None:
+def test_the_veil_is_constant_over_a_clip() -> None:
     rain = replace(_rain(), veil=Veil(thickness=1.0, cue=1.0, clouds=0.5))
     transmission = render(_scene(frames=4), rain).transmission
     assert len(transmission) == 1
     assert transmission.std() > 0
 
 
-def test_what_is_far_is_veiled_more_and_hides_fewer_streaks() -> None:
+def test_distant_pixels_are_veiled_more_and_hide_fewer_streaks() -> None:
     depth = torch.full((64, 64), 0.1)
     depth[:, 32:] = 1.0
     rain = replace(_rain(replace(_LAYER, distance=0.6, density=20)), veil=Veil(thickness=1.0))
@@ -228,13 +228,13 @@ def test_a_depth_map_of_another_size_is_refused() -> None:
         render(_BLACK, _rain(), depth=torch.ones(10, 10))
 
 
-def test_drops_darken_where_they_are_told_to() -> None:
+def test_dark_drops_darken_the_picture() -> None:
     clip = torch.full((1, 3, 96, 96), 0.5)
     assert float(render(clip, _rain()).rainy.min()) >= 0.5
     assert float(render(clip, _rain(replace(_LAYER, dark=1.0))).rainy.max()) <= 0.5
 
 
-def test_noise_and_compression_are_the_cameras_and_stay_small() -> None:
+def test_noise_and_compression_of_the_camera_stay_small() -> None:
     rain = _rain(replace(_LAYER, density=0.1), camera=CameraEffects(noise=0.01, jpeg=90))
     clean = _scene()
     difference = (
@@ -243,7 +243,7 @@ def test_noise_and_compression_are_the_cameras_and_stay_small() -> None:
     assert 0.002 < float(difference.abs().mean()) < 0.02
 
 
-def test_compression_keeps_colours_in_their_order() -> None:
+def test_compression_does_not_swap_colours() -> None:
     red = torch.zeros(1, 3, 32, 32)
     red[:, 0] = 0.8
     rainy = render(red, _rain(replace(_LAYER, density=0.001), veil=Veil(thickness=1e-6),
@@ -252,7 +252,7 @@ def test_compression_keeps_colours_in_their_order() -> None:
 
 
 def _striped(angle: float) -> NDArray[np.float32]:
-    """A texture of streaks, drawn by OpenCV and not by what is tested."""
+    """A texture of streaks, drawn by OpenCV and not by the code under test."""
     canvas = np.zeros((200, 300), np.uint8)
     for x, y in np.random.default_rng(1).integers(0, (300, 200), (150, 2)):
         end = (int(x + 30 * math.sin(angle)), int(y + 30 * math.cos(angle)))
@@ -268,7 +268,7 @@ def test_textures_are_read_with_the_direction_of_their_streaks(tmp_path: Path) -
     assert second.direction == pytest.approx(0.6, abs=0.05)
 
 
-def test_textures_are_turned_into_the_direction_of_the_rain_and_slide_along_it() -> None:
+def test_textures_are_turned_into_the_direction_of_the_rain_and_move_along_it() -> None:
     texture = Texture(_striped(0.2), 0.2)
     layer = TextureLayer(
         choice=0.5, direction=-0.5, zoom=1.0, opacity=1.0, speed=4, start=(0.4, 0.4)
@@ -280,13 +280,13 @@ def test_textures_are_turned_into_the_direction_of_the_rain_and_slide_along_it()
     assert (right, down) == pytest.approx((4 * math.sin(-0.5), 4 * math.cos(-0.5)), abs=0.4)
 
 
-def test_rain_drawn_with_textures_needs_them() -> None:
+def test_rain_with_textures_cannot_be_rendered_without_them() -> None:
     layer = TextureLayer(0.0, 0.0, 1.0, 1.0, 1.0, (0.5, 0.5))
     with pytest.raises(DataError, match="textures"):
         render(_BLACK, Rain(seed=1, severity=1, style="own", textures=(layer,)))
 
 
-def test_frames_of_8_bit_give_what_the_clip_gives() -> None:
+def test_frames_of_8_bit_get_the_same_rain_as_clips_of_float() -> None:
     frames = (_scene(frames=2) * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
     clip = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
     rain = _drawn(9, severity=0.8)
@@ -295,7 +295,7 @@ def test_frames_of_8_bit_give_what_the_clip_gives() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"severity": 1.5}, {"severity": -0.1}, {"style": "hail"}])
-def test_impossible_wishes_are_refused(wrong: dict[str, float | str]) -> None:
+def test_impossible_severities_and_styles_are_refused(wrong: dict[str, float | str]) -> None:
     with pytest.raises(DataError):
         _drawn(0, **wrong)
 
@@ -312,7 +312,7 @@ class TestSynthesize:
             cv2.imwrite(str(folder / name), picture)
         return folder
 
-    def test_writes_pairs_that_a_data_set_is_read_from(self, source: Path, tmp_path: Path) -> None:
+    def test_writes_pairs_that_are_read_as_a_data_set(self, source: Path, tmp_path: Path) -> None:
         out = tmp_path / "out"
         code = main(["synthesize", str(source), "-o", str(out), "--directions", "3",
                      "--severity", "0.8"])  # fmt: skip
@@ -325,7 +325,9 @@ class TestSynthesize:
         assert np.array_equal(clean[..., ::-1], cv2.imread(str(source / "a.png")))
         assert not np.array_equal(rainy, clean)
 
-    def test_says_what_rain_fell_and_in_which_direction(self, source: Path, tmp_path: Path) -> None:
+    def test_records_the_severity_and_directions_of_its_rain(
+        self, source: Path, tmp_path: Path
+    ) -> None:
         out = tmp_path / "out"
         main(["synthesize", str(source), "-o", str(out), "--directions", "2", "--severity", "0.5"])
         facts = json.loads((out / "manifest.json").read_text())
@@ -335,7 +337,7 @@ class TestSynthesize:
         assert means == pytest.approx([-0.75, 0.75, -0.75, 0.75])
         assert facts["manifest"]["package"] == "rain_removal_ros"
 
-    def test_the_same_seed_makes_the_same_files(self, source: Path, tmp_path: Path) -> None:
+    def test_writes_the_same_files_for_the_same_seed(self, source: Path, tmp_path: Path) -> None:
         written = []
         for name, seed in (("x", "4"), ("y", "4"), ("z", "5")):
             main(["synthesize", str(source), "-o", str(tmp_path / name), "--seed", seed,
@@ -351,9 +353,9 @@ class TestSynthesize:
         assert "broken.png" in capsys.readouterr().err
         assert len(find_pairs(tmp_path / "out")) == 2
 
-    def test_reads_depth_where_the_farthest_is_1(self, source: Path, tmp_path: Path) -> None:
+    def test_reads_depth_from_pictures_and_arrays(self, source: Path, tmp_path: Path) -> None:
         depth = np.full((64, 64), 1000, np.uint16)
-        depth[:, 32:] = 0  # not measured: as far as can be
+        depth[:, 32:] = 0  # not measured: taken for the farthest
         (tmp_path / "depth" / "below").mkdir(parents=True)
         cv2.imwrite(str(tmp_path / "depth" / "a.png"), depth)
         np.save(tmp_path / "depth" / "below" / "b.npy", np.linspace(1, 9, 64 * 64).reshape(64, 64))
@@ -372,7 +374,7 @@ class TestSynthesize:
             (["--textures", "nowhere"], "nowhere"),
         ],
     )
-    def test_a_mistake_ends_in_one_line_and_writes_nothing(
+    def test_answers_a_mistake_with_one_line_and_writes_nothing(
         self, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
         flags: list[str], said: str,
     ) -> None:  # fmt: skip
@@ -382,7 +384,7 @@ class TestSynthesize:
         assert said in lines[0]
         assert not (tmp_path / "out").exists()
 
-    def test_never_mixes_with_what_is_there(
+    def test_refuses_a_folder_that_is_not_empty(
         self, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         command = ["synthesize", str(source), "-o", str(tmp_path / "out")]

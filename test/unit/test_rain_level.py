@@ -1,4 +1,4 @@
-"""The gauge tells rain from clear weather, over moving scenes, at once."""
+"""The rain gauge tells rain from clear weather in a few frames, even of a moving scene."""
 
 from __future__ import annotations
 
@@ -23,39 +23,39 @@ def scene(frames: int = 4, *, height: int = 240, width: int = 320) -> np.ndarray
     return np.stack(views)[..., None].repeat(3, axis=-1)
 
 
-def measured(clip: np.ndarray) -> float:
+def measured_level(clip: np.ndarray) -> float:
     gauge = RainGauge()
     return [gauge.update(frame) for frame in clip][-1]
 
 
-def drawn(clip: np.ndarray, severity: float, seed: int, style: str = "shower") -> np.ndarray:
+def in_rain(clip: np.ndarray, severity: float, seed: int, style: str = "shower") -> np.ndarray:
     fallen = rain.sample(np.random.default_rng(seed), severity=severity, style=style)
     assert not fallen.clear
     return rain.render_frames(clip, fallen)
 
 
-def test_a_clear_moving_scene_is_no_rain() -> None:
-    assert measured(scene()) < BypassSettings().off_below
+def test_motion_in_clear_weather_is_not_taken_for_rain() -> None:
+    assert measured_level(scene()) < BypassSettings().off_below
 
 
 @pytest.mark.parametrize("style", ["sparse", "crossed", "grain", "heavy", "shower"])
-def test_rain_is_seen_through_the_motion(style: str) -> None:
-    assert measured(drawn(scene(), 0.6, 1, style)) > BypassSettings().on_above
+def test_rain_is_measured_in_moving_scenes(style: str) -> None:
+    assert measured_level(in_rain(scene(), 0.6, 1, style)) > BypassSettings().on_above
 
 
-def test_levels_are_shares_even_for_noise_and_for_nothing() -> None:
+def test_levels_of_noise_and_of_empty_frames_lie_between_0_and_1() -> None:
     rng = np.random.default_rng(0)
     for clip in (
         rng.integers(0, 256, (3, 60, 80, 3), np.uint8),
         np.zeros((3, 60, 80, 3), np.uint8),
         np.full((3, 1, 1, 3), 255, np.uint8),
     ):
-        assert 0 <= measured(clip) <= 1
+        assert 0 <= measured_level(clip) <= 1
 
 
-def test_another_size_or_a_reset_begins_anew() -> None:
+def test_another_size_or_a_reset_starts_the_gauge_afresh() -> None:
     gauge, fresh = RainGauge(), RainGauge()
-    for frame in drawn(scene(), 0.9, 1):
+    for frame in in_rain(scene(), 0.9, 1):
         gauge.update(frame)
     other = scene(height=120, width=160)
     assert gauge.update(other[0]) == fresh.update(other[0])
@@ -70,8 +70,8 @@ def test_rain_on_real_roads_is_told_from_clear_weather(shared_data: Path) -> Non
         video.set(cv2.CAP_PROP_POS_FRAMES, 100)
         frames = [video.read()[1] for _ in range(4)]
         clip = np.stack([cv2.resize(frame[..., ::-1], (640, 360)) for frame in frames])
-        clear.append(measured(clip))
-        light.append(measured(drawn(clip, 0.3, number + 1)))
-        hard.append(measured(drawn(clip, 0.8, number + 1)))
+        clear.append(measured_level(clip))
+        light.append(measured_level(in_rain(clip, 0.3, number + 1)))
+        hard.append(measured_level(in_rain(clip, 0.8, number + 1)))
     assert max(clear) < min(light)
     assert max(clear) < BypassSettings().on_above < min(hard)

@@ -1,4 +1,4 @@
-"""The rain that networks learn from holds every kind that a camera meets, and often enough."""
+"""Training rain contains every kind of rain that a camera meets, each often enough."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def _streaks(
     return render(clip, _rain(layer, seed=seed, **changes)).streaks[:, 0].numpy()
 
 
-def _alone(layer: Layer) -> list[NDArray[np.float32]]:
-    """Pictures with one whole streak in them."""
+def _single_streaks(layer: Layer) -> list[NDArray[np.float32]]:
+    """Pictures that hold exactly one whole streak."""
     alone = [
         streak
         for streak in (_streaks(layer, seed)[0] for seed in range(80))
@@ -86,14 +86,14 @@ def test_broad_flat_and_blurred_drops_occur() -> None:
     assert max(map(_whole_width, broad)) > 16
 
 
-def test_streaks_are_very_short_and_very_long_faint_and_opaque() -> None:
+def test_streaks_range_from_short_to_long_and_from_faint_to_opaque() -> None:
     lengths, opacities = (
         np.array([getattr(layer, name) for layer in _SINGLE]) for name in ("length", "opacity")
     )
     for share in ((lengths < 8), (lengths > 80), (opacities < 0.35), (opacities > 0.7)):
         assert share.mean() > 0.1
     assert lengths.min() < 5
-    assert lengths.max() == 130  # beyond it, lines are more likely on the road
+    assert lengths.max() == 130  # longer lines are more likely part of the road
 
 
 @pytest.mark.parametrize(("angle", "share"), [(50, 0.07), (60, 0.03), (65, 0.01)])
@@ -103,7 +103,7 @@ def test_all_angles_occur(angle: float, share: float) -> None:
     assert np.mean(slants < 20) > 0.3
 
 
-def test_light_and_veil_may_be_coloured() -> None:
+def test_some_streaks_and_veils_are_coloured() -> None:
     veils = [rain.veil.light for rain in _WET if rain.veil.thickness > 0.2]
     streaks = [rain.colour for rain in _WET]
     assert _share([max(light) - min(light) > 0.1 for light in veils]) > 0.15
@@ -111,7 +111,7 @@ def test_light_and_veil_may_be_coloured() -> None:
     assert _share([light[1] - max(light[0], light[2]) > 0.03 for light in veils]) > 0.03
 
 
-def test_rain_falls_at_half_and_double_the_scale() -> None:
+def test_training_rain_varies_more_in_scale_than_published_rain() -> None:
     lengths = [
         np.mean([layer.length for layer in sample(
             np.random.default_rng(seed), style="heavy", severity=0.5, styles=styles
@@ -123,24 +123,24 @@ def test_rain_falls_at_half_and_double_the_scale() -> None:
     assert np.quantile(training, 0.05) < 0.8 * np.quantile(published, 0.05)
 
 
-def test_published_styles_are_drawn_as_they_always_were() -> None:
+def test_published_styles_do_not_change() -> None:
     rain = sample(np.random.default_rng(5), style="heavy", severity=0.7)
     layer = rain.layers[0]
     drawn = (layer.direction, layer.length, layer.density, rain.veil.thickness, *rain.veil.light)
-    assert drawn == pytest.approx(_AS_EVER)
+    assert drawn == pytest.approx(_EXPECTED)
     assert rain.region is None
     assert rain.accumulation == 0
     assert all(layer.drops is None and layer.profile == "gaussian" for layer in rain.layers)
 
 
-_AS_EVER = (
+_EXPECTED = (
     -0.05941403424, 8.64256597769, 6.87704594392, 0.46617053616, 0.54990019517, 0.52639816285,
     0.51833739448,
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("style", TRAINING_STYLES)
-def test_the_same_seed_is_the_same_rain_and_more_severity_is_more_of_it(style: str) -> None:
+def test_the_same_seed_gives_the_same_rain_and_severity_adds_to_it(style: str) -> None:
     clip = torch.full((1, 3, 128, 160), 0.3)
     levels = []
     for severity in (0.1, 0.5, 1.0):
@@ -155,13 +155,13 @@ def test_the_same_seed_is_the_same_rain_and_more_severity_is_more_of_it(style: s
 
 
 @pytest.mark.parametrize("count", [3, 20, 120])
-def test_a_picture_holds_as_many_streaks_as_it_was_given(count: int) -> None:
+def test_a_picture_holds_the_given_number_of_streaks(count: int) -> None:
     layer = replace(_STROKE, length=8, width=0.8, drops=count)
     found = []
     for seed in range(12):
         marked = (_streaks(layer, seed)[0] > 0.1).astype(np.uint8)
         found.append(cv2.connectedComponents(marked)[0] - 1)
-    # Some stand in the border and a few touch.
+    # Some cross the border and a few touch.
     assert np.mean(found) == pytest.approx(count, rel=0.2)
 
 
@@ -169,11 +169,11 @@ def test_a_picture_holds_as_many_streaks_as_it_was_given(count: int) -> None:
     ("profile", "flat"), [("box", (0.5, 1.0)), ("disc", (0.2, 0.7)), ("gaussian", (0.05, 0.35))]
 )
 @pytest.mark.parametrize("width", [2.0, 4.0, 6.0])
-def test_a_streak_is_as_opaque_and_as_flat_as_told(
+def test_a_streak_has_the_given_opacity_and_profile(
     profile: Profile, flat: tuple[float, float], width: float
 ) -> None:
     layer = replace(_STROKE, width=width, profile=profile, length=50, opacity=0.8)
-    alone = _alone(layer)
+    alone = _single_streaks(layer)
     peaks = np.array([streak.max() for streak in alone])
     assert peaks.min() > 0.6 * 0.8 * 0.9
     assert peaks.max() < 0.8 * 1.02
@@ -182,14 +182,14 @@ def test_a_streak_is_as_opaque_and_as_flat_as_told(
 
 
 @pytest.mark.parametrize("angle", [-1.2, -0.6, 0.3, 1.0])
-def test_flat_streaks_are_as_wide_as_long_and_as_slanted_as_told(angle: float) -> None:
-    alone = _alone(replace(_STROKE, direction=angle, width=3, length=50))
+def test_flat_streaks_have_the_given_width_length_and_angle(angle: float) -> None:
+    alone = _single_streaks(replace(_STROKE, direction=angle, width=3, length=50))
     measured = []
     for streak in alone:
         points = np.argwhere(streak > 0.3)[:, ::-1]
         (_, sides, _) = cv2.minAreaRect(points.astype(np.float32))
         x, y = np.linalg.svd(points - points.mean(0), full_matrices=False)[2][0]
-        # The rectangle is one about the middles of pixels.
+        # The rectangle goes through the centres of pixels.
         length = max(sides) + 1
         measured.append((streak.sum() / streak.max() / length, length, math.atan(x / y)))
     widths, lengths, angles = np.array(measured).T
@@ -201,7 +201,7 @@ def test_flat_streaks_are_as_wide_as_long_and_as_slanted_as_told(angle: float) -
 
 
 @pytest.mark.parametrize("profile", ["box", "disc", "gaussian"])
-def test_counted_streaks_fall_on_through_a_clip(profile: Profile) -> None:
+def test_counted_streaks_fall_from_frame_to_frame(profile: Profile) -> None:
     layer = replace(_STROKE, length=12, drops=40, speed=6, profile=profile, direction=0.0)
     streaks = _streaks(layer, frames=4)
     whole = _streaks(layer, frames=4)
@@ -214,7 +214,7 @@ def test_counted_streaks_fall_on_through_a_clip(profile: Profile) -> None:
         assert math.hypot(right, down - 6) < 1.5
 
 
-def test_half_a_picture_may_stay_dry() -> None:
+def test_part_of_a_picture_may_stay_dry() -> None:
     region = Region(facing=0.0, border=0.0, softness=0.05)
     layer = replace(_STROKE, length=10, width=0.6, profile="gaussian", drops=None, density=5)
     streaks = _streaks(layer, region=region)[0]
@@ -225,7 +225,7 @@ def test_half_a_picture_may_stay_dry() -> None:
     assert _share([rain.region is not None for rain in _WET]) > 0.1
 
 
-def test_dense_rain_lifts_the_brightness() -> None:
+def test_dense_rain_brightens_the_picture() -> None:
     dense = [rain for rain in _WET if rain.style == "dense" and rain.severity > 0.5]
     lifted = [
         float((render(scene, rain, textures=()).rainy - scene).mean())
@@ -237,7 +237,7 @@ def test_dense_rain_lifts_the_brightness() -> None:
     assert torch.allclose(render(_BLACK, smooth).rainy, torch.full_like(_BLACK, 0.1), atol=1e-6)
 
 
-def test_severity_0_is_dry_whatever_the_style() -> None:
+def test_severity_0_is_dry_in_every_style() -> None:
     for style in TRAINING_STYLES:
         rain = sample(np.random.default_rng(3), severity=0, style=style, styles=TRAINING_STYLES)
         assert rain.clear

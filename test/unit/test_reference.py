@@ -1,4 +1,4 @@
-"""The reference pages say what the code says."""
+"""The reference pages agree with the code."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_the_pages_are_current(script: ModuleType, repository: Path) -> None:
         assert (folder / name).read_text(encoding="utf-8") == text, "run scripts/reference"
 
 
-def test_what_the_networks_cost_is_current(script: ModuleType) -> None:
+def test_the_costs_of_the_networks_are_current(script: ModuleType) -> None:
     assert script._described.FILE.read_text(encoding="utf-8") == script.described(), (
         "run scripts/reference"
     )
@@ -54,7 +54,7 @@ def test_an_option_is_shown_as_it_is_typed(script: ModuleType) -> None:
     assert "`stream`" in lines[-1]
 
 
-def test_examples_in_a_docstring_become_code(script: ModuleType) -> None:
+def test_examples_in_a_docstring_become_code_blocks(script: ModuleType) -> None:
     assert script.prose("Does it.\n\n  rain-removal do it\n\nAnd more.") == (
         "Does it.\n\n```console\nrain-removal do it\n```\n\nAnd more."
     )

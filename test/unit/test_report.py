@@ -1,4 +1,4 @@
-"""Reports: one file that shows what it was given, in any browser and on paper."""
+"""A report is one file that any browser can show and print."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def full_page() -> Page:
 
 
 def pictures_in(page: str) -> list[NDArray[np.uint8]]:
-    """All that are embedded, RGB."""
+    """All embedded pictures, in RGB."""
     found = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
     data = [np.frombuffer(base64.b64decode(each), np.uint8) for each in found]
     return [np.asarray(cv2.imdecode(each, cv2.IMREAD_COLOR))[..., ::-1] for each in data]
@@ -73,12 +73,12 @@ def drawing(plot: Html) -> ElementTree.Element:
     return ElementTree.fromstring(svg[0])
 
 
-def test_a_page_needs_nothing_but_itself() -> None:
+def test_a_page_loads_nothing_from_elsewhere() -> None:
     page = full_page().html()
     assert not re.search(r"https?:|<link|@import|src=\"(?!data:)", page)
 
 
-def test_text_is_escaped_wherever_it_is_handed_in() -> None:
+def test_all_text_is_escaped() -> None:
     evil = "<b>&\"'"
     page = Page(evil, evil)
     page.section(
@@ -116,7 +116,7 @@ def test_columns_of_numbers_are_right_aligned() -> None:
     ]
 
 
-def test_a_slider_holds_all_its_pictures_in_their_own_colours() -> None:
+def test_a_slider_keeps_the_colours_of_its_pictures() -> None:
     before, after, attention, truth = pictures_in(
         slider(RED, GREEN, attention=np.zeros((30, 40), np.uint8), truth=GREEN)
     )
@@ -126,7 +126,7 @@ def test_a_slider_holds_all_its_pictures_in_their_own_colours() -> None:
     assert attention.mean() < before.mean() / 2
 
 
-def test_large_pictures_are_reduced_and_keep_their_shape() -> None:
+def test_large_pictures_are_reduced_and_keep_their_proportions() -> None:
     (shown,) = pictures_in(picture(np.zeros((1000, 2000, 3), np.uint8)))
     assert shown.shape == (480, 960, 3)
 
@@ -135,18 +135,18 @@ def test_a_line_goes_through_its_points() -> None:
     plot = drawing(line_plot({"one": [(0, 0), (1, 10), (2, float("nan")), (4, 20)]}))
     line = next(plot.iter("polyline"))
     places = [tuple(map(float, each.split(","))) for each in line.attrib["points"].split()]
-    assert len(places) == 3  # what is not finite has no place
+    assert len(places) == 3  # points that are not finite are left out
     (x0, y0), (x1, y1), (x4, y4) = places
     assert (x1 - x0) / (x4 - x0) == pytest.approx(1 / 4, abs=0.01)
     assert (y0 - y1) / (y0 - y4) == pytest.approx(1 / 2, abs=0.01)
-    assert y4 < y1 < y0  # upwards
+    assert y4 < y1 < y0  # larger values are higher
 
 
-def test_in_a_drawing_equal_distances_are_equal_ratios() -> None:
+def test_line_drawings_have_logarithmic_axes() -> None:
     lines = {"<double>": [(1, 20), (10, 200), (100, 2000)], "single": [(1, 10), (100, 1000)]}
     made = line_drawing(lines, title="Times", x="pixels", y="ms")
     assert "var(--" in made
-    svg = ElementTree.fromstring(made)  # a whole file: names are escaped, the name space is there
+    svg = ElementTree.fromstring(made)  # a complete file: escaped names, a name space
     name = "{http://www.w3.org/2000/svg}"
     double, single, *keys = svg.iter(f"{name}polyline")
     assert len(keys) == 2
@@ -182,24 +182,24 @@ def test_a_single_value_can_be_plotted(value: float) -> None:
         assert "inf" not in plot
 
 
-def test_dots_say_what_they_are_when_pointed_at() -> None:
+def test_dots_have_tooltips() -> None:
     plot = drawing(scatter_plot({"model": [(20, 25, "street"), (21, float("inf"), "odd")]}))
     assert [each.text for each in plot.iter("title")] == ["model: street, 20, 25"]
 
 
-def test_every_value_is_in_one_bar() -> None:
+def test_every_finite_value_is_in_one_bar() -> None:
     values = [0, 0.1, 0.5, 1, 1, float("nan")]
     said = [each.text for each in drawing(histogram({"a": values}, bins=4)).iter("title")]
     counts = [int(re.match(r"a: (\d+) from", each or "")[1]) for each in said]  # type: ignore[index]
     assert counts == [2, 1, 2]
 
 
-def test_nothing_to_plot_is_said() -> None:
+def test_an_empty_plot_says_so() -> None:
     assert "nothing to show" in line_plot({"a": []}, title="Curve")
     assert "nothing to show" in histogram({}, title="Values")
 
 
-def test_several_series_are_told_apart_without_colour() -> None:
+def test_series_differ_in_more_than_colour() -> None:
     lines = drawing(line_plot({name: [(0, 0), (1, 1)] for name in "abcd"})).iter("polyline")
     assert len({line.attrib["stroke-dasharray"] for line in lines}) == 4
 
@@ -228,7 +228,7 @@ document.querySelector("iframe").addEventListener("load", (event) => {
 
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here")
 @pytest.mark.parametrize("width", [340, 480])
-def test_in_a_browser_it_fits_a_phone_and_its_slider_slides(tmp_path: Path, width: int) -> None:
+def test_in_a_browser_a_page_fits_a_phone_and_its_slider_moves(tmp_path: Path, width: int) -> None:
     asking = ASK.replace("WIDTH", str(width)).replace("PAGE", html.escape(full_page().html()))
     (tmp_path / "ask.html").write_text(asking, encoding="utf-8")
     assert BROWSER

@@ -1,4 +1,4 @@
-"""What RRANet carries from frame to frame, and how it follows a scene that moves."""
+"""What RRANet carries from frame to frame, and how it follows a moving scene."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ SMALL = {"channels": 4, "stages": 1}
 
 
 def scenery(height: int, width: int) -> Tensor:
-    """Something with edges to hold on to everywhere."""
+    """A picture with edges everywhere, so that motion can be estimated."""
     coarse = torch.rand(1, 3, height // 8, width // 8, generator=torch.Generator().manual_seed(0))
     return F.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)
 
 
 @pytest.mark.parametrize("scale", [1, 2, 4, 8])
-def test_what_was_carried_moves_on_with_the_scene(scale: int) -> None:
-    wide = scenery(136, 208)  # 17 eighths high: no whole number of sixteenths
+def test_the_state_moves_with_the_scene(scale: int) -> None:
+    wide = scenery(136, 208)  # a multiple of 8, not of 16
     before, past, frame = (wide[..., 8 * step : 8 * step + 160] for step in range(3))
     memory = F.avg_pool2d(past, scale)
     state = (memory, past, _motion(before, past), motion.downsample_grey(past))
@@ -36,7 +36,7 @@ def test_what_was_carried_moves_on_with_the_scene(scale: int) -> None:
     assert F.l1_loss(moved[inside], now[inside]) < 0.2 * unmoved
 
 
-def test_a_scene_that_stands_still_leaves_the_state_as_it_was() -> None:
+def test_a_still_scene_leaves_the_state_unchanged() -> None:
     frame = scenery(64, 96)
     memory = F.avg_pool2d(frame, 4)
     state = (memory, frame, _motion(frame, frame), motion.downsample_grey(frame))
@@ -57,7 +57,7 @@ def test_a_scene_that_stands_still_leaves_the_state_as_it_was() -> None:
         ({"carry": False, "begin_with": "previous"}, 0),
     ],
 )
-def test_what_is_carried_is_as_configured(config: dict[str, object], tensors: int) -> None:
+def test_the_config_decides_what_the_state_holds(config: dict[str, object], tensors: int) -> None:
     network = create("rranet", **SMALL, **config).eval()
     frame = scenery(40, 72)
     with torch.no_grad():
