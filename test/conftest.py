@@ -1,4 +1,4 @@
-"""What all tests share: where the data sets are, and how many threads may run."""
+"""Fixtures of all tests; skips files of tests whose imports a ROS installation lacks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The data sets that stand beside the repository and are never part of it."""
+    """The data sets, which lie beside the repository and are never part of it."""
     data = REPOSITORY.parent / "shared" / "data"
     if not data.is_dir():
         pytest.skip(f"the data sets are not here: no folder {data}")
@@ -46,11 +46,11 @@ ABSENT_ON_ROBOTS = {
     *("hypothesis", "mcap", "onnx", "openvino", "PIL"),
     *("pycocotools", "ray", "skimage", "tensorboard", "torch"),
 }
-"""What only tests and training need. `make test` brings all of it."""
+"""Modules that only tests and training need. `make test` installs them."""
 
 
 class _Module(pytest.Module):
-    """A file of tests, skipped with the reason where ROS has not what it imports."""
+    """A file of tests, skipped with the reason if it imports one of these modules in vain."""
 
     def _getobj(self) -> ModuleType:
         try:
@@ -69,13 +69,13 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
 
 
 _domains = itertools.cycle(range(1, 101))
-for _ in range(os.getpid() % 100):  # beside another run of the tests
+for _ in range(os.getpid() % 100):  # so that two runs of the tests at once use different domains
     next(_domains)
 
 
 @pytest.fixture
 def domain_id() -> int:
-    """A domain of the ROS graph that the test has to itself."""
+    """A ROS domain that no other test uses."""
     return next(_domains)
 
 
@@ -90,7 +90,7 @@ def desk(domain_id: int) -> Iterator[Desk]:
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small untrained network: it hands frames on, give or take a little."""
+    """Weights of a small untrained network, which hardly changes frames."""
     from rain_removal_ros import checkpoints, networks
 
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"

@@ -1,4 +1,4 @@
-"""What the tests of launch files work with: launch files run by launch_pytest, or as processes."""
+"""Runs launch files for tests, by launch_pytest or in processes of their own."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Started:
         """Processes that ended, in order, and their exit codes."""
 
     def file(self, name: str, **arguments: str | Path) -> LaunchDescription:
-        """The file with its arguments, in the test's domain."""
+        """The launch file with its arguments, in the test's domain."""
         given = [(key, str(value)) for key, value in arguments.items()]
         return LaunchDescription(
             [
@@ -45,7 +45,7 @@ class Started:
         )
 
     def node(self, namespace: str = "") -> int:
-        """The process id of the node that runs now, there if need be."""
+        """The process id of the running node, in this namespace if one is given."""
 
         def find() -> int:
             running = [pid for _, pid in self._ids if is_node(pid, namespace)]
@@ -54,7 +54,7 @@ class Started:
         return int(until(find, "the node's process"))
 
     def ended_well(self) -> bool:
-        """Whether all that was started has ended, each with 0."""
+        """Whether all processes that were started have ended with exit code 0."""
         return len(self.exits) == len(self._ids) > 0 and not any(code for _, code in self.exits)
 
     def _note_start(self, event: ProcessStarted, context: LaunchContext) -> None:
@@ -65,7 +65,7 @@ class Started:
 
 
 class Launcher:
-    """Launch files that run as processes of their own, to see how they end."""
+    """Runs launch files in processes of their own, to see how they end."""
 
     def __init__(self, desk: Desk, folder: Path) -> None:
         self._desk = desk
@@ -90,7 +90,7 @@ class Launcher:
         return process
 
     def node(self) -> int:
-        """The process id of the node of the file that was started last."""
+        """The process id of the node that the last launch file started."""
         launch = self._running[-1].pid
 
         def find() -> int:
@@ -98,16 +98,16 @@ class Launcher:
             return next((int(child) for child in children if is_node(int(child))), 0)
 
         node = int(until(find, "the node's process"))
-        # Interrupted before it has noted its child, launch itself fails.
+        # launch fails if it is interrupted before it has noted its child.
         until(lambda: f"process started with pid [{node}]" in self.said(), "launch's word of it")
         return node
 
     def said(self) -> str:
-        """All that was printed."""
+        """Everything that the launch files printed."""
         return (self._folder / "log").read_text()
 
     def interrupt(self) -> int:
-        """End the file that was started last as Ctrl-C does, and return its exit code."""
+        """End the last launch file as Ctrl-C does, and return its exit code."""
         os.killpg(self._running[-1].pid, signal.SIGINT)
         return self._running[-1].wait(60)
 

@@ -1,4 +1,4 @@
-"""Recordings for tests, written by rosbags itself, so that nothing of ours vouches for itself."""
+"""Recordings for tests, written by rosbags, so that the package is not tested with itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ START_NS = 1_700_000_000_000_000_000
 STEP_NS = 50_000_000
 STORE = get_typestore(Stores.ROS2_KILTED)
 ODD = "their_msgs/msg/Odd"
-"""A type that nobody but its owner knows."""
+"""A message type that the package does not know."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Entry:
 
 
 def picture(seed: int, *, width: int = 64, height: int = 48) -> np.ndarray:
-    """A picture that is unlike others but follows on the one before."""
+    """A picture unlike those of other seeds, but of the same scene."""
     rng = np.random.default_rng(7)
     scene = cv2.resize(rng.integers(0, 256, (8, 10, 3), np.uint8), (width, height))
     streaks = np.random.default_rng(seed).random((height, width, 1)) > 0.97

@@ -12,7 +12,7 @@ from rain_removal_ros.data.rain import Rain
 
 
 class Rendered(NamedTuple):
-    """As the package's, of tensors."""
+    """What ``rain.render`` returns, as tensors."""
 
     rainy: Tensor
     streaks: Tensor
@@ -20,8 +20,8 @@ class Rendered(NamedTuple):
     level: float
 
 
-def render(clean: Tensor, drawn: Rain, *, depth: Tensor | None = None, **more: Any) -> Rendered:
+def render(reference: Tensor, drawn: Rain, *, depth: Tensor | None = None, **more: Any) -> Rendered:
     given = None if depth is None else depth.numpy()
-    *planes, level = rain.render(clean.numpy(), drawn, depth=given, **more)
+    *planes, level = rain.render(reference.numpy(), drawn, depth=given, **more)
     rainy, streaks, transmission = map(torch.from_numpy, planes)
     return Rendered(rainy, streaks, transmission, level)

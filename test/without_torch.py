@@ -1,4 +1,4 @@
-"""An environment for processes in which torch and onnx do not exist."""
+"""An environment for processes that cannot import torch and onnx."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PathFinder.find_spec = find_spec
 
 
 def without_torch(folder: Path) -> dict[str, str]:
-    """Variables that hide them; ``folder`` is where what hides them is written."""
+    """Environment variables that hide both, by a ``sitecustomize.py`` written into ``folder``."""
     (folder / "sitecustomize.py").write_text(_HIDE)
     root = Path(__file__).resolve().parents[1]
     others = filter(None, [os.environ.get("PYTHONPATH")])

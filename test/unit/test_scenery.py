@@ -1,4 +1,4 @@
-"""Lines and pale light belong to the scene: they stand in the reference as in the rainy picture."""
+"""Structures and pale light belong to the scene: the reference and the rainy picture have both."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _mix(folder: Path, **changes: object) -> Mix:
     return Mix(replace(data, **changes), seed=0)  # type: ignore[arg-type]
 
 
-def test_every_kind_of_structure_is_drawn_and_changes_little_else() -> None:
+def test_structures_cover_a_small_part_of_the_picture() -> None:
     shares = []
     for seed in range(40):
         drawn = scenery.with_structures(_GREY, np.random.default_rng(seed))
@@ -41,7 +41,7 @@ def test_every_kind_of_structure_is_drawn_and_changes_little_else() -> None:
     assert _GREY.min() == _GREY.max() == 120
 
 
-def test_structures_stand_in_the_reference_and_in_the_rainy_picture_alike(
+def test_reference_and_rainy_picture_have_the_same_structures(
     tmp_path: Path, dry: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scenery, "PALE_SHARE", 0.0)
@@ -64,14 +64,14 @@ def test_structures_move_with_the_scene_of_a_clip(
             first, last = (frame[0].astype(np.float32) for frame in clip[[0, -1]])
             if first.std() < 3 or last.std() < 3:
                 continue
-            # A structure that was drawn anew in each frame would be nowhere in the next.
+            # A structure drawn anew in each frame would not be found in the next.
             score = cv2.matchTemplate(first, last[20:-20, 20:-20], cv2.TM_CCOEFF_NORMED).max()
             assert score > 0.8 or last[20:-20, 20:-20].std() < 3
             moved += int(not np.array_equal(first, last))
     assert moved > 4
 
 
-def test_pale_scenes_stand_in_the_reference_too(
+def test_reference_and_rainy_picture_are_equally_pale(
     tmp_path: Path, dry: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scenery, "STRUCTURE_SHARE", 0.0)
@@ -82,7 +82,7 @@ def test_pale_scenes_stand_in_the_reference_too(
     assert 0.1 < np.mean(pale) < 0.45
 
 
-def test_pale_light_keeps_shadows_dark_and_frames_alike() -> None:
+def test_pale_light_keeps_shadows_dark_and_changes_all_frames_alike() -> None:
     ramp = np.tile(np.arange(256, dtype=np.uint8)[None, None, :, None], (2, 8, 1, 3))
     darkest, middle = [], []
     for seed in range(50):
@@ -94,8 +94,8 @@ def test_pale_light_keeps_shadows_dark_and_frames_alike() -> None:
     assert np.mean(middle) > 125
 
 
-def test_veiled_rain_keeps_the_colours_of_its_scene(tmp_path: Path) -> None:
-    """Else a network could not tell a veil, which it must lift, from a pale scene."""
+def test_scenes_in_veiled_rain_are_not_made_pale(tmp_path: Path) -> None:
+    """Otherwise a network could not tell a veil, which it must remove, from a pale scene."""
     maker = RainMaker(DataSettings())
     clip = np.random.default_rng(0).integers(0, 255, (1, 32, 32, 3), dtype=np.uint8)
     changed = []

@@ -1,4 +1,4 @@
-"""Real rain without a clean picture teaches the features, and only them."""
+"""Real rain without a reference trains the features, and only them."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def pairs(*, size: int = 32) -> Batch:
     """Two synthetic pairs, and darker, denser real rain."""
     generator = torch.Generator().manual_seed(1)
     blocks = torch.rand(2, 3, 4, 4, generator=generator) * 0.4 + 0.2
-    clean = F.interpolate(blocks, size=size)[:, None]
+    reference = F.interpolate(blocks, size=size)[:, None]
     streaks = (torch.rand(2, 1, 1, 1, size, generator=generator) > 0.8) * 0.3
     real = torch.rand(3, 1, 3, size, size, generator=generator) * 0.3
-    return Batch(rainy=clean + streaks, reference=clean, unlabelled=real)
+    return Batch(rainy=reference + streaks, reference=reference, unlabelled=real)
 
 
 def total(losses: dict[str, Tensor]) -> Tensor:
     return torch.stack(list(losses.values())).sum()
 
 
-def test_matching_losses_are_the_papers_formulas() -> None:
+def test_matching_losses_follow_the_papers_formulas() -> None:
     generator = torch.Generator().manual_seed(0)
     synthetic = torch.randn(2, 5, 6, 7, generator=generator)
     real = torch.randn(3, 5, 4, 9, generator=generator) * 2 + 1
@@ -49,7 +49,7 @@ def test_matching_losses_are_the_papers_formulas() -> None:
     assert float(covariance) == pytest.approx(expected, rel=1e-4)
 
 
-def test_equal_features_match_and_have_a_finite_gradient() -> None:
+def test_equal_features_have_no_loss_and_a_finite_gradient() -> None:
     features = torch.randn(2, 4, 6, 6, requires_grad=True)
     mean, covariance = matching_losses(features, features.detach().clone())
     assert (mean + covariance).item() == pytest.approx(0, abs=1e-5)
@@ -58,7 +58,7 @@ def test_equal_features_match_and_have_a_finite_gradient() -> None:
     assert features.grad.isfinite().all()
 
 
-def test_matching_does_not_depend_on_how_much_rain_there_is_to_see() -> None:
+def test_matching_does_not_depend_on_the_amount_of_data() -> None:
     synthetic, real = torch.randn(1, 4, 6, 6), torch.randn(1, 4, 6, 6)
     expected = matching_losses(synthetic, real)
     torch.testing.assert_close(matching_losses(synthetic.repeat(2, 1, 2, 3), real), expected)
@@ -71,7 +71,7 @@ def test_matching_is_exact_under_bfloat16() -> None:
         assert matching_losses(synthetic, real) == expected
 
 
-def test_without_real_rain_the_matching_is_left_out() -> None:
+def test_matching_is_left_out_without_real_rain() -> None:
     objective = semi_multiscale.Objective(small())
     batch = pairs()
     assert set(objective(batch)) == {"ssim", "mean", "covariance"}
@@ -79,7 +79,7 @@ def test_without_real_rain_the_matching_is_left_out() -> None:
     assert set(objective(batch)) == {"ssim"}
 
 
-def test_matching_can_be_ablated_and_weighed() -> None:
+def test_matching_can_be_switched_off_and_weighted() -> None:
     batch = pairs()
     assert set(semi_multiscale.Objective(small(matching=False))(batch)) == {"ssim"}
     once = semi_multiscale.Objective(small())(batch)
@@ -88,18 +88,18 @@ def test_matching_can_be_ablated_and_weighed() -> None:
         torch.testing.assert_close(twice[name], factor * once[name])
 
 
-def test_matching_teaches_the_features_and_nothing_behind_them() -> None:
+def test_matching_trains_the_features_and_nothing_after_them() -> None:
     network = small()
     losses = semi_multiscale.Objective(network)(pairs())
     (losses["mean"] + losses["covariance"]).backward()
-    taught = {
+    trained = {
         name.split(".")[0] for name, value in network.named_parameters() if value.grad is not None
     }
-    assert taught == {"transform", "matching"}
+    assert trained == {"transform", "matching"}
 
 
 def test_a_unit_sees_further_with_every_scale() -> None:
-    """How far a change of one pixel spreads is what pooling by 2 ** (i - 1) is there for."""
+    """Pooling by 2 ** (i - 1) is there to spread the effect of one pixel further."""
     reaches = []
     for scales in (1, 2, 3):
         network = small(scales=scales, cascade=1).eval()
@@ -117,7 +117,7 @@ def test_a_unit_sees_further_with_every_scale() -> None:
     "change",
     [{"scales": 1}, {"scales": 4}, {"upsampling": "bilinear"}, {"output": "background"}],
 )
-def test_every_choice_gives_a_network_that_runs(change: dict[str, Any]) -> None:
+def test_the_network_runs_with_every_option(change: dict[str, Any]) -> None:
     frame = torch.rand(1, 3, 16, 24)
     with torch.no_grad():
         output = small(**change).eval()(frame)

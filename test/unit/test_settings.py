@@ -1,4 +1,4 @@
-"""One definition of every setting, read from files and flags, and wrong ones told in one line."""
+"""Settings are defined once, read from files and flags, and checked with one-line errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-def test_defaults_are_overridden_by_the_file_and_the_file_by_what_is_said(tmp_path: Path) -> None:
+def test_a_file_overrides_defaults_and_overrides_win_over_the_file(tmp_path: Path) -> None:
     path = write(tmp_path, "stream: {max_gap_s: 2.0, strength: 0.5}\n")
     loaded = settings.load(Settings, path, {"stream.strength": 0.25})
     assert loaded.stream.strength == 0.25
@@ -37,13 +37,13 @@ def test_names_may_be_dotted_or_nested() -> None:
     assert nested == settings.build(Settings, {"safety.budget_ms": 50.0})
 
 
-def test_flattened_settings_are_built_again_as_they_were() -> None:
+def test_flattened_settings_can_be_built_again() -> None:
     changed = settings.replace(Settings(), {"network.name": "prenet", "input.cameras": ["left"]})
     assert changed.input.cameras == ("left",)
     assert settings.build(Settings, settings.flatten(changed)) == changed
 
 
-def test_a_wrong_change_leaves_the_settings_as_they_were() -> None:
+def test_a_wrong_change_leaves_the_settings_unchanged() -> None:
     before = Settings()
     with pytest.raises(SettingsError):
         settings.replace(before, {"stream.strength": 0.5, "stream.scene_cut": 7.0})
@@ -58,7 +58,9 @@ def test_a_wrong_change_leaves_the_settings_as_they_were() -> None:
         ("safety.watchdog", "safety.watchdog_s"),
     ],
 )
-def test_an_unknown_name_is_answered_with_near_ones(tmp_path: Path, wrong: str, near: str) -> None:
+def test_an_unknown_name_is_refused_with_similar_ones(
+    tmp_path: Path, wrong: str, near: str
+) -> None:
     path = write(tmp_path, f"{wrong}: 1\n")
     with pytest.raises(SettingsError) as raised:
         settings.load(Settings, path)
@@ -85,14 +87,16 @@ def test_an_unknown_name_is_answered_with_near_ones(tmp_path: Path, wrong: str, 
         ("bypass.off_below", 0.9, "must not exceed bypass.on_above"),
     ],
 )
-def test_a_wrong_value_says_what_would_do(name: str, value: object, message: str) -> None:
+def test_a_wrong_value_is_refused_with_what_is_allowed(
+    name: str, value: object, message: str
+) -> None:
     with pytest.raises(SettingsError) as raised:
         settings.build(Settings, {name: value})
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
-def test_whole_numbers_may_be_written_where_fractions_may() -> None:
+def test_integers_are_accepted_for_floats() -> None:
     built = settings.build(Settings, {"stream.max_gap_s": 2})
     assert built.stream.max_gap_s == 2.0
     assert type(built.stream.max_gap_s) is float
@@ -106,20 +110,20 @@ RANGED = [
 
 
 @given(name=st.sampled_from(RANGED), value=st.floats(allow_nan=True, allow_infinity=True))
-def test_numbers_are_taken_within_their_range_and_nowhere_else(name: str, value: float) -> None:
+def test_numbers_are_accepted_only_within_their_range(name: str, value: float) -> None:
     low, high = ENTRIES[name].described.low, ENTRIES[name].described.high
     assert low is not None
     assert high is not None
     try:
         built = settings.flatten(settings.build(Settings, {name: value}))
     except SettingsError:
-        # The two thresholds of the bypass bind each other too.
+        # The two thresholds of the bypass also limit each other.
         assert not low <= value <= high or name.startswith("bypass.")
     else:
         assert low <= built[name] <= high
 
 
-def test_a_ros_parameter_file_is_read_as_it_is(tmp_path: Path) -> None:
+def test_a_ros_parameter_file_can_be_read(tmp_path: Path) -> None:
     path = write(
         tmp_path,
         "/**:\n  ros__parameters:\n    use_sim_time: true\n    stream: {strength: 0.5}\n"
@@ -141,7 +145,7 @@ def test_the_parameter_file_holds_every_setting_with_its_help() -> None:
         assert entry.described.help in said
 
 
-def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
+def test_an_empty_file_gives_the_defaults(tmp_path: Path) -> None:
     assert settings.load(Settings, write(tmp_path, "# nothing\n")) == Settings()
 
 
@@ -158,18 +162,18 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
         ("engine: {device: {a: &b [*b]}}", "a value contains itself"),
     ],
 )
-def test_a_file_that_is_no_settings_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+def test_a_malformed_file_is_a_one_line_error(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message) as raised:
         settings.load(Settings, write(tmp_path, text))
     assert "\n" not in str(raised.value)
 
 
-def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"cannot read .*: No such file or directory"):
         settings.load(Settings, tmp_path / "none.yaml")
 
 
-def test_the_reference_says_everything_of_every_setting() -> None:
+def test_the_reference_describes_every_setting() -> None:
     rows = settings.reference(Settings).splitlines()[2:]
     assert len(rows) == len(ENTRIES)
     for row, entry in zip(rows, ENTRIES.values(), strict=True):
@@ -183,7 +187,7 @@ def test_the_reference_says_everything_of_every_setting() -> None:
     assert "list of text | `[]`" in by_name["input.cameras"]
 
 
-def test_every_setting_says_what_it_means() -> None:
+def test_every_setting_has_help_and_a_complete_range() -> None:
     for entry in ENTRIES.values():
         assert entry.described.help, entry.name
         assert (entry.described.low is None) == (entry.described.high is None), entry.name

@@ -1,4 +1,4 @@
-"""From frames of a camera that hardly moves, rain is taken away and nothing else."""
+"""References made of frames of a nearly still camera lack the rain and nothing else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rain_removal_ros.frames import Image
 
 
 def _scene(right: float = 0.0) -> Image:
-    """Textured, as seen by a camera that has turned so many pixels to the right."""
+    """A textured scene, seen by a camera that has turned by ``right`` pixels to the right."""
     rng = np.random.default_rng(0)
     picture = np.full((160, 300, 3), 70, np.uint8)
     for _ in range(150):
@@ -28,7 +28,7 @@ def _scene(right: float = 0.0) -> Image:
 
 
 @pytest.mark.parametrize("turn", [0.0, 2.7])
-def test_strokes_go_and_the_scene_stays_sharp(turn: float) -> None:
+def test_strokes_are_removed_and_the_scene_stays_sharp(turn: float) -> None:
     scenes = [_scene(turn * number) for number in range(7)]
     rainy = [draw_strokes(scene, 30, seed=seed) for seed, scene in enumerate(scenes)]
     frame, mask = rainy[3]
@@ -45,7 +45,7 @@ def test_a_dry_frame_is_its_own_reference() -> None:
     assert np.array_equal(reference(frame, [frame] * 6), frame)
 
 
-def test_the_frames_around_are_taken_and_at_the_ends_as_many() -> None:
+def test_the_window_is_as_long_at_the_ends_of_a_clip_as_in_its_middle() -> None:
     assert window(10, 60) == range(10 - NEIGHBOURS, 11 + NEIGHBOURS)
     assert window(0, 60) == range(2 * NEIGHBOURS + 1)
     assert window(59, 60) == range(60 - 2 * NEIGHBOURS - 1, 60)

@@ -1,4 +1,4 @@
-"""A stream carries state where frames follow each other, and knows when they do not."""
+"""A stream carries state while frames follow each other, and drops it when they do not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SECOND = 1_000_000_000
 
 
 class Counting:
-    """An engine whose state is how many frames it has seen; each is darkened by that many."""
+    """An engine whose state counts frames, and which darkens each frame by that count."""
 
     def __init__(self, *, scale: int = 1) -> None:
         self.info = EngineInfo("counting", "none", "cpu", "uint8", scale=scale, recurrent=True)
@@ -44,24 +44,24 @@ class Counting:
         results = []
         for image, state, target in zip(images, states, into or [None] * len(images), strict=True):
             seen = (state or 0) + 1
-            clean = cv2.subtract(image, np.full_like(image, seen))
-            clean = clean.repeat(self.info.scale, 0).repeat(self.info.scale, 1)
+            derained = cv2.subtract(image, np.full_like(image, seen))
+            derained = derained.repeat(self.info.scale, 0).repeat(self.info.scale, 1)
             if target is not None:
-                target[...] = clean
-                clean = target
+                target[...] = derained
+                derained = target
             shown = np.zeros(image.shape[:2], np.uint8) if attention else None
-            results.append(Derained(clean, shown, None, seen))
+            results.append(Derained(derained, shown, None, seen))
         return results
 
 
 def scene(seed: int = 0, *, size: tuple[int, int] = (96, 128)) -> Image:
-    """A street of sorts: smooth blobs, different for every seed."""
+    """A picture of smooth blobs, different for every seed."""
     coarse = np.random.default_rng(seed).integers(30, 220, (6, 8, 3), np.uint8)
     return np.asarray(cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC))
 
 
 def frame(index: int, image: Image | None = None) -> Frame:
-    """One of 30 a second."""
+    """A frame of a camera with 30 frames a second."""
     image = scene() if image is None else image
     return Frame(image, stamp_ns=index * SECOND // 30, frame_id="camera")
 
@@ -99,7 +99,7 @@ def test_a_stream_starts_afresh_and_says_why(breaking: Frame, reason: str) -> No
     assert stream.state_since_ns == breaking.stamp_ns
 
 
-def test_a_pause_of_the_allowed_length_and_a_stamp_twice_are_no_breaks() -> None:
+def test_an_allowed_gap_and_a_repeated_stamp_do_not_reset_the_state() -> None:
     stream = Stream(Counting())
     later = Frame(scene(), stamp_ns=SECOND // 2)
     assert resets(stream, [frame(0), later, later]) == ["start", None, None]
@@ -128,7 +128,7 @@ def test_scene_cuts_can_be_ignored() -> None:
     assert resets(stream, [frame(0), frame(1, scene(seed=7))]) == ["start", None]
 
 
-def test_a_request_is_a_reset_once() -> None:
+def test_a_requested_reset_happens_once() -> None:
     stream = Stream(Counting())
     stream.step(frame(0))
     stream.reset("deactivated")
@@ -146,14 +146,14 @@ def test_another_engine_does_not_get_the_state() -> None:
     assert stream.state == 1
 
 
-def test_without_carried_state_every_frame_stands_alone() -> None:
+def test_frames_are_independent_without_carried_state() -> None:
     stream = Stream(Counting(), StreamSettings(carry_state=False))
     alone = [stream.step(frame(index)) for index in range(3)]
     assert all(np.array_equal(step.frame.image, alone[0].frame.image) for step in alone)
     assert stream.state is None
 
 
-def test_interleaved_streams_equal_separate_ones() -> None:
+def test_interleaved_streams_give_the_results_of_separate_ones() -> None:
     def alone(seed: int, count: int) -> list[Image]:
         stream = Stream(Counting())
         return [stream.step(frame(i, scene(seed))).frame.image for i in range(count)]
@@ -170,7 +170,7 @@ def test_interleaved_streams_equal_separate_ones() -> None:
             assert np.array_equal(image, expected)
 
 
-def test_what_can_share_a_batch_does_and_equals_single_steps() -> None:
+def test_batched_steps_give_the_results_of_single_steps() -> None:
     def steps(*, together: bool) -> tuple[list[list[Step]], list[int]]:
         engine = Counting()
         streams = [Stream(engine) for _ in range(4)]
@@ -189,7 +189,8 @@ def test_what_can_share_a_batch_does_and_equals_single_steps() -> None:
 
     batched, sizes = steps(together=True)
     single, _ = steps(together=False)
-    # At first one is fresh, two carry state, one has another size; then only the size differs.
+    # In the first step one stream has no state, two have, and one has another size; in the second
+    # only the size differs.
     assert sizes == [1, 2, 1, 3, 1]
     for ours, theirs in zip(chain(*batched), chain(*single), strict=True):
         assert ours.reset == theirs.reset
@@ -209,7 +210,7 @@ def test_a_fault_resets_every_stream_of_its_batch() -> None:
 
 
 @pytest.mark.parametrize(("strength", "darker"), [(0.0, 0), (0.5, 2), (1.0, 4)])
-def test_strength_is_how_much_of_the_correction_is_applied(strength: float, darker: int) -> None:
+def test_strength_scales_the_correction(strength: float, darker: int) -> None:
     stream = Stream(Counting(), StreamSettings(strength=strength))
     grey = np.full((32, 32, 3), 100, np.uint8)
     for index in range(4):
@@ -219,21 +220,21 @@ def test_strength_is_how_much_of_the_correction_is_applied(strength: float, dark
     assert (grey == 100).all()
 
 
-def test_no_strength_at_another_scale_is_the_enlarged_frame() -> None:
+def test_strength_0_of_an_enlarging_network_gives_the_enlarged_frame() -> None:
     stream = Stream(Counting(scale=2), StreamSettings(strength=0.0))
     step = stream.step(frame(0))
     enlarged = cv2.resize(scene(), (256, 192), interpolation=cv2.INTER_CUBIC)
     assert np.array_equal(step.frame.image, enlarged)
 
 
-def test_a_step_is_made_with_the_stages_that_are_asked_for() -> None:
+def test_a_step_uses_the_given_number_of_stages() -> None:
     stream = Stream(engine := Counting())
     stream.step(frame(0))
     stream.step(frame(1), stages=3)
     assert engine.stages == [0, 3]
 
 
-def test_the_clean_frame_is_written_where_it_is_wanted() -> None:
+def test_the_derained_frame_is_written_into_the_given_array() -> None:
     target = np.zeros_like(scene())
     step = Stream(Counting()).step(frame(0), attention=False, into=target)
     assert step.frame.image is target

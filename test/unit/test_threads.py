@@ -1,4 +1,4 @@
-"""The number of threads, in processes of their own: it is a matter of who set what before."""
+"""The number of threads, in a process of its own because it depends on earlier settings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ print(create(5), beside(4), create(0))
 """
 
 
-def test_an_engine_sets_the_threads_of_who_creates_it_and_none_are_as_many_as_at_first() -> None:
+def test_an_engine_sets_the_threads_of_its_creator_only_and_0_restores_the_first_number() -> None:
     process = subprocess.run(
         [sys.executable, "-c", LIVE],
         env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -1,4 +1,4 @@
-"""A picture cleaned in tiles is the picture cleaned whole, within bounds and within memory."""
+"""A picture derained in tiles is nearly the one derained whole, within limited memory."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def engine_of(name: str, *, gain: float = 1.0, **config: object) -> Engine:
 
 
 def rainy(height: int, width: int, *, seed: int = 0) -> Image:
-    """Streaks and blobs of all sizes over a slope."""
+    """Streaks and blobs of all sizes over a gradient."""
     random = np.random.default_rng(seed)
     image = np.linspace(40, 160, height)[:, None, None] + np.zeros((height, width, 3))
     for size in (4, 16, 64):
@@ -61,7 +61,9 @@ def rainy(height: int, width: int, *, seed: int = 0) -> Image:
     length=st.integers(1, 9000), side=st.integers(192, 2000), overlap=st.sampled_from([0, 64, 128])
 )
 @settings(max_examples=300, deadline=None)
-def test_tiles_cover_a_side_and_overlap_as_asked(length: int, side: int, overlap: int) -> None:
+def test_tiles_cover_the_whole_side_with_the_given_overlap(
+    length: int, side: int, overlap: int
+) -> None:
     found = spans(length, side, overlap)
     assert (found[0].start, found[-1].stop) == (0, length)
     for span in found:
@@ -72,13 +74,13 @@ def test_tiles_cover_a_side_and_overlap_as_asked(length: int, side: int, overlap
         assert before.stop - after.start >= overlap
 
 
-def test_tiles_that_would_be_all_overlap_are_refused() -> None:
+def test_tiles_too_small_for_their_overlap_are_refused() -> None:
     with pytest.raises(EngineError, match="tiles of 150 pixels are too small; from 192 on"):
         TiledEngine(engine_of("prenet"), side=150)
 
 
 @pytest.mark.parametrize("name", networks.available())
-def test_tiled_and_untiled_agree(name: str) -> None:
+def test_tiled_and_whole_results_agree(name: str) -> None:
     engine = engine_of(name)
     image = rainy(331, 453)
     tiled = TiledEngine(engine, side=256)
@@ -89,7 +91,7 @@ def test_tiled_and_untiled_agree(name: str) -> None:
     assert not np.array_equal(result.image[:: engine.info.scale, :: engine.info.scale], image)
     difference = np.abs(result.image.astype(int) - expected.image)
     if name in GLOBAL:
-        # A tile's overall look is not the picture's: tones shift, smoothly, and by little.
+        # A tile's mean is not the picture's, so tones shift smoothly and by little.
         assert difference.mean() <= 4
     else:
         assert difference.max() <= 2
@@ -101,18 +103,18 @@ def test_tiled_and_untiled_agree(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", networks.available())
-def test_where_tiles_meet_there_is_no_step(name: str) -> None:
-    """What tiling changes, it changes smoothly: an edge of a tile cannot be made out."""
+def test_tiles_leave_no_seam(name: str) -> None:
+    """What tiling changes, it changes smoothly: no edge of a tile is visible."""
     engine = engine_of(name)
     image = rainy(256, 453)
     (expected,) = engine.step([image], [None])
     (result,) = TiledEngine(engine, side=256).step([image], [None])
     change = result.image.astype(float) - expected.image
-    # Averaged down a column noise is gone, and a seam from top to bottom would stand out.
+    # The mean of a column has little noise, so a vertical seam would stand out.
     assert np.abs(np.diff(change.mean(axis=(0, 2)))).max() <= 1
 
 
-def test_the_whole_of_a_small_picture_is_one_tile() -> None:
+def test_a_small_picture_is_one_tile() -> None:
     engine = engine_of("prenet")
     tiled = TiledEngine(engine, side=256)
     for shape in ((256, 256), (64, 1024), (1, 1)):
@@ -123,12 +125,12 @@ def test_the_whole_of_a_small_picture_is_one_tile() -> None:
 
 
 def test_each_tile_carries_its_state() -> None:
-    """Over three frames, held against a stream that is not tiled."""
+    """Compared over three frames with a stream that is not tiled."""
     engine = engine_of("prenet", stages=1, gain=3.0)
     whole, tiled = Stream(engine), Stream(TiledEngine(engine, side=256))
     afresh = Stream(TiledEngine(engine, side=256, carry_state=False))
     for index in range(3):
-        # The same scene, so that no cut is seen in it.
+        # The same scene, so that there is no scene cut.
         frame = Frame(rainy(200, 400) // 2 + np.uint8(9 * index), stamp_ns=index)
         expected, result, other = (
             stream.step(frame).frame.image.astype(int) for stream in (whole, tiled, afresh)
@@ -138,7 +140,7 @@ def test_each_tile_carries_its_state() -> None:
     assert afresh.state is None
 
 
-def test_what_is_given_to_write_to_is_written_to() -> None:
+def test_the_result_is_written_into_the_given_array() -> None:
     tiled = TiledEngine(engine_of("prenet"), side=256)
     image = rainy(200, 400)
     target = np.zeros_like(image)
@@ -148,7 +150,7 @@ def test_what_is_given_to_write_to_is_written_to() -> None:
     assert result.attention is None
 
 
-def test_cameras_are_told_apart() -> None:
+def test_cameras_of_a_batch_are_independent() -> None:
     tiled = TiledEngine(engine_of("prenet"), side=256)
     images = [rainy(200, 400, seed=seed) for seed in (1, 2)]
     together = tiled.step(images, [None, None])
@@ -169,7 +171,7 @@ def test_the_rain_level_of_a_picture_is_the_mean_of_its_tiles() -> None:
     assert result.rain_level == pytest.approx(np.mean([part for part in parts if part]))
 
 
-def test_stages_are_those_of_the_engine_within() -> None:
+def test_the_stages_are_passed_to_the_engine() -> None:
     engine, image = engine_of("prenet"), rainy(40, 300)
     tiled = TiledEngine(engine, side=256)
     (result,) = tiled.step([image[:, :64]], [None], stages=1)
@@ -178,8 +180,8 @@ def test_stages_are_those_of_the_engine_within() -> None:
     assert tiled.info == engine.info
 
 
-class Three(_base.Network):
-    """A network whose memory can be counted on one hand."""
+class ThreeTensors(_base.Network):
+    """A network that holds at most three tensors of pictures at once."""
 
     facts = Facts(paper="", recurrent=True)
 
@@ -190,13 +192,13 @@ class Three(_base.Network):
         return Output(sum_, sum_[:, :1], (sum_.mean(1, keepdim=True),))
 
 
-def test_what_tensors_hold_is_counted() -> None:
+def test_peak_memory_counts_all_tensors_held_at_once() -> None:
     plane = 4 * 20 * 10
-    # Three pictures at once; later only two, and the state.
-    assert peak_bytes(Three(None), width=20, height=10) == (9 * plane, plane)
+    # ThreeTensors pictures at once; later only two and the state.
+    assert peak_bytes(ThreeTensors(None), width=20, height=10) == (9 * plane, plane)
 
 
-def test_more_memory_is_larger_tiles_and_too_little_is_said() -> None:
+def test_tiles_grow_with_memory_and_too_little_memory_is_refused() -> None:
     needs = Needs(working=1000.0, state=0.0)
     assert needs.side(1000.0 * 1000**2) == 960
     assert needs.side(4000.0 * 1000**2) == 1984
@@ -204,7 +206,7 @@ def test_more_memory_is_larger_tiles_and_too_little_is_said() -> None:
         needs.side(0.01 * 2**30)
 
 
-def test_memory_is_what_is_free_unless_a_limit_is_set() -> None:
+def test_the_memory_left_is_what_is_free_or_left_of_a_limit() -> None:
     assert 0 < memory_left("cpu") < 2**50
     held = 100 * 2**30 - memory_left("cpu", 100 * 2**30)
     assert 2**20 < held < 50 * 2**30
@@ -221,8 +223,8 @@ print("peak", int(line.split()[1]) * 1024)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", networks.available())
-def test_a_4k_picture_goes_through_every_network_within_4_gib(name: str, tmp_path: Path) -> None:
-    """One stage: further ones take time, and no more memory."""
+def test_every_network_derains_a_4k_picture_within_4_gib(name: str, tmp_path: Path) -> None:
+    """With one stage: more stages take more time, but no more memory."""
     network = networks.create(name)
     network.stages = 1
     checkpoints.save(tmp_path / "weights.safetensors", network, {})
@@ -236,5 +238,5 @@ def test_a_4k_picture_goes_through_every_network_within_4_gib(name: str, tmp_pat
         check=True,
     )
     assert int(process.stdout.split("peak")[1]) <= 4 * 2**30
-    clean = cv2.imread(str(tmp_path / "clean.png"))
-    assert clean.shape == (2160 * network.scale, 3840 * network.scale, 3)
+    derained = cv2.imread(str(tmp_path / "clean.png"))
+    assert derained.shape == (2160 * network.scale, 3840 * network.scale, 3)

@@ -1,4 +1,4 @@
-"""A run learns, continues exactly, survives being killed, and says what is wrong with a recipe."""
+"""A run learns, continues exactly, survives being killed, and names mistakes in a recipe."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ SMALL = {"name": "rainstream", "channels": 8, "blocks": 1}
 
 
 def scene(seed: int, *, side: int = 96) -> np.ndarray:
-    """A picture with edges and slopes, as a street has."""
+    """A picture with edges and gradients, as a street has."""
     rng = np.random.default_rng(seed)
     picture = cv2.resize(
         rng.integers(40, 160, (4, 4, 3), dtype=np.uint8),
@@ -71,7 +71,7 @@ def scene(seed: int, *, side: int = 96) -> np.ndarray:
 
 
 def rain_over(picture: np.ndarray, seed: int) -> np.ndarray:
-    """Sixty slanted streaks of light."""
+    """The picture under sixty slanted bright streaks."""
     rng = np.random.default_rng(seed)
     light = np.zeros(picture.shape[:2], np.uint8)
     for _ in range(60):
@@ -82,7 +82,7 @@ def rain_over(picture: np.ndarray, seed: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def tiny_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight pairs in ``pairs``, the clean halves in ``clean``, the rainy ones in ``real``."""
+    """Eight pairs in ``pairs``, their references in ``clean``, their rainy pictures in ``real``."""
     folder = tmp_path_factory.mktemp("data")
     for number in range(8):
         clean = scene(number)
@@ -99,7 +99,7 @@ def tiny_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def recipe(tiny_set: Path, tmp_path: Path) -> Recipe:
-    """A few steps of a tiny network."""
+    """A recipe for a few steps of a tiny network."""
     return Recipe(
         network=dict(SMALL),
         data=DataSettings(
@@ -136,7 +136,7 @@ def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
         assert value.equal(second[name]), name
 
 
-def test_a_tiny_set_is_learned(recipe: Recipe) -> None:
+def test_a_network_learns_a_tiny_set(recipe: Recipe) -> None:
     pairs = DataSettings(
         sources=(SourceSettings("pairs", skip_every=4),), root=recipe.data.root, crop=48, batch=4
     )
@@ -170,7 +170,7 @@ SEMI = {"name": "semi_multiscale", "units": 2, "channels": 8}
 
 
 @pytest.mark.parametrize("network", [SMALL, GAME, SEMI], ids=lambda network: network["name"])
-def test_a_run_cut_in_two_ends_bit_for_bit_as_an_uncut_one(
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     recipe: Recipe, network: dict[str, Any]
 ) -> None:
     recipe = replace(recipe, network=network)
@@ -187,7 +187,7 @@ def test_a_run_cut_in_two_ends_bit_for_bit_as_an_uncut_one(
         assert_equal(states[0][name], states[1][name])
 
 
-def test_a_run_ends_when_its_processor_time_is_spent_and_its_log_says_so(recipe: Recipe) -> None:
+def test_a_run_stops_when_its_processor_time_is_spent_and_logs_it(recipe: Recipe) -> None:
     short = replace(recipe, core_hours=1e-9)
     assert train(short).step == 1
     assert train(short).step == 2
@@ -196,7 +196,7 @@ def test_a_run_ends_when_its_processor_time_is_spent_and_its_log_says_so(recipe:
     assert logged["core_seconds"] > 0
 
 
-def test_real_rain_reaches_the_network_that_learns_from_it(recipe: Recipe) -> None:
+def test_unlabelled_rain_reaches_a_network_that_learns_from_it(recipe: Recipe) -> None:
     train(replace(recipe, network=dict(SEMI), steps=1))
     assert {"mean", "covariance"} <= log(recipe)[0].keys()
 
@@ -204,7 +204,7 @@ def test_real_rain_reaches_the_network_that_learns_from_it(recipe: Recipe) -> No
 def test_a_killed_run_loses_no_more_than_a_checkpoint_interval(
     recipe: Recipe, tmp_path: Path
 ) -> None:
-    # Sums round as they are divided among threads, so both runs have to have as many.
+    # Rounding depends on the number of threads, so both runs use the same.
     recipe = replace(recipe, threads=1)
     uncut = replace(recipe, run=f"{recipe.run}_uncut", steps=14)
     train(uncut)
@@ -221,7 +221,9 @@ def test_a_killed_run_loses_no_more_than_a_checkpoint_interval(
     assert steps == sorted(set(steps))
 
 
-def test_sigterm_saves_and_ends_in_peace(recipe: Recipe, tmp_path: Path) -> None:
+def test_sigterm_saves_the_state_and_ends_the_run_without_error(
+    recipe: Recipe, tmp_path: Path
+) -> None:
     recipe = replace(recipe, steps=100_000)
     with subprocess.Popen(
         [sys.executable, "-m", "rain_removal_ros", "train", "--config",
@@ -238,11 +240,11 @@ def test_sigterm_saves_and_ends_in_peace(recipe: Recipe, tmp_path: Path) -> None
     assert torch.load(Path(recipe.run) / "state.pt")["step"] >= 1
 
 
-def test_two_processes_do_what_one_does_with_twice_the_batch(
+def test_two_processes_train_as_one_does_with_twice_the_batch(
     recipe: Recipe, tmp_path: Path
 ) -> None:
     alone = replace(recipe, run=f"{recipe.run}_alone", data=replace(recipe.data, batch=4))
-    # Adam would blow differences of rounding up to the size of steps.
+    # Adam would amplify rounding differences to the size of its steps.
     sgd = OptimiserSettings("sgd", rate=0.05)
     alone, recipe = (replace(each, optimiser=sgd) for each in (alone, recipe))
     train(alone)
@@ -256,7 +258,9 @@ def test_two_processes_do_what_one_does_with_twice_the_batch(
     assert len(torch.load(Path(recipe.run) / "state.pt")["rng"]) == 2
 
 
-def test_two_processes_play_a_game_of_two_players(recipe: Recipe, tmp_path: Path) -> None:
+def test_two_processes_train_a_network_and_its_discriminator(
+    recipe: Recipe, tmp_path: Path
+) -> None:
     recipe = replace(recipe, network=GAME, steps=2)
     ended = start(
         ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
@@ -276,26 +280,26 @@ def test_bfloat16_trains_about_as_float32_does(recipe: Recipe) -> None:
     assert losses["bfloat16"] != losses["float32"]
 
 
-def test_clips_are_unrolled_with_state(recipe: Recipe) -> None:
+def test_training_carries_state_through_clips(recipe: Recipe) -> None:
     recipe = replace(recipe, data=replace(recipe.data, frames=3), log_every=1)
     train(recipe)
     assert all(math.isfinite(line["l1"]) for line in log(recipe))
-    # What is carried is used, so its weights have moved.
+    # The state is used, so the weights that act on it have changed.
     fresh = train(replace(recipe, steps=1, run=f"{recipe.run}_fresh"))
     gate = "gate.candidate.weight"
     assert not weights(recipe)[gate].equal(fresh.judged.state_dict()[gate])
 
 
-def test_what_is_not_finite_stops_the_run_with_its_batch_saved(
+def test_a_loss_that_is_not_finite_stops_the_run_and_saves_the_batch(
     recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     objective = networks.module("rainstream").Objective
     sound = objective.frame_losses
 
-    def unsound(*args: Any) -> dict[str, torch.Tensor]:
+    def not_finite(*args: Any) -> dict[str, torch.Tensor]:
         return {**sound(*args), "l1": torch.tensor(math.nan, requires_grad=True)}
 
-    monkeypatch.setattr(objective, "frame_losses", unsound)
+    monkeypatch.setattr(objective, "frame_losses", not_finite)
     with pytest.raises(TrainingError, match=r"not finite .* the batch is in .*not_finite_0\.pt"):
         train(recipe)
     saved = torch.load(Path(recipe.run) / "not_finite_0.pt")
@@ -303,7 +307,7 @@ def test_what_is_not_finite_stops_the_run_with_its_batch_saved(
     assert saved["rainy"].dtype == torch.uint8
 
 
-def test_a_full_disk_is_one_clear_error_and_the_last_state_stands(
+def test_a_full_disk_is_a_one_line_error_and_keeps_the_last_state(
     recipe: Recipe, tmp_path: Path
 ) -> None:
     train(replace(recipe, steps=3))
@@ -329,7 +333,7 @@ def test_a_run_of_another_network_is_not_continued(recipe: Recipe) -> None:
         train(replace(recipe, network={"name": "rainstream", "channels": 12, "blocks": 1}))
 
 
-def test_a_run_goes_on_with_the_rate_its_recipe_now_has(recipe: Recipe) -> None:
+def test_a_resumed_run_uses_the_current_rate_of_its_recipe(recipe: Recipe) -> None:
     recipe = replace(recipe, ema=0.0)
     train(replace(recipe, steps=2))
     before = weights(recipe)
@@ -342,7 +346,7 @@ def test_a_run_goes_on_with_the_rate_its_recipe_now_has(recipe: Recipe) -> None:
         train(replace(recipe, optimiser=OptimiserSettings("sgd")))
 
 
-def test_without_tensorboard_the_log_is_kept_all_the_same(
+def test_the_log_is_written_without_tensorboard_too(
     recipe: Recipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
@@ -361,7 +365,7 @@ def test_half_precision_learns_on_a_gpu(recipe: Recipe, precision: str) -> None:
     assert all(math.isfinite(line["l1"]) for line in log(recipe))
 
 
-def test_a_damaged_state_is_one_clear_error(recipe: Recipe) -> None:
+def test_a_damaged_state_is_refused(recipe: Recipe) -> None:
     train(replace(recipe, steps=1))
     path = Path(recipe.run) / "state.pt"
     path.write_bytes(path.read_bytes()[:1000])
@@ -380,7 +384,7 @@ def test_a_run_may_start_from_weights(recipe: Recipe, tmp_path: Path) -> None:
         train(replace(again, network={"name": "prenet"}, run=str(tmp_path / "other")))
 
 
-def test_a_network_learns_from_another(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_network_learns_from_a_teacher(recipe: Recipe, tmp_path: Path) -> None:
     train(replace(recipe, steps=1))
     taught = replace(
         recipe, teacher=str(Path(recipe.run) / "last.safetensors"), run=str(tmp_path / "taught")
@@ -392,7 +396,7 @@ def test_a_network_learns_from_another(recipe: Recipe, tmp_path: Path) -> None:
         train(replace(taught, network=dict(GAME), run=str(tmp_path / "other")))
 
 
-def test_a_larger_network_begins_as_a_smaller_one(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_larger_network_can_start_from_a_smaller_one(recipe: Recipe, tmp_path: Path) -> None:
     small = networks.create("rainstream", channels=8, blocks=1)
     with torch.no_grad():
         for weight in small.parameters():
@@ -434,7 +438,7 @@ def factors(steps: int = 100, **settings: Any) -> list[float]:
     return [schedule_factor(schedule, step, steps) for step in range(steps)]
 
 
-def test_schedules_take_the_course_the_papers_give() -> None:
+def test_schedules_follow_the_papers() -> None:
     assert set(factors(name="constant")) == {1.0}
     steps = factors(name="constant", milestones=(30, 60), gamma=0.2)
     assert steps[29:31] == pytest.approx([1, 0.2])
@@ -450,7 +454,7 @@ def test_schedules_take_the_course_the_papers_give() -> None:
     assert all(b <= a for a, b in itertools.pairwise(cosine[9:]))
 
 
-def test_helper_players_may_have_a_rate_of_their_own() -> None:
+def test_helper_players_may_have_their_own_rate() -> None:
     settings = OptimiserSettings("adam", rate=1e-3, helper_rate=1e-4)
     parameters = [nn.Parameter(torch.zeros(1))]
     assert create_optimiser("network", parameters, settings).param_groups[0]["lr"] == 1e-3
@@ -488,7 +492,7 @@ def test_a_recipe_is_read_with_its_overrides(tmp_path: Path) -> None:
         ("steps: [", "is not YAML"),
     ],
 )
-def test_a_wrong_recipe_is_one_line_that_names_the_key(
+def test_a_wrong_recipe_is_an_error_that_names_file_and_key(
     tmp_path: Path, text: str, message: str
 ) -> None:
     path = tmp_path / "recipe.yaml"
@@ -498,12 +502,14 @@ def test_a_wrong_recipe_is_one_line_that_names_the_key(
     assert str(path) in str(caught.value)
 
 
-def test_a_crop_the_network_cannot_take_is_refused_with_those_it_can(recipe: Recipe) -> None:
+def test_a_crop_that_does_not_fit_the_network_is_refused_with_near_ones_that_do(
+    recipe: Recipe,
+) -> None:
     with pytest.raises(SettingsError, match=r"crop is 100, .* multiples of 16: 96 or 112"):
         train(replace(recipe, data=replace(recipe.data, crop=100)))
 
 
-def test_a_wrong_setting_of_the_network_names_the_near_ones(recipe: Recipe) -> None:
+def test_unknown_networks_and_their_unknown_settings_are_refused(recipe: Recipe) -> None:
     with pytest.raises(SettingsError, match="rainstream has no setting 'chanels'; it has channels"):
         train(replace(recipe, network={"name": "rainstream", "chanels": 8}))
     with pytest.raises(SettingsError, match="no network is called 'rainstorm'"):
@@ -515,7 +521,7 @@ RECIPES = sorted(set(CAMPAIGN.parent.glob("*.yaml")) - {CAMPAIGN})
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_the_recipes_that_come_along_can_be_trained(path: Path) -> None:
+def test_shipped_recipes_can_be_trained(path: Path) -> None:
     shipped = load_recipe(path)
     fields = {name: value for name, value in shipped.network.items() if name != "name"}
     network = networks.create(shipped.network["name"], **fields)
@@ -527,13 +533,13 @@ def test_the_recipes_that_come_along_can_be_trained(path: Path) -> None:
     assert ("unlabelled" in kinds) == objective.wants_unlabelled
 
 
-def test_the_campaign_that_comes_along_has_its_recipes(tmp_path: Path) -> None:
+def test_the_shipped_campaign_uses_shipped_recipes(tmp_path: Path) -> None:
     legs = list(load_campaign(CAMPAIGN, tmp_path).legs)
     assert {leg.recipe for leg in legs} <= set(RECIPES)
     assert all(leg.settings.hours > 0 for leg in legs)
 
 
-def test_every_paper_has_its_recipe_and_a_short_one() -> None:
+def test_every_paper_has_a_full_and_a_small_recipe() -> None:
     names = {path.stem for path in RECIPES}
     for network in set(networks.available()) - {"rainstream"}:
         assert {network, f"{network}_small"} <= names
@@ -562,8 +568,8 @@ def start(arguments: list[str], **options: Any) -> subprocess.CompletedProcess[s
     )
 
 
-def test_gradients_flow_back_over_no_more_frames_than_asked(recipe: Recipe) -> None:
-    def slopes(truncate: int) -> torch.Tensor:
+def test_gradients_flow_back_over_the_given_number_of_frames(recipe: Recipe) -> None:
+    def gradients_with(truncate: int) -> torch.Tensor:
         torch.manual_seed(0)
         network = networks.create("rainstream", channels=8, blocks=1)
         for parameter in network.parameters():
@@ -575,6 +581,6 @@ def test_gradients_flow_back_over_no_more_frames_than_asked(recipe: Recipe) -> N
         torch.stack(list(losses.values())).sum().backward()
         return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
 
-    whole = slopes(0)
-    torch.testing.assert_close(slopes(4), whole)
-    assert not torch.allclose(slopes(2), whole)
+    whole = gradients_with(0)
+    torch.testing.assert_close(gradients_with(4), whole)
+    assert not torch.allclose(gradients_with(2), whole)
