@@ -1,4 +1,4 @@
-"""The whole comparison on small pictures, with a detector that finds bright squares."""
+"""The whole comparison of candidates, on small pictures with a simple detector."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PICTURES = 8
 
 
 class BrightSquares:
-    """Finds what is bright, surer the brighter it is."""
+    """A detector of bright areas, whose score is their brightness."""
 
     name, fingerprint, sure = "squares", "squares 1", 0.3
     labels: tuple[str, ...] = ("square", "circle")
@@ -58,7 +58,7 @@ class BrightSquares:
 
 
 class Darkening:
-    """A candidate that hides everything: it can only hurt."""
+    """A candidate that hides everything, and so can only hurt."""
 
     name = fingerprint = "darkening"
 
@@ -70,7 +70,7 @@ class Darkening:
 
 
 class Oracle(Reference):
-    """A candidate that knows the answer, twice as large."""
+    """A candidate that returns the reference at twice the size."""
 
     name = fingerprint = "oracle"
 
@@ -109,17 +109,17 @@ def photos(tmp_path: Path) -> Photos:
     return Photos(tmp_path / "pictures", HEAVY, labels=labels)
 
 
-def seen(source: sources.FrameSource, cache: Path, *candidates: object) -> DetectionResults:
+def compare(source: sources.FrameSource, cache: Path, *candidates: object) -> DetectionResults:
     return run(source, [Input(), Reference(), *candidates], [BrightSquares()], cache=cache)  # type: ignore[list-item]
 
 
-def concluded(done: DetectionResults, models: Sequence[str]) -> Analysis:
+def analyse(done: DetectionResults, models: Sequence[str]) -> Analysis:
     return conclude(done, BrightSquares(), models, rounds=200)
 
 
-def test_an_arm_that_knows_the_answer_helps_and_one_that_hides_it_hurts(tmp_path: Path) -> None:
-    done = seen(photos(tmp_path), tmp_path / "cache", Oracle(), Darkening())
-    rows = {(row.condition, row.candidate): row for row in concluded(done, ["oracle"]).rows}
+def test_an_oracle_helps_and_a_darkening_candidate_hurts(tmp_path: Path) -> None:
+    done = compare(photos(tmp_path), tmp_path / "cache", Oracle(), Darkening())
+    rows = {(row.condition, row.candidate): row for row in analyse(done, ["oracle"]).rows}
     assert rows["rain 1", "oracle"].verdict == HELPS
     assert rows["rain 1", "oracle"].recovered is not None
     assert rows["rain 1", "oracle"].recovered.value == pytest.approx(100)
@@ -130,13 +130,13 @@ def test_an_arm_that_knows_the_answer_helps_and_one_that_hides_it_hurts(tmp_path
     assert ("clear", REFERENCE) not in rows
 
 
-def test_the_gate_cleans_in_rain_and_leaves_clear_pictures(tmp_path: Path) -> None:
-    """Where deraining helps in rain and hurts without, the gate takes the better of both."""
-    done = seen(photos(tmp_path), tmp_path / "cache", Oracle(), Darkening())
+def test_the_gate_derains_in_rain_and_passes_clear_pictures_through(tmp_path: Path) -> None:
+    """The candidate helps in rain and hurts without; the gate avoids the harm."""
+    done = compare(photos(tmp_path), tmp_path / "cache", Oracle(), Darkening())
     for candidate, other in (("oracle", "darkening"),):
         done.found["clear", candidate, "squares"] = done.found["clear", other, "squares"]
     done.levels = {"clear": [0.05] * PICTURES, "rain 1": [0.7] * PICTURES}
-    analysis = concluded(done, ["oracle"])
+    analysis = analyse(done, ["oracle"])
     rows = {(row.condition, row.candidate): row for row in analysis.rows}
     assert rows["clear", gated("oracle")].differences["AP50"].value == 0
     assert rows["rain 1", gated("oracle")].verdict == HELPS
@@ -149,20 +149,22 @@ def test_the_gate_cleans_in_rain_and_leaves_clear_pictures(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("candidate", "advice"), [("oracle", "derain every"), ("darkening", "derain no")]
 )
-def test_the_gate_may_say_always_or_never(candidate: str, advice: str, tmp_path: Path) -> None:
-    done = seen(photos(tmp_path), tmp_path / "cache", Oracle(), Darkening())
-    # Rain that is not noticed: no threshold finds the frames that need it.
+def test_the_gate_can_advise_to_derain_every_frame_or_none(
+    candidate: str, advice: str, tmp_path: Path
+) -> None:
+    done = compare(photos(tmp_path), tmp_path / "cache", Oracle(), Darkening())
+    # All rain levels are 0, so no threshold separates rainy frames from clear ones.
     done.levels = {"clear": [0.0] * PICTURES, "rain 1": [0.0] * PICTURES}
-    assert advice in concluded(done, [candidate]).gates[0].advice
+    assert advice in analyse(done, [candidate]).gates[0].advice
 
 
-def test_what_was_seen_is_not_looked_at_again(tmp_path: Path) -> None:
+def test_stored_detections_are_reused(tmp_path: Path) -> None:
     source, cache = photos(tmp_path), tmp_path / "cache"
     first, again, more = BrightSquares(), BrightSquares(), BrightSquares()
     done = run(source, [Input(), Reference()], [first], cache=cache)
     repeated = run(source, [Input(), Reference()], [again], cache=cache)
     run(source, [Input(), Reference(), SpatialMedian()], [more], cache=cache)
-    # Input twice, clear and rainy; what is clean is the same in any weather.
+    # The input counts twice, clear and rainy; the reference once, as rain does not change it.
     assert (first.asked, again.asked, more.asked) == (3 * PICTURES, 0, 2 * PICTURES)
     assert repeated.levels == done.levels
     for place, found in done.found.items():
@@ -171,9 +173,9 @@ def test_what_was_seen_is_not_looked_at_again(tmp_path: Path) -> None:
     assert repeated.picture("rain 1", INPUT, 0).shape == (96, 128, 3)
 
 
-def test_a_changed_picture_is_looked_at_again(tmp_path: Path) -> None:
+def test_a_changed_picture_is_detected_again(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    seen(photos(tmp_path), cache)
+    compare(photos(tmp_path), cache)
     path = tmp_path / "pictures" / "0.png"
     cv2.imwrite(str(path), np.asarray(cv2.imread(str(path))) // 2)
     detector = BrightSquares()
@@ -181,7 +183,7 @@ def test_a_changed_picture_is_looked_at_again(tmp_path: Path) -> None:
     assert detector.asked == 2 * PICTURES
 
 
-def test_the_same_seed_is_the_same_rain_whatever_other_pictures_there_are(tmp_path: Path) -> None:
+def test_rain_depends_on_the_seed_and_not_on_other_pictures(tmp_path: Path) -> None:
     squares(tmp_path / "pictures")
     whole, part = (Photos(tmp_path / "pictures", HEAVY, limit=limit) for limit in (PICTURES, 2))
     other = Photos(tmp_path / "pictures", Falling(severities=(1.0,), seed=1), limit=2)
@@ -191,7 +193,7 @@ def test_the_same_seed_is_the_same_rain_whatever_other_pictures_there_are(tmp_pa
     assert (scenes[0] != scenes[2]).any()
 
 
-def test_more_severity_is_more_rain(tmp_path: Path) -> None:
+def test_higher_severity_changes_the_picture_more(tmp_path: Path) -> None:
     squares(tmp_path / "pictures", 1)
     source = Photos(tmp_path / "pictures", Falling(severities=(0.05, 0.2)))
     change = []
@@ -203,23 +205,23 @@ def test_more_severity_is_more_rain(tmp_path: Path) -> None:
     assert change == sorted(change)
 
 
-def test_without_labels_clean_detections_are_the_truth_and_are_called_pseudo(
+def test_without_labels_detections_in_the_reference_are_the_pseudo_ground_truth(
     tmp_path: Path,
 ) -> None:
     squares(tmp_path / "pictures")
     source = Photos(tmp_path / "pictures", HEAVY)
-    analysis = concluded(seen(source, tmp_path / "cache"), [])
+    analysis = analyse(compare(source, tmp_path / "cache"), [])
     assert analysis.is_pseudo
     assert "Pseudo ground truth" in analysis.notes[0]
     clear = next(row for row in analysis.rows if row.condition == "clear")
     assert clear.scores["AP50"].value == pytest.approx(100)
 
 
-def test_recorded_rain_is_compared_with_its_clean_counterpart(tmp_path: Path) -> None:
+def test_recorded_rain_is_compared_with_its_reference(tmp_path: Path) -> None:
     labels = squares(tmp_path / "clean")
     squares(tmp_path / "rainy")
     source = Recorded(tmp_path / "rainy", tmp_path / "clean", labels=labels)
-    rows = concluded(seen(source, tmp_path / "cache"), []).rows
+    rows = analyse(compare(source, tmp_path / "cache"), []).rows
     assert [row.candidate for row in rows] == [INPUT, REFERENCE]
     assert rows[1].differences["AP50"].value == 0
     (tmp_path / "clean" / "3.png").unlink()
@@ -227,15 +229,15 @@ def test_recorded_rain_is_compared_with_its_clean_counterpart(tmp_path: Path) ->
         Recorded(tmp_path / "rainy", tmp_path / "clean")
 
 
-def test_without_labels_and_clean_pictures_nothing_can_be_said(tmp_path: Path) -> None:
+def test_analysis_without_labels_and_references_is_refused(tmp_path: Path) -> None:
     squares(tmp_path / "rainy")
     done = run(Recorded(tmp_path / "rainy"), [Input()], [BrightSquares()], cache=tmp_path / "c")
     with pytest.raises(DataError, match="neither labels nor reference"):
-        concluded(done, [])
+        analyse(done, [])
 
 
-def test_classes_that_do_not_match_are_an_error(tmp_path: Path) -> None:
-    done = seen(photos(tmp_path), tmp_path / "cache")
+def test_classes_that_do_not_match_are_refused(tmp_path: Path) -> None:
+    done = compare(photos(tmp_path), tmp_path / "cache")
     with pytest.raises(DataError, match="no 'tram' is in the ground truth"):
         conclude(done, BrightSquares(), [], classes=["tram"], rounds=100)
     blind = BrightSquares()
@@ -244,11 +246,13 @@ def test_classes_that_do_not_match_are_an_error(tmp_path: Path) -> None:
         conclude(done, blind, [], rounds=100)
 
 
-def test_on_a_drive_an_older_frame_is_worth_less_and_tracks_are_followed(tmp_path: Path) -> None:
+def test_delay_lowers_ap_on_a_drive_and_blank_frames_raise_flicker_and_fragments(
+    tmp_path: Path,
+) -> None:
     source = Drives(Falling(severities=()), sequences=1, frames=6, width=320, height=192)
 
     class Knowing(BrightSquares):
-        """Finds each thing where it is."""
+        """A detector that returns the ground truth."""
 
         labels = ("car", "person")
 
@@ -261,7 +265,7 @@ def test_on_a_drive_an_older_frame_is_worth_less_and_tracks_are_followed(tmp_pat
     detector = Knowing()
     done = run(source, [Input()], [detector], cache=tmp_path)
     every = done.found["clear", INPUT, "squares"]
-    # A network after which every other frame is blank.
+    # A model with which the detector finds nothing in every other frame.
     done.found["clear", "model", "squares"] = [
         one.above(2.0 * (number % 2)) for number, one in enumerate(every)
     ]
@@ -271,19 +275,19 @@ def test_on_a_drive_an_older_frame_is_worth_less_and_tracks_are_followed(tmp_pat
     assert rows[late(INPUT, 1)].scores["AP"].value < 99
     assert late("model", 1) in rows
     assert rows[INPUT].scores["flicker"].value == rows[INPUT].scores["fragments"].value == 0
-    # Nearly all tracks change in every frame but the first, and come back in every other.
+    # From the second frame on, nearly all tracks end or begin again in each frame.
     assert rows["model"].scores["flicker"].value > 60
     assert rows["model"].scores["fragments"].value > 25
 
 
-def test_frames_of_a_video_are_drawn_in_blocks_and_keep_their_sequence(tmp_path: Path) -> None:
+def test_frames_of_a_video_are_grouped_in_blocks_of_their_sequence(tmp_path: Path) -> None:
     squares(tmp_path / "drive" / "a")
     source = Photos(tmp_path / "drive", HEAVY, video_fps=2.0)
     assert {item.sequence for item in source.items} == {"a"}
     assert [item.group for item in source.items] == [f"a {n // 4}" for n in range(PICTURES)]
 
 
-def test_the_temporal_median_removes_what_is_there_for_one_frame() -> None:
+def test_the_temporal_median_removes_a_streak_of_one_frame() -> None:
     still = np.full((4, 4, 3), 50, np.uint8)
     streak = still.copy()
     streak[:, 1] = 255
@@ -299,7 +303,7 @@ def test_severities_outside_their_range_are_refused(severities: tuple[float, ...
         Falling(severities=severities)
 
 
-def test_folders_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+def test_the_error_for_a_folder_without_pictures_says_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no folder of pictures"):
         Photos(tmp_path / "nowhere", HEAVY)
     with pytest.raises(DataError, match="holds no pictures"):
@@ -328,7 +332,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_a_recording_brings_its_own_truth_clean_images_and_online_results(
+def test_a_recording_provides_ground_truth_references_and_online_results(
     recording: Path, tmp_path: Path
 ) -> None:
     source = Bag(recording, online=["/camera/image_derained"])
@@ -352,20 +356,20 @@ def test_a_recording_brings_its_own_truth_clean_images_and_online_results(
     assert (scene.rainy != scene.reference).any()
 
 
-def test_topics_that_a_recording_lacks_are_named(recording: Path) -> None:
+def test_the_error_for_a_missing_topic_names_the_existing_ones(recording: Path) -> None:
     with pytest.raises(BagError, match=r"no images on /rear; name one of .*/camera/image_raw"):
         Bag(recording, topic="/rear")
 
 
-def test_what_was_seen_is_of_no_use_once_the_library_in_c_is_another(
+def test_the_fingerprint_of_a_model_depends_on_the_library_in_c(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    looked_at: list[Path] = []
+    checked: list[Path] = []
 
     def code_checksum(*folders: Path) -> str:
-        looked_at.extend(folders)
+        checked.extend(folders)
         return "0" * 64
 
     monkeypatch.setattr(candidates, "code_checksum", code_checksum)
     candidates.Derain("prenet", EngineSettings(device="cpu"))
-    assert Path(native.__file__).parent in looked_at
+    assert Path(native.__file__).parent in checked

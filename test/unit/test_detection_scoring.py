@@ -1,4 +1,4 @@
-"""Scores against cases worked out by hand, and against pycocotools' own summary."""
+"""Scores equal cases computed by hand, and the summary of pycocotools."""
 
 from __future__ import annotations
 
@@ -42,28 +42,28 @@ def found(*entries: tuple[float, tuple[float, ...]], label: str = "person") -> D
     return Detections((label,) * len(entries), scores, as_boxes([box for _, box in entries]))
 
 
-def once(matches: Matches) -> Weights:
+def unit_weights(matches: Matches) -> Weights:
     return np.ones((1, matches.pictures), np.float32)
 
 
 def ap50(matches: Matches) -> float:
-    return float(scoring.mean_ap(matches, once(matches), iou=0.5)[0])
+    return float(scoring.mean_ap(matches, unit_weights(matches), iou=0.5)[0])
 
 
 def test_a_perfect_detector_has_ap_one() -> None:
     matches = match(
         [truth(BOX), truth(ELSEWHERE)], [found((0.9, BOX)), found((0.8, ELSEWHERE))], ONE
     )
-    assert float(scoring.mean_ap(matches, once(matches))[0]) == pytest.approx(1)
+    assert float(scoring.mean_ap(matches, unit_weights(matches))[0]) == pytest.approx(1)
 
 
 def test_a_surer_false_alarm_halves_the_precision() -> None:
-    """Precision is 1/2 at every recall, as the one hit comes second."""
+    """Precision is 1/2 at every recall, because the hit comes second."""
     matches = match([truth(BOX)], [found((0.9, ELSEWHERE), (0.8, BOX))], ONE)
     assert ap50(matches) == pytest.approx(0.5)
 
 
-def test_half_the_objects_found_is_recall_up_to_a_half() -> None:
+def test_finding_half_the_objects_gives_recall_up_to_a_half() -> None:
     """51 of the 101 recalls, 0 to 0.50, are reached with precision 1."""
     matches = match([truth(BOX), truth(BOX)], [found((0.9, BOX)), found()], ONE)
     assert ap50(matches) == pytest.approx(51 / 101)
@@ -78,29 +78,29 @@ def test_a_second_detection_of_one_object_is_a_false_alarm() -> None:
     assert scoring.false_alarms(matches, 0.75).tolist() == [1, 0]
 
 
-def test_the_overlap_decides_at_which_thresholds_a_box_counts() -> None:
+def test_a_box_counts_at_the_thresholds_below_its_overlap() -> None:
     """A box of 40 in one of 50: IoU 0.64, enough for 0.5, 0.55 and 0.6 of the ten thresholds."""
     matches = match([truth((0, 0, 50, 50))], [found((0.9, (0, 0, 40, 40)))], ONE)
-    assert float(scoring.mean_ap(matches, once(matches))[0]) == pytest.approx(0.3)
+    assert float(scoring.mean_ap(matches, unit_weights(matches))[0]) == pytest.approx(0.3)
 
 
-def test_what_lies_in_an_ignored_region_counts_neither_way() -> None:
+def test_a_detection_in_an_ignored_region_is_neither_a_hit_nor_a_false_alarm() -> None:
     both = Truths(("person",) * 2, as_boxes([BOX, ELSEWHERE]), np.array([False, True]))
     matches = match([both], [found((0.9, ELSEWHERE), (0.8, BOX))], ONE)
     assert ap50(matches) == pytest.approx(1)
     assert scoring.false_alarms(matches, 0.0).tolist() == [0]
 
 
-def test_nothing_found_is_nought_and_nothing_there_is_no_score() -> None:
+def test_ap_is_zero_without_detections_and_nan_without_objects() -> None:
     assert ap50(match([truth(BOX)], [found()], ONE)) == 0
     assert np.isnan(ap50(match([truth()], [found((0.9, BOX))], ONE)))
 
 
-def test_recall_is_taken_before_the_false_alarm_too_many() -> None:
+def test_recall_counts_hits_up_to_the_allowed_false_alarms() -> None:
     truths = [truth(BOX)] * 2
     seen = [found((0.9, BOX), (0.8, ELSEWHERE)), found((0.7, BOX))]
     matches = match(truths, seen, ONE)
-    weights = once(matches)
+    weights = unit_weights(matches)
     assert scoring.recall_at(matches, weights, false_per_picture=0.1)[0] == pytest.approx(0.5)
     assert scoring.recall_at(matches, weights, false_per_picture=0.5)[0] == pytest.approx(1)
 
@@ -108,7 +108,7 @@ def test_recall_is_taken_before_the_false_alarm_too_many() -> None:
 def test_calibration_error_is_the_gap_between_score_and_share_of_hits() -> None:
     """Two detections with score 0.85, one of them right: the gap is 0.35."""
     matches = match([truth(BOX)], [found((0.85, BOX), (0.85, ELSEWHERE))], ONE)
-    assert scoring.calibration_error(matches, once(matches))[0] == pytest.approx(0.35)
+    assert scoring.calibration_error(matches, unit_weights(matches))[0] == pytest.approx(0.35)
 
 
 def test_the_best_score_keeps_hits_and_drops_false_alarms() -> None:
@@ -118,15 +118,17 @@ def test_the_best_score_keeps_hits_and_drops_false_alarms() -> None:
     assert scoring.best_score(matches) == pytest.approx(0.6)
 
 
-def test_objects_are_found_from_the_score_of_their_detection_on() -> None:
+def test_an_object_is_found_up_to_the_score_of_its_detection() -> None:
     matches = match([truth(BOX, ELSEWHERE)], [found((0.6, BOX))], ONE)
     assert scoring.found_objects(matches, 0.5)[0].tolist() == [True, False]
     assert scoring.found_objects(matches, 0.7)[0].tolist() == [False, False]
     assert scoring.object_numbers(matches)[0].tolist() == [0, 1]
 
 
-def many(pictures: int, boxes: int, *, seed: int = 0) -> tuple[list[Truths], list[Detections]]:
-    """Crowded pictures with boxes found more or less, missed and made up."""
+def random_pictures(
+    pictures: int, boxes: int, *, seed: int = 0
+) -> tuple[list[Truths], list[Detections]]:
+    """Crowded pictures in which most boxes are found, a little displaced, and some are missed."""
     rng = np.random.default_rng(seed)
     labels = ("person", "car", "bus")
     truths, seen = [], []
@@ -138,7 +140,7 @@ def many(pictures: int, boxes: int, *, seed: int = 0) -> tuple[list[Truths], lis
         moved = there + rng.normal(0, 3, there.shape)
         kept = rng.random(boxes) < 0.8
         again = tuple(name for name, keep in zip(names, kept, strict=True) if keep)
-        # Rounded, so that some scores are equal: the order of equals matters.
+        # Scores are rounded, so that some are equal: their order matters.
         seen.append(Detections(again, rng.random(boxes).round(2)[kept], moved[kept]))
     return truths, seen
 
@@ -184,10 +186,10 @@ def summary_of_pycocotools(truths: list[Truths], seen: list[Detections]) -> dict
 
 @pytest.mark.parametrize("seed", range(3))
 def test_scores_equal_those_of_pycocotools(seed: int) -> None:
-    truths, seen = many(40, 12, seed=seed)
+    truths, seen = random_pictures(40, 12, seed=seed)
     expected = summary_of_pycocotools(truths, seen)
     matches = match(truths, seen, ("person", "car", "bus"))
-    weights = once(matches)
+    weights = unit_weights(matches)
     ours = {
         "AP": scoring.mean_ap(matches, weights),
         "AP50": scoring.mean_ap(matches, weights, iou=0.5),
@@ -199,22 +201,22 @@ def test_scores_equal_those_of_pycocotools(seed: int) -> None:
     )
 
 
-def test_a_draw_equals_scoring_the_drawn_pictures_anew() -> None:
-    truths, seen = many(12, 8)
+def test_a_draw_equals_scoring_the_drawn_pictures() -> None:
+    truths, seen = random_pictures(12, 8)
     labels = ("person", "car", "bus")
     weights = draws(range(12), rounds=5, seed=3)
     values = scoring.mean_ap(match(truths, seen, labels), weights)
     for row, value in zip(weights.astype(int), values, strict=True):
         drawn = [picture for picture, times in enumerate(row) for _ in range(times)]
         again = match([truths[n] for n in drawn], [seen[n] for n in drawn], labels)
-        assert float(scoring.mean_ap(again, once(again))[0]) == pytest.approx(
+        assert float(scoring.mean_ap(again, unit_weights(again))[0]) == pytest.approx(
             float(value), abs=1e-6
         )
 
 
-def test_choosing_pictures_from_two_arms_equals_matching_the_mixture() -> None:
-    truths, first = many(10, 8)
-    _, second = many(10, 8, seed=1)
+def test_choosing_from_two_matches_equals_matching_the_chosen_detections() -> None:
+    truths, first = random_pictures(10, 8)
+    _, second = random_pictures(10, 8, seed=1)
     use = np.arange(10) % 3 == 0
     mixed = [b if chosen else a for a, b, chosen in zip(first, second, use, strict=True)]
     labels = ("person", "car", "bus")
@@ -223,7 +225,7 @@ def test_choosing_pictures_from_two_arms_equals_matching_the_mixture() -> None:
 
 
 def test_joined_sets_equal_one_set() -> None:
-    truths, seen = many(10, 8)
+    truths, seen = random_pictures(10, 8)
     labels = ("person", "car", "bus")
     parts = [match(truths[:4], seen[:4], labels), match(truths[4:], seen[4:], labels)]
     assert ap50(scoring.join(parts)) == pytest.approx(ap50(match(truths, seen, labels)))
@@ -236,7 +238,7 @@ def test_pictures_of_one_sequence_are_drawn_together() -> None:
     assert (weights[1:, 1:].sum(1) == 3).all()
 
 
-def test_an_interval_holds_the_middle_of_what_was_drawn() -> None:
+def test_an_interval_holds_the_middle_95_percent_of_the_draws() -> None:
     values = np.concatenate([[5.0], np.arange(1001) / 100])
     assert estimate(values) == Estimate(5.0, pytest.approx(0.25), pytest.approx(9.75))
 
@@ -258,8 +260,8 @@ def test_a_verdict_needs_the_whole_interval_on_one_side(
     assert verdict(difference, groups=groups) == expected
 
 
-def test_the_interval_of_a_paired_difference_is_narrower_than_that_of_each() -> None:
-    truths, seen = many(40, 8)
+def test_the_interval_of_a_paired_difference_is_narrower_than_that_of_a_score() -> None:
+    truths, seen = random_pictures(40, 8)
     labels = ("person", "car", "bus")
     worse = [one.above(0.05) for one in seen]
     weights = draws(range(40), rounds=200)
@@ -269,9 +271,9 @@ def test_the_interval_of_a_paired_difference_is_narrower_than_that_of_each() -> 
 
 
 @pytest.mark.slow
-def test_a_thousand_pictures_are_scored_within_ten_seconds() -> None:
-    """Processor time: what else the machine does is no matter of ours."""
-    truths, seen = many(1000, 10)
+def test_scoring_a_thousand_pictures_takes_less_than_ten_seconds() -> None:
+    """Measured in processor time, so that other load does not count."""
+    truths, seen = random_pictures(1000, 10)
     labels = ("person", "car", "bus")
     began = time.process_time()
     matches = match(truths, seen, labels)

@@ -1,4 +1,4 @@
-"""Labels in every format: the same objects come out, and what is wrong is named."""
+"""Labels of every format give the same objects; the error for wrong ones names the place."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def coco(**changes: object) -> dict[str, object]:
     }
 
 
-def annotated(height: float) -> dict[str, object]:
+def annotation(height: float) -> dict[str, object]:
     return {"id": 5, "image_id": 7, "category_id": 1, "bbox": [1, 2, 3, height]}
 
 
@@ -94,7 +94,7 @@ def test_crowds_and_difficult_objects_are_ignored_regions(
     assert read.ignored.tolist() == [False, True]
 
 
-def test_what_kitti_does_not_care_about_is_ignored_for_every_class(tmp_path: Path) -> None:
+def test_dont_care_regions_of_kitti_are_ignored_for_every_class(tmp_path: Path) -> None:
     write_kitti(tmp_path)
     path = tmp_path / "street.txt"
     path.write_text(
@@ -105,7 +105,7 @@ def test_what_kitti_does_not_care_about_is_ignored_for_every_class(tmp_path: Pat
     assert sorted(ignored) == ["car", "person"]
 
 
-def test_boxes_are_cut_to_their_picture_and_counted(tmp_path: Path) -> None:
+def test_boxes_are_clipped_to_their_picture_and_the_clipped_counted(tmp_path: Path) -> None:
     path = tmp_path / "labels.json"
     boxes = [[150, 50, 100, 100], [300, 10, 20, 20], [10, 10, 0, 5], [10, 20, 50, 70]]
     entries = [
@@ -130,7 +130,7 @@ def test_boxes_are_cut_to_their_picture_and_counted(tmp_path: Path) -> None:
         ("Cyclist", "cyclist"),
     ],
 )
-def test_classes_are_called_as_coco_calls_them(name: str, common: str) -> None:
+def test_classes_get_the_names_of_coco(name: str, common: str) -> None:
     assert truth.common_name(name) == common
 
 
@@ -143,8 +143,14 @@ def test_classes_are_called_as_coco_calls_them(name: str, common: str) -> None:
         (json.dumps(coco(categories=[{"id": 1, "name": 5}])), "the name of 1 is 5, not text"),
         (json.dumps(coco(categories=[{"id": 1, "name": "\ud800"}])), "not text"),
         (json.dumps(coco(images=[{"id": 7, "file_name": ["a"]}])), "not text"),
-        (json.dumps(coco(annotations=[annotated(1e300)])), "annotation 5: 4 finite numbers"),
-        (json.dumps(coco(annotations=[annotated(10**400)])), "annotation 5: .* not all numbers"),
+        (
+            json.dumps(coco(annotations=[annotation(1e300)])),
+            "annotation 5: 4 finite numbers",
+        ),
+        (
+            json.dumps(coco(annotations=[annotation(10**400)])),
+            "annotation 5: .* not all numbers",
+        ),
         ("[]", "is not COCO"),
         (json.dumps({"images": []}), "no 'categories'"),
         (json.dumps(coco(images=[])), "annotation 1 is of image 7"),
@@ -167,7 +173,9 @@ def test_classes_are_called_as_coco_calls_them(name: str, common: str) -> None:
         ),
     ],
 )
-def test_wrong_coco_labels_are_named(content: str, message: str, tmp_path: Path) -> None:
+def test_the_error_for_wrong_coco_labels_names_the_place(
+    content: str, message: str, tmp_path: Path
+) -> None:
     path = tmp_path / "labels.json"
     path.write_text(content)
     with pytest.raises(DataError, match=message):
@@ -194,7 +202,7 @@ def test_wrong_coco_labels_are_named(content: str, message: str, tmp_path: Path)
         ("street.md", "", "no labels that are known"),
     ],
 )
-def test_wrong_labels_are_named_by_file_and_line(
+def test_the_error_for_wrong_labels_names_file_and_line(
     file: str, content: str, message: str, tmp_path: Path
 ) -> None:
     tmp_path.joinpath(file).write_text(content)
@@ -206,7 +214,7 @@ def test_wrong_labels_are_named_by_file_and_line(
     ("line", "message"),
     [("7 0.5 0.5 0.1 0.1", "class 7 has no name"), ("0 50 50 10 10", "shares of the picture")],
 )
-def test_yolo_labels_must_fit_their_classes_and_picture(
+def test_yolo_labels_with_an_unknown_class_or_size_are_refused(
     line: str, message: str, tmp_path: Path
 ) -> None:
     write_yolo(tmp_path).joinpath("street.txt").write_text(f"0 0.5 0.5 0.1 0.1\n{line}\n")
@@ -215,7 +223,7 @@ def test_yolo_labels_must_fit_their_classes_and_picture(
 
 
 @pytest.mark.parametrize("names", ["[1, 2]", "{0: [a]}", "[" * 3000, "{0: " + "9" * 5000, "7"])
-def test_yolo_classes_that_are_no_list_of_names_are_named(names: str, tmp_path: Path) -> None:
+def test_malformed_yolo_class_names_are_refused(names: str, tmp_path: Path) -> None:
     write_yolo(tmp_path)
     tmp_path.joinpath("classes.txt").unlink()
     tmp_path.joinpath("data.yaml").write_text(f"names: {names}\n")
@@ -224,12 +232,12 @@ def test_yolo_classes_that_are_no_list_of_names_are_named(names: str, tmp_path: 
     assert len(str(raised.value)) < 300
 
 
-def test_missing_labels_are_an_error(tmp_path: Path) -> None:
+def test_missing_labels_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no labels at"):
         truth.read(tmp_path / "nowhere", SIZES)
 
 
-def test_the_pedestrians_of_a_published_set_are_read(shared_data: Path) -> None:
+def test_annotations_of_the_penn_fudan_set_are_read(shared_data: Path) -> None:
     folder = shared_data / "detection" / "pennfudan"
     read = truth.read(folder / "annotations", {"FudanPed00001": (559, 536)})
     assert read.truths["FudanPed00001"].labels == ("person", "person")

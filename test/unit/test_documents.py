@@ -1,4 +1,4 @@
-"""The documents hold together: links lead somewhere, and the README's picture is what it says."""
+"""The documents: links have targets, commands parse, examples run, tables agree with their data."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DOCUMENTS = sorted(
 
 
 def links(text: str) -> list[str]:
-    """The targets of Markdown links and images, and those in HTML."""
+    """The targets of links and images, in Markdown and in HTML."""
     prose = re.sub(r"^(```|~~~).*?^\1", "", text, flags=re.MULTILINE | re.DOTALL)
     prose = re.sub(r"`[^`\n]*`", "", prose)
     return re.findall(r"\]\(([^()\s]+)\)", prose) + re.findall(r"(?:src|href)=\"([^\"]+)\"", prose)
@@ -36,7 +36,7 @@ def anchors(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
-def test_every_link_leads_to_something(path: Path) -> None:
+def test_every_link_has_a_target(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     for link in links(text):
         if re.match(r"[a-z]+:", link):
@@ -48,7 +48,7 @@ def test_every_link_leads_to_something(path: Path) -> None:
             assert anchor in anchors(target.read_text(encoding="utf-8")), link
 
 
-def test_the_check_of_links_sees_both_kinds_and_skips_code() -> None:
+def test_links_finds_markdown_and_html_links_outside_code() -> None:
     assert links('[a](b.md) ![c](d.png) <img src="e.webp">\n`[f](g)`') == [
         "b.md",
         "d.png",
@@ -57,7 +57,7 @@ def test_the_check_of_links_sees_both_kinds_and_skips_code() -> None:
     assert anchors("# What's new?\n## `engine.name`: a, b\n") == {"whats-new", "enginename-a-b"}
 
 
-def test_the_readmes_picture_moves_and_is_small() -> None:
+def test_the_picture_of_the_readme_is_animated_and_small() -> None:
     path = REPOSITORY / "docs" / "images" / "derain.webp"
     assert "docs/images/derain.webp" in (REPOSITORY / "README.md").read_text(encoding="utf-8")
     assert path.stat().st_size < 2_000_000
@@ -75,7 +75,7 @@ def commands(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
-def test_every_command_in_the_documents_is_understood(
+def test_the_command_line_parses_every_command_in_the_documents(
     path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parser = cli._parser()
@@ -89,12 +89,12 @@ def test_every_command_in_the_documents_is_understood(
         assert code == 0, f"{call}: {capsys.readouterr().err}"
 
 
-def test_the_check_of_commands_joins_lines_and_sees_unmarked_blocks() -> None:
+def test_commands_joins_lines_and_reads_unmarked_blocks() -> None:
     text = "```console\n$ rain-removal eval \\\n --clean a\n```\n\n```\nls\nrain-removal -h\n```\n"
     assert commands(text) == ["rain-removal eval   --clean a"]
 
 
-def test_the_tutorials_recipe_is_one(tmp_path: Path) -> None:
+def test_the_recipe_of_the_tutorial_is_valid(tmp_path: Path) -> None:
     text = (REPOSITORY / "docs" / "tutorial.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     path = tmp_path / "my.yaml"
@@ -104,7 +104,7 @@ def test_the_tutorials_recipe_is_one(tmp_path: Path) -> None:
     assert recipe.validation
 
 
-def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cv2 = pytest.importorskip("cv2")
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
@@ -141,7 +141,7 @@ def test_the_table_of_a_page_agrees_with_its_data(name: str) -> None:
     assert compared > 40
 
 
-def test_the_questions_of_contributors_are_answered_by_the_code() -> None:
+def test_the_table_in_contributing_names_existing_code() -> None:
     """Each row names a file and a function or class that is defined there."""
     text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| Where .*\? \| `(.+)` \| `(\w+)` \|$", text, re.MULTILINE)

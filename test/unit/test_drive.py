@@ -1,4 +1,4 @@
-"""The built-in street drive: repeatable, and true to the depth, motion and boxes it states."""
+"""The simulated drive is repeatable, and its depth, flow and boxes match its images."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def drive() -> Drive:
 
 
 def warped(image: NDArray, flow: NDArray, method: int) -> NDArray:
-    """The frame before, moved to where this frame says its pixels went; 0 from outside."""
+    """The previous image, moved by the flow; 0 where pixels come from outside."""
     height, width = flow.shape[:2]
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     there = np.nan_to_num(flow + np.dstack((x, y)), nan=-9).astype(np.float32)
     return cv2.remap(image, there, None, method)
 
 
-def steady(before: DriveFrame, now: DriveFrame) -> NDArray:
-    """Pixels whose flow is known, in sight before, and away from edges of the depth."""
+def static_pixels(before: DriveFrame, now: DriveFrame) -> NDArray:
+    """Pixels with known flow that were visible in the previous frame and are not at depth edges."""
     seen = warped(np.ones(now.depth.shape, np.uint8), now.flow, cv2.INTER_NEAREST) > 0
     still = warped((~np.isnan(before.flow[..., 0])).astype(np.uint8), now.flow, cv2.INTER_NEAREST)
     edge = cv2.morphologyEx(np.log(now.depth), cv2.MORPH_GRADIENT, np.ones((5, 5))) > 0.1
@@ -42,7 +42,7 @@ def psnr(first: NDArray, second: NDArray) -> float:
     return float(10 * np.log10(255**2 / error))
 
 
-def test_a_frame_states_what_it_shows(drive: Drive) -> None:
+def test_a_frame_has_image_depth_flow_and_calibration(drive: Drive) -> None:
     frame = drive.frame(5)
     assert frame.image.shape == (240, 320, 3)
     assert frame.image.dtype == np.uint8
@@ -56,7 +56,7 @@ def test_a_frame_states_what_it_shows(drive: Drive) -> None:
     assert frame.fx == frame.fy
 
 
-def test_a_frame_does_not_depend_on_what_was_asked_before(drive: Drive) -> None:
+def test_a_frame_does_not_depend_on_earlier_calls(drive: Drive) -> None:
     other = Drive(seed=0, width=320, height=240)
     later = other.frame(70)
     first, again = drive.frame(70), drive.frame(70)
@@ -67,19 +67,21 @@ def test_a_frame_does_not_depend_on_what_was_asked_before(drive: Drive) -> None:
         assert frame.boxes == later.boxes
 
 
-def test_another_seed_is_another_street(drive: Drive) -> None:
+def test_another_seed_gives_another_street(drive: Drive) -> None:
     other = Drive(seed=1, width=320, height=240).frame(70)
     assert psnr(drive.frame(70).image, other.image) < 20
 
 
-def test_any_moment_far_ahead_can_be_asked_for(drive: Drive) -> None:
+def test_a_frame_a_day_ahead_is_rendered(drive: Drive) -> None:
     assert drive.frame(30 * 60 * 60 * 24).image.std() > 20
 
 
 @pytest.mark.parametrize("index", [20, 150, 330])
-def test_the_frame_before_moved_by_the_flow_is_this_frame(drive: Drive, index: int) -> None:
+def test_moving_the_previous_frame_by_the_flow_gives_the_current_one(
+    drive: Drive, index: int
+) -> None:
     before, now = drive.frame(index - 1), drive.frame(index)
-    mask = steady(before, now)
+    mask = static_pixels(before, now)
     moved = warped(before.image, now.flow, cv2.INTER_LINEAR)
     assert mask.mean() > 0.4
     assert psnr(moved[mask], now.image[mask]) > 32
@@ -88,17 +90,17 @@ def test_the_frame_before_moved_by_the_flow_is_this_frame(drive: Drive, index: i
 
 
 @pytest.mark.parametrize("index", [20, 150])
-def test_depth_changes_as_the_flow_says(drive: Drive, index: int) -> None:
+def test_depth_changes_consistently_with_the_flow(drive: Drive, index: int) -> None:
     before, now = drive.frame(index - 1), drive.frame(index)
-    mask = steady(before, now) & (now.depth < 60)
+    mask = static_pixels(before, now) & (now.depth < 60)
     then = warped(before.depth, now.flow, cv2.INTER_NEAREST)
-    # Driving ahead brings what stands still nearer, all by the same distance.
+    # While the camera drives ahead, all static objects come nearer by the same distance.
     nearer = (then - now.depth)[mask]
     assert 0.1 < np.median(nearer) < 0.6
     assert np.mean(np.abs(nearer - np.median(nearer)) < 0.35) > 0.85
 
 
-def test_the_road_comes_nearer_towards_the_bottom(drive: Drive) -> None:
+def test_the_road_is_nearer_towards_the_bottom(drive: Drive) -> None:
     for index in (0, 40, 500):
         depth = drive.frame(index).depth[-40:, 100:220]
         assert (np.diff(depth, axis=0) < 0).all()
@@ -110,7 +112,7 @@ def test_only_the_first_frame_has_no_flow_at_all(drive: Drive) -> None:
     assert np.isfinite(drive.frame(1).flow).mean() > 0.7
 
 
-def test_flow_is_unknown_on_what_moves(drive: Drive) -> None:
+def test_flow_is_unknown_on_moving_objects(drive: Drive) -> None:
     frames = [drive.frame(index) for index in range(40, 400, 40)]
     people = [(f, b) for f in frames for b in f.boxes if b.label == "person" and b.distance < 25]
     assert people
@@ -119,8 +121,8 @@ def test_flow_is_unknown_on_what_moves(drive: Drive) -> None:
         assert np.isnan(part).any()
 
 
-def test_boxes_hold_their_objects(drive: Drive) -> None:
-    """A box is nearer than what surrounds it, at about the distance it states."""
+def test_boxes_contain_their_objects(drive: Drive) -> None:
+    """Part of each box has the depth that the box states, within the extent of its object."""
     labels = set()
     for index in range(10, 600, 45):
         frame = drive.frame(index)
@@ -148,20 +150,20 @@ def test_an_object_keeps_its_id(drive: Drive) -> None:
         assert abs(second[box.id].distance - box.distance) < 1.2
 
 
-def test_the_camera_drives_and_halts_at_lights(drive: Drive) -> None:
+def test_the_camera_drives_and_stops_at_lights(drive: Drive) -> None:
     motion = [np.nanmedian(np.abs(drive.frame(i).flow)) for i in range(1, 1500, 25)]
     assert min(motion) < 0.02
     assert max(motion) > 0.5
 
 
 @pytest.mark.parametrize(("width", "height"), [(64, 48), (333, 101), (100, 160)])
-def test_any_size_will_do(width: int, height: int) -> None:
+def test_a_drive_can_have_any_size(width: int, height: int) -> None:
     frame = Drive(2, width, height).frame(33)
     assert frame.image.shape == (height, width, 3)
     assert np.isfinite(frame.depth).all()
 
 
-def test_the_rate_only_changes_which_moments_are_shown() -> None:
+def test_the_frame_rate_changes_only_the_moments_shown() -> None:
     slow, fast = Drive(0, 96, 72, fps=10), Drive(0, 96, 72, fps=30)
     assert np.array_equal(slow.frame(20).depth, fast.frame(60).depth)
 
@@ -172,12 +174,12 @@ def test_impossible_cameras_are_refused(wrong: dict[str, float]) -> None:
         Drive(0, **wrong)
 
 
-def test_there_is_nothing_before_the_first_frame(drive: Drive) -> None:
+def test_a_negative_frame_index_is_refused(drive: Drive) -> None:
     with pytest.raises(DataError, match="from 0"):
         drive.frame(-1)
 
 
-def test_it_needs_neither_torch_nor_ros() -> None:
+def test_a_drive_needs_neither_torch_nor_ros() -> None:
     program = (
         "import sys; sys.modules.update(torch=None, rclpy=None)\n"
         "from rain_removal_ros.simulation.drive import Drive\n"

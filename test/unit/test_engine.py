@@ -1,4 +1,4 @@
-"""The torch engine gives a network what it was made for, and takes nothing away on the way out."""
+"""The torch engine: padding, batches, memory, compilation, precision and stages."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from rain_removal_ros.settings import EngineSettings, NetworkSettings, build
 @dataclass(frozen=True)
 class Config:
     scale: int = 1
-    blind: bool = False
-    """Whether what comes out is not a number."""
+    gives_nan: bool = False
+    """Whether the output is NaN."""
 
 
 class Identity(_base.Network):
-    """Hands on its frame, and as state what it was given: frame by frame, and all of it."""
+    """Returns its frame as the derained picture and as the state."""
 
     facts: ClassVar[Facts] = Facts(paper="", recurrent=True, stride=8)
 
@@ -43,7 +43,7 @@ class Identity(_base.Network):
     def forward(self, frame: Tensor, state: State = ()) -> Output:
         self.seen.append(frame.clone())
         clean = frame.repeat_interleave(self.scale, 2).repeat_interleave(self.scale, 3)
-        if self.config.blind:
+        if self.config.gives_nan:
             clean = clean / 0 * 0
         return Output(clean, frame[:, :1], (frame,), frame.mean((1, 2, 3)))
 
@@ -59,7 +59,7 @@ def noise(height: int, width: int, *, seed: int = 0) -> Image:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("size", [(16, 24), (37, 53), (1, 1), (8, 1), (1, 9)])
-def test_bytes_come_back_as_they_went_in(size: tuple[int, int], precision: str) -> None:
+def test_an_identity_network_returns_the_same_bytes(size: tuple[int, int], precision: str) -> None:
     image = noise(*size)
     (result,) = engine(Identity(), precision=precision).step([image], [None])
     assert np.array_equal(result.image, image)
@@ -67,12 +67,12 @@ def test_bytes_come_back_as_they_went_in(size: tuple[int, int], precision: str) 
     assert np.array_equal(result.attention, image[..., 0])
 
 
-def test_every_byte_comes_back() -> None:
+def test_every_byte_value_is_returned_exactly() -> None:
     image = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
     assert np.array_equal(engine(Identity()).step([image], [None])[0].image, image)
 
 
-def test_frames_are_padded_to_the_stride_by_their_last_row_and_column() -> None:
+def test_frames_are_padded_to_the_stride_with_their_last_row_and_column() -> None:
     network = Identity()
     image = noise(13, 21)
     engine(network).step([image], [None])
@@ -83,7 +83,7 @@ def test_frames_are_padded_to_the_stride_by_their_last_row_and_column() -> None:
     np.testing.assert_allclose(seen[0].numpy(), expected, atol=1e-6)
 
 
-def test_a_smaller_frame_is_not_padded_with_what_was_there_before() -> None:
+def test_padding_contains_nothing_of_a_previous_larger_frame() -> None:
     network = Identity()
     one = engine(network)
     one.step([noise(16, 16)], [None])
@@ -91,8 +91,8 @@ def test_a_smaller_frame_is_not_padded_with_what_was_there_before() -> None:
     torch.testing.assert_close(network.seen[1], torch.full((1, 3, 16, 16), 0.2))
 
 
-def test_views_into_messages_are_taken_as_they_are() -> None:
-    """Rows may be padded, and the bytes may not be writable."""
+def test_read_only_views_with_padded_rows_are_accepted() -> None:
+    """The images of ROS messages may be both."""
     buffer = noise(20, 40)
     view = buffer[:, 3:33]
     view.flags.writeable = False
@@ -100,7 +100,7 @@ def test_views_into_messages_are_taken_as_they_are() -> None:
     assert np.array_equal(result.image, view)
 
 
-def test_an_enlarging_network_is_cropped_at_its_own_scale() -> None:
+def test_the_output_of_an_enlarging_network_is_cropped_at_its_scale() -> None:
     image = noise(13, 21)
     (result,) = engine(Identity(Config(scale=2))).step([image], [None])
     assert np.array_equal(result.image, image.repeat(2, 0).repeat(2, 1))
@@ -119,15 +119,15 @@ def test_a_batch_equals_its_frames_one_by_one() -> None:
         assert np.abs(result.image.astype(int) - alone.image).max() <= 1
 
 
-def test_a_state_does_not_change_when_its_engine_goes_on() -> None:
-    """The network hands its very input on, and inputs share a buffer."""
+def test_later_steps_do_not_change_an_earlier_state() -> None:
+    """The network returns its input tensor as state, and the engine reuses the input buffer."""
     one = engine(Identity())
     (first,) = one.step([np.full((8, 8, 3), 51, np.uint8)], [None])
     one.step([noise(8, 8)], [first.state])
     torch.testing.assert_close(first.state[0], torch.full((1, 3, 8, 8), 0.2))
 
 
-def test_what_is_given_to_write_to_is_written_to() -> None:
+def test_the_result_is_written_into_a_given_array() -> None:
     image = noise(13, 21)
     padded = np.zeros((13, 30, 3), np.uint8)
     target = padded[:, :21]
@@ -138,18 +138,18 @@ def test_what_is_given_to_write_to_is_written_to() -> None:
     assert result.attention is None
 
 
-def test_the_rain_level_of_each_camera_is_its_own() -> None:
+def test_each_image_of_a_batch_gets_its_own_rain_level() -> None:
     images = [np.full((8, 8, 3), value, np.uint8) for value in (0, 51, 255)]
     levels = [result.rain_level for result in engine(Identity()).step(images, [None] * 3)]
     assert levels == pytest.approx([0.0, 0.2, 1.0])
 
 
-def test_values_that_are_not_numbers_are_an_error_and_not_a_picture() -> None:
+def test_non_finite_output_raises() -> None:
     with pytest.raises(EngineError, match="gave values that are not finite"):
-        engine(Identity(Config(blind=True))).step([noise(8, 8)], [None])
+        engine(Identity(Config(gives_nan=True))).step([noise(8, 8)], [None])
 
 
-def test_what_breaks_in_the_network_is_one_line() -> None:
+def test_a_failure_in_the_network_gives_a_one_line_error() -> None:
     one = engine(networks.create("prenet", channels=4, stages=1))
     (before,) = one.step([noise(16, 16)], [None])
     with pytest.raises(EngineError, match="prenet failed: ") as raised:
@@ -157,8 +157,8 @@ def test_what_breaks_in_the_network_is_one_line() -> None:
     assert "\n" not in str(raised.value)
 
 
-class Small(Identity):
-    """Fits no more than some frames into memory."""
+class LowMemory(Identity):
+    """Raises ``error`` for batches of more than ``room`` frames."""
 
     def __init__(self, room: int, error: Exception) -> None:
         super().__init__()
@@ -181,8 +181,8 @@ class Small(Identity):
     ],
     ids=["GPU", "CPU", "driver", "library", "numpy"],
 )
-def test_where_memory_runs_out_batches_become_smaller_and_stay_so(error: Exception) -> None:
-    network = Small(2, error)
+def test_out_of_memory_makes_batches_smaller_for_good(error: Exception) -> None:
+    network = LowMemory(2, error)
     one = engine(network)
     images = [noise(8, 8, seed=seed) for seed in range(5)]
     results = one.step(images, [None] * 5)
@@ -211,7 +211,7 @@ def test_on_a_cpu_only_small_frames_are_batched() -> None:
 
 
 class FakeTraffic:
-    """Stands in for that with a GPU: what comes back is not there before it was waited for."""
+    """Stands in for the transfers of a GPU: results are zero until they are waited for."""
 
     def __init__(self) -> None:
         self.done: list[str] = []
@@ -235,14 +235,14 @@ class FakeTraffic:
 
 
 def gpu_like(network: _base.Network) -> tuple[TorchEngine, FakeTraffic]:
-    """An engine that goes the way of those on a GPU, without one; two small frames are a batch."""
+    """An engine that works as on a GPU, without one, in batches of two small frames."""
     one, traffic = engine(network), FakeTraffic()
     one._transfers = traffic  # type: ignore[assignment]
     one._schedule = Schedule(2 * 40 * 56, under_way=2, said=one._say)
     return one, traffic
 
 
-def test_with_a_gpu_a_batch_comes_back_while_the_next_is_computed() -> None:
+def test_with_a_gpu_results_are_copied_back_while_the_next_batch_is_computed() -> None:
     torch.manual_seed(0)
     network = networks.create("rainstream", channels=8, blocks=1)
     beside, traffic = gpu_like(network)
@@ -266,22 +266,22 @@ def test_with_a_gpu_a_batch_comes_back_while_the_next_is_computed() -> None:
     assert beside.step(images[:1], [None], attention=False)[0].attention is None
 
 
-def test_with_a_gpu_what_was_begun_is_begun_again_where_memory_runs_out() -> None:
-    beside, _ = gpu_like(Small(1, torch.OutOfMemoryError("CUDA out of memory")))
+def test_with_a_gpu_out_of_memory_repeats_the_batches_under_way() -> None:
+    beside, _ = gpu_like(LowMemory(1, torch.OutOfMemoryError("CUDA out of memory")))
     images = [noise(40, 56, seed=seed) for seed in range(3)]
     for image, result in zip(images, beside.step(images, [None] * 3), strict=True):
         assert np.array_equal(result.image, image)
     assert beside.note == "out of memory with 2 cameras at once; now 1"
 
 
-def test_with_a_gpu_what_is_not_finite_is_refused() -> None:
-    beside, _ = gpu_like(Identity(Config(blind=True)))
+def test_with_a_gpu_non_finite_output_raises() -> None:
+    beside, _ = gpu_like(Identity(Config(gives_nan=True)))
     with pytest.raises(EngineError, match="not finite"):
         beside.step([noise(40, 56)] * 3, [None] * 3)
 
 
-class Compiler:
-    """Stands in for torch's, which takes minutes: what it makes shows that it was used."""
+class FakeCompiler:
+    """Stands in for ``torch.compile``, which takes minutes, and records the sizes run compiled."""
 
     def __init__(self) -> None:
         self.go_on = threading.Event()
@@ -299,10 +299,10 @@ class Compiler:
         return compiled
 
 
-def test_the_first_size_is_compiled_at_once_and_others_beside_the_running_network(
+def test_the_first_size_is_compiled_at_once_and_others_in_the_background(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    compiler = Compiler()
+    compiler = FakeCompiler()
     monkeypatch.setattr(torch, "compile", compiler)
     compiler.go_on.set()
     one = engine(Identity(), compile=True)
@@ -310,7 +310,7 @@ def test_the_first_size_is_compiled_at_once_and_others_beside_the_running_networ
     assert compiler.calls.count((8, 8)) > 1
     compiler.go_on.clear()
     larger = noise(16, 16)
-    (second,) = one.step([larger], [None])  # would wait for ever if it waited
+    (second,) = one.step([larger], [None])  # would hang here if it waited for the compiler
     assert np.array_equal(second.image, larger)
     assert one.note == "compiling for 16x16, uncompiled meanwhile"
     assert (16, 16) not in compiler.calls
@@ -324,10 +324,10 @@ def test_the_first_size_is_compiled_at_once_and_others_beside_the_running_networ
     assert compiler.calls[-1] == (8, 8)
 
 
-def test_what_cannot_be_compiled_runs_uncompiled_or_is_one_line(
+def test_a_failed_compilation_raises_at_the_first_size_and_is_noted_at_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    compiler = Compiler()
+    compiler = FakeCompiler()
     monkeypatch.setattr(torch, "compile", compiler)
     compiler.go_on.set()
     one = engine(Identity(), compile=True)
@@ -342,8 +342,8 @@ def test_what_cannot_be_compiled_runs_uncompiled_or_is_one_line(
         engine(Identity(), compile=True).step([noise(8, 8)], [None])
 
 
-def test_every_size_there_is_stays_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With torch's own tracing, though what it traced runs as it is."""
+def test_every_size_stays_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch traces the network, but the traced graph runs uncompiled."""
     real, ran = torch.compile, []
 
     def backend(graph: torch.fx.GraphModule, _: object) -> Callable[..., object]:
@@ -357,7 +357,7 @@ def test_every_size_there_is_stays_compiled(monkeypatch: pytest.MonkeyPatch) -> 
         return real(network, backend=backend, **options)
 
     torch.compiler.reset()
-    monkeypatch.setattr(torch._dynamo.config, "cache_size_limit", 8)  # torch's own
+    monkeypatch.setattr(torch._dynamo.config, "cache_size_limit", 8)  # the default of torch
     monkeypatch.setattr(torch, "compile", traced)
     one = engine(networks.create("prenet", channels=2, stages=1), compile=True)
     for side in range(8, 80, 8):
@@ -375,19 +375,19 @@ def join_compilation() -> None:
 
 
 def test_bfloat16_is_within_a_few_grey_levels_of_float32() -> None:
-    def cleaned(precision: str) -> Image:
+    def derained(precision: str) -> Image:
         torch.manual_seed(0)
         network = networks.create("prenet", channels=8, stages=2)
         one = engine(network, precision=precision)
         assert one.info.precision == precision
         return one.step([noise(32, 32)], [None])[0].image
 
-    difference = np.abs(cleaned("bfloat16").astype(int) - cleaned("float32"))
+    difference = np.abs(derained("bfloat16").astype(int) - derained("float32"))
     assert 0 < difference.max() <= 8
     assert difference.mean() <= 1
 
 
-def test_only_the_convolutions_are_kept_in_the_reduced_precision() -> None:
+def test_only_convolutions_have_weights_of_reduced_precision() -> None:
     network = networks.create("deform_resnet", channels=8, bottleneck=8, blocks=1)
     engine(network, precision="bfloat16")
     for module in network.modules():
@@ -397,7 +397,7 @@ def test_only_the_convolutions_are_kept_in_the_reduced_precision() -> None:
             assert module.weight.dtype == torch.float32
 
 
-def test_stages_are_those_of_the_network() -> None:
+def test_stages_can_be_chosen_at_each_step() -> None:
     network = networks.create("prenet", channels=4)
     one = engine(network)
     assert one.info.stages == 6
@@ -418,7 +418,7 @@ def test_stages_are_those_of_the_network() -> None:
         ("meta", "meta is not supported"),
     ],
 )
-def test_a_device_that_is_not_there_is_one_line(device: str, message: str) -> None:
+def test_a_device_that_does_not_exist_is_refused(device: str, message: str) -> None:
     with pytest.raises(EngineError, match=message):
         engine(Identity(), device=device)
 
@@ -437,10 +437,10 @@ def test_a_weight_file_of_another_network_is_refused(tmp_path: object) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("size", [(16, 24), (37, 53), (1, 1)])
-def test_bytes_come_back_from_a_gpu(size: tuple[int, int]) -> None:
+def test_an_identity_network_on_a_gpu_returns_the_same_bytes(size: tuple[int, int]) -> None:
     image = noise(*size)
     one = engine(Identity(), device="cuda")
-    for _ in range(3):  # its memory is used again
+    for _ in range(3):  # later steps reuse memory
         (result,) = one.step([image], [None])
         assert np.array_equal(result.image, image)
 
@@ -459,8 +459,8 @@ def test_cameras_on_a_gpu_are_not_mixed_up_when_copies_overlap(
 
 
 @pytest.mark.gpu
-def test_a_recorded_graph_answers_as_the_network_does_with_every_state() -> None:
-    """A graph writes its results to one place: what is still needed must not be there."""
+def test_a_cuda_graph_gives_the_results_of_the_network_for_new_and_old_states() -> None:
+    """A CUDA graph always writes to the same memory, so the engine must copy its results."""
     plain, graphed = (
         engines.load(
             NetworkSettings(name="rainstream"), EngineSettings(device="cuda", compile=compiled)
@@ -476,7 +476,7 @@ def test_a_recorded_graph_answers_as_the_network_does_with_every_state() -> None
             results += engine.step([frame], [state])
     for ours, theirs in zip(*kept, strict=True):
         assert np.abs(ours.image.astype(int) - theirs.image).max() <= 2
-    # The first state is as good as it was, three frames later.
+    # Three frames later, the first state still gives the same result.
     again = [
         engine.step([frames[1]], [results[0].state])[0]
         for engine, results in zip((plain, graphed), kept, strict=True)

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all; caches lie where the user keeps theirs."""
+"""Files are written completely or not at all; caches lie in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rain_removal_ros.errors import CheckpointError, DataError
 from rain_removal_ros.runtime.files import cache_folder, draft_of, write_json, write_whole
 
 
-def test_json_replaces_what_was_there_and_is_readable_by_others(tmp_path: Path) -> None:
+def test_write_json_replaces_a_file_with_ordinary_permissions(tmp_path: Path) -> None:
     path = tmp_path / "out.json"
     path.write_text("before")
     write_json(path, {"name": "Größe", "path": tmp_path})
@@ -23,7 +23,7 @@ def test_json_replaces_what_was_there_and_is_readable_by_others(tmp_path: Path) 
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(other.stat().st_mode)
 
 
-def test_a_failed_write_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_target_and_no_other_file(tmp_path: Path) -> None:
     path = tmp_path / "out.json"
     path.mkdir()
     with pytest.raises(DataError, match=r"cannot write .*out\.json"):
@@ -31,7 +31,7 @@ def test_a_failed_write_leaves_what_was_there_and_nothing_else(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_folders_are_made_and_the_caller_names_the_error(tmp_path: Path) -> None:
+def test_write_whole_makes_folders_and_raises_the_error_of_the_caller(tmp_path: Path) -> None:
     write_whole(tmp_path / "new" / "folder" / "out", b"bytes", durable=True)
     assert (tmp_path / "new" / "folder" / "out").read_bytes() == b"bytes"
     (tmp_path / "file").touch()
@@ -39,7 +39,7 @@ def test_folders_are_made_and_the_caller_names_the_error(tmp_path: Path) -> None
         write_whole(tmp_path / "file" / "out", "text", raises=CheckpointError)
 
 
-def test_what_fails_on_the_way_leaves_no_draft(tmp_path: Path) -> None:
+def test_an_error_while_writing_leaves_no_draft(tmp_path: Path) -> None:
     def write_half() -> None:
         with draft_of(tmp_path / "film.mp4") as draft:
             assert draft.suffix == ".mp4"
@@ -51,7 +51,7 @@ def test_what_fails_on_the_way_leaves_no_draft(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_cache_is_where_the_user_says_or_at_home(
+def test_the_cache_folder_follows_xdg_cache_home_and_the_home_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

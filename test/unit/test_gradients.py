@@ -1,4 +1,4 @@
-"""What is done in C for training has the values and the gradients that torch has."""
+"""Operations in C give training the same values and gradients as torch."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def compare(
     *inputs: Tensor,
     off: float = 1e-5,
 ) -> None:
-    """Hold values and gradients in ``inputs`` by C to those by torch, for a random loss."""
+    """Compare values and gradients for ``inputs`` in C and in torch, for a random loss."""
 
-    def both() -> tuple[Results, Results]:
+    def values_and_gradients() -> tuple[Results, Results]:
         leaves = [each.detach().clone().requires_grad_() for each in inputs]
         produced = run(*leaves)
         produced = (produced,) if isinstance(produced, Tensor) else produced
@@ -52,9 +52,9 @@ def compare(
         return tuple(each.detach().float() for each in produced), torch.autograd.grad(total, leaves)
 
     assert native.library is not None, "the library was not built"
-    in_c = both()
+    in_c = values_and_gradients()
     monkeypatch.setattr(native, "library", None)
-    by_torch = both()
+    by_torch = values_and_gradients()
     torch.testing.assert_close(in_c[0], by_torch[0], atol=off, rtol=off)
     for ours, theirs in zip(in_c[1], by_torch[1], strict=True):
         assert ours.dtype == theirs.dtype
@@ -65,14 +65,14 @@ def compare(
 def scene(batch: int, height: int, width: int) -> Tensor:
     rough = torch.rand(batch, 3, height // 16 + 1, width // 16 + 1)
     smooth = F.interpolate(rough, (height, width), mode="bicubic").clamp(0, 1)
-    # No two neighbours alike: of equal ones torch shares the gradient, and C gives it to the first.
+    # Noise makes all neighbours differ: torch shares the gradient among equal ones, C does not.
     return 0.8 * smooth + 0.2 * torch.rand(batch, 3, height, width)
 
 
 @pytest.mark.parametrize("extra", [0, 2])
 @pytest.mark.parametrize("guided", [True, False])
 @pytest.mark.parametrize(("batch", "height", "width"), SIZES)
-def test_planes_are_folded(
+def test_fold_inputs_in_c_equals_torch(
     monkeypatch: pytest.MonkeyPatch, batch: int, height: int, width: int, guided: bool, extra: int
 ) -> None:
     frame = scene(batch, height, width)
@@ -89,7 +89,7 @@ def test_planes_are_folded(
 @pytest.mark.parametrize("with_maps", [True, False])
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("batch", "height", "width"), SIZES)
-def test_the_picture_is_composed(
+def test_compose_output_in_c_equals_torch(
     monkeypatch: pytest.MonkeyPatch,
     batch: int,
     height: int,
@@ -124,27 +124,29 @@ def test_the_picture_is_composed(
 
 
 @pytest.mark.parametrize("finer", [1, 2, 8])
-def test_what_is_carried_moves(monkeypatch: pytest.MonkeyPatch, finer: int) -> None:
+def test_warp_in_c_equals_torch(monkeypatch: pytest.MonkeyPatch, finer: int) -> None:
     flow = torch.randn(2, 2, 6, 9) * 4  # beyond the edges too
     carried = torch.rand(2, 5, 6 * finer, 9 * finer)
     compare(monkeypatch, lambda image: motion.warp(image, flow, finer), carried, off=1e-4)
 
 
 @pytest.mark.parametrize(("height", "width"), [(11, 11), (24, 17), (64, 96)])
-def test_similarity(monkeypatch: pytest.MonkeyPatch, height: int, width: int) -> None:
+def test_ssim_in_c_equals_torch(monkeypatch: pytest.MonkeyPatch, height: int, width: int) -> None:
     reference = scene(2, height, width)
     derained = (reference + 0.1 * torch.randn(2, 3, height, width)).clamp(0, 1)
     compare(monkeypatch, lambda image: losses.ssim(image, reference), derained, off=2e-4)
 
 
 @pytest.mark.parametrize("anchored", [True, False])
-def test_a_step_of_a_clip(monkeypatch: pytest.MonkeyPatch, anchored: bool) -> None:
-    """All losses, and the gradients of all weights, of a network that carries its state."""
+def test_a_training_step_on_a_clip_in_c_equals_torch(
+    monkeypatch: pytest.MonkeyPatch, anchored: bool
+) -> None:
+    """Compares all losses and the gradients of all weights, for a network that carries state."""
     create = networks.module("rainstream")
     network = create.Network(
         create.Config(channels=8, blocks=1, anchored=anchored, evidence=anchored)
     )
-    for parameter in network.parameters():  # so that its gates and masks say something
+    for parameter in network.parameters():  # so that gates and masks have an effect
         torch.nn.init.normal_(parameter, std=0.05)
     objective = create.Objective(network)
     reference = torch.stack([scene(1, 64, 96).roll(2 * t, 3) for t in range(3)], 1)

@@ -1,4 +1,4 @@
-"""Recordings that were made to hurt: each ends in one line, or what is whole in it is read."""
+"""Hostile recordings: each is refused with one line, or its intact messages are read."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ DATA = b"\x00\x01\x00\x00data"
 
 
 @pytest.fixture(autouse=True)
-def _soon() -> Iterator[None]:
-    """Nothing here may take long: each of these once took minutes, or all memory."""
+def _time_limit() -> Iterator[None]:
+    """Every test must end soon: these recordings once took minutes, or all memory."""
     began = time.monotonic()
     yield
     assert time.monotonic() - began < 60
@@ -44,7 +44,10 @@ def record(kind: int, body: bytes) -> bytes:
     return struct.pack("<BQ", kind, len(body)) + body
 
 
-SCHEMA = record(3, struct.pack("<H", 1) + text("std_msgs/msg/Float32") + text("ros2msg") + text(""))
+SCHEMA = record(
+    3,
+    struct.pack("<H", 1) + text("std_msgs/msg/Float32") + text("ros2msg") + text(""),
+)
 CHANNEL = record(4, struct.pack("<HH", 1, 1) + text("/level") + text("cdr") + struct.pack("<I", 0))
 
 
@@ -66,8 +69,8 @@ def mcap(path: Path, *records: bytes) -> Path:
     return path
 
 
-def zeros(size: int) -> bytes:
-    """That many zeros, packed, without ever having them in memory."""
+def compressed_zeros(size: int) -> bytes:
+    """``size`` zeros, compressed without holding them all in memory."""
     packed = io.BytesIO()
     with zstd().open(packed, "wb") as file:
         for _ in range(size >> 20):
@@ -81,25 +84,25 @@ def read(path: Path, limits: LimitSettings | None = None) -> tuple[list[bytes], 
         return found, recording.losses
 
 
-# --- What unpacks to more than there is room for -------------------------------------------------
+# --- Compression bombs ---------------------------------------------------------------------------
 
 
-def test_a_file_that_unpacks_without_end_is_left_soon(tmp_path: Path) -> None:
+def test_a_compression_bomb_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bomb.mcap.zstd"
-    path.write_bytes(zeros(4 << 30))
+    path.write_bytes(compressed_zeros(4 << 30))
     assert path.stat().st_size < 500_000
     with pytest.raises(BagError, match=r"more than 1000 times its size; limits\.expansion"):
         open_recording(path)
 
 
-def test_nothing_is_left_of_what_was_unpacked(
+def test_unpacked_files_of_a_bomb_are_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     (tmp_path / "bag").mkdir()
-    (tmp_path / "bag" / "bomb.mcap.zstd").write_bytes(zeros(1 << 28))
+    (tmp_path / "bag" / "bomb.mcap.zstd").write_bytes(compressed_zeros(1 << 28))
     mcap(tmp_path / "bag" / "good.mcap", SCHEMA, CHANNEL, message(0))
     with open_recording(tmp_path / "bag") as recording:
         assert any("limits.expansion" in loss for loss in recording.losses)
@@ -107,13 +110,13 @@ def test_nothing_is_left_of_what_was_unpacked(
         assert list(scratch.iterdir()) == []
 
 
-def test_a_file_that_unpacks_to_what_was_agreed_is_read(tmp_path: Path) -> None:
+def test_a_compressed_file_within_the_limits_is_read(tmp_path: Path) -> None:
     written = recordings.entries(3)
     bag = recordings.write(tmp_path / "bag", written, compression=CompressionMode.FILE)
     assert len(read(bag)[0]) == len(written)
 
 
-def test_a_full_disk_is_said_before_it_is_full(
+def test_unpacking_is_refused_before_the_disk_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bag = recordings.write(
@@ -126,9 +129,9 @@ def test_a_full_disk_is_said_before_it_is_full(
 
 
 @pytest.mark.parametrize("said", ["what it holds", "little"])
-def test_a_chunk_that_expands_ten_thousandfold_is_refused(tmp_path: Path, said: str) -> None:
+def test_a_chunk_bomb_is_not_unpacked_into_memory(tmp_path: Path, said: str) -> None:
     size = 1 << 30
-    packed = zeros(size)
+    packed = compressed_zeros(size)
     path = mcap(
         tmp_path / "bomb.mcap",
         SCHEMA, CHANNEL, message(0),
@@ -148,8 +151,8 @@ def test_a_chunk_that_expands_ten_thousandfold_is_refused(tmp_path: Path, said: 
     assert most < 100e6
 
 
-def test_many_chunks_that_each_expand_are_refused(tmp_path: Path) -> None:
-    packed = zeros(64 << 20)
+def test_chunks_that_together_expand_too_far_are_refused(tmp_path: Path) -> None:
+    packed = compressed_zeros(64 << 20)
     chunks = [chunk(b"", said=64 << 20, packed=packed)] * 5
     path = mcap(tmp_path / "bomb.mcap", SCHEMA, CHANNEL, *chunks)
     with pytest.raises(BagError, match="unpacks to more than 1000 times its size"):
@@ -157,27 +160,27 @@ def test_many_chunks_that_each_expand_are_refused(tmp_path: Path) -> None:
     assert read(path, LimitSettings(expansion=100_000.0))[0] == []
 
 
-def test_what_is_large_is_read_where_that_is_allowed(tmp_path: Path) -> None:
+def test_a_large_chunk_is_read_if_the_limit_allows_it(tmp_path: Path) -> None:
     path = mcap(tmp_path / "large.mcap", SCHEMA, CHANNEL, chunk(message(0, bytes(2_000_000))))
     assert len(read(path)[0][0]) == 2_000_000
     with pytest.raises(BagError, match=r"limits\.chunk_mb allows more than 1"):
         open_recording(path, LimitSettings(chunk_mb=1))
 
 
-def test_a_message_that_expands_alone_is_passed_on_as_it_is(tmp_path: Path) -> None:
-    packed = zeros(1 << 30)
+def test_a_message_that_is_a_bomb_is_returned_compressed(tmp_path: Path) -> None:
+    packed = compressed_zeros(1 << 30)
     path = mcap(tmp_path / "bomb.mcap", SCHEMA, CHANNEL, message(0, packed), message(1))
     assert read(path)[0] == [packed, DATA]
 
 
-def test_messages_that_expand_together_are_refused(tmp_path: Path) -> None:
-    packed = zeros(32 << 20)
+def test_messages_that_together_expand_too_far_are_refused(tmp_path: Path) -> None:
+    packed = compressed_zeros(32 << 20)
     path = mcap(tmp_path / "bomb.mcap", SCHEMA, CHANNEL, *(message(i, packed) for i in range(5)))
     with pytest.raises(BagError, match="unpacks to more than 1000 times its size"):
         read(path)
 
 
-def test_chunks_that_overlap_in_time_are_not_all_in_memory(tmp_path: Path) -> None:
+def test_too_many_chunks_that_overlap_in_time_are_refused(tmp_path: Path) -> None:
     content = message(1, bytes(450_000)) + message(9, bytes(450_000))
     path = mcap(tmp_path / "wide.mcap", SCHEMA, CHANNEL, *[chunk(content, how="")] * 6)
     assert len(read(path)[0]) == 12
@@ -185,7 +188,7 @@ def test_chunks_that_overlap_in_time_are_not_all_in_memory(tmp_path: Path) -> No
         read(path, LimitSettings(chunk_mb=1))
 
 
-def test_a_ros_1_chunk_that_expands_is_refused(tmp_path: Path) -> None:
+def test_a_ros_1_chunk_above_the_limit_is_skipped(tmp_path: Path) -> None:
     path = tmp_path / "bomb.bag"
     writer = Ros1Writer(path)
     writer.set_compression(Ros1Writer.CompressionFormat.BZ2)
@@ -213,7 +216,10 @@ def test_a_ros_1_chunk_that_expands_is_refused(tmp_path: Path) -> None:
         record(3, struct.pack("<HI", 1, 2**32 - 1) + b"name"),
         record(4, b"\x01\x00\x01"),
         record(4, struct.pack("<HH", 2, 1) + text("/topic")),
-        record(4, struct.pack("<HH", 2, 1) + text("/t") + text("cdr") + struct.pack("<II", 90, 90)),
+        record(
+            4,
+            struct.pack("<HH", 2, 1) + text("/t") + text("cdr") + struct.pack("<II", 90, 90),
+        ),
         record(5, b""),
         record(5, b"\x01\x00"),
         record(6, b""),
@@ -225,7 +231,7 @@ def test_a_ros_1_chunk_that_expands_is_refused(tmp_path: Path) -> None:
     ids=lambda short: f"{short[0]}-{len(short)}",
 )
 @pytest.mark.parametrize("inside", ["alone", "in a chunk"])
-def test_records_that_break_off_cost_no_more_than_themselves(
+def test_a_truncated_record_loses_no_other_message(
     tmp_path: Path, short: bytes, inside: str
 ) -> None:
     records = [SCHEMA, CHANNEL, message(0), short, message(1)]
@@ -235,7 +241,7 @@ def test_records_that_break_off_cost_no_more_than_themselves(
     assert found == [DATA, DATA]
 
 
-def test_an_index_that_names_a_chunk_twice_is_not_believed(tmp_path: Path) -> None:
+def test_a_chunk_indexed_twice_is_read_once(tmp_path: Path) -> None:
     whole = recordings.write(tmp_path / "bag", recordings.entries(3))
     data = recordings.storage_file(whole).read_bytes()
     start = struct.unpack_from("<Q", data, len(data) - 28)[0]
@@ -255,7 +261,7 @@ def test_an_index_that_names_a_chunk_twice_is_not_believed(tmp_path: Path) -> No
     assert len(read(path)[0]) == 9
 
 
-def test_a_million_topics_are_refused(tmp_path: Path) -> None:
+def test_too_many_topics_are_refused(tmp_path: Path) -> None:
     tail = text("cdr") + struct.pack("<I", 0)
     channels = (
         record(4, struct.pack("<HH", n, 1) + text(f"/t{n}") + tail) for n in range(1, 20_000)
@@ -282,15 +288,15 @@ def database(path: Path, *statements: str, rows: int = 3) -> Path:
     return path
 
 
-ENDLESS = (
+ENDLESS_QUERY = (
     "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) "
     "SELECT x AS id, 1 AS topic_id, x AS timestamp, zeroblob(8) AS data FROM n"
 )
 
 
-def test_a_view_that_never_ends_is_refused(tmp_path: Path) -> None:
+def test_an_endless_view_is_refused(tmp_path: Path) -> None:
     path = database(
-        tmp_path / "view.db3", "DROP TABLE messages", f"CREATE VIEW messages AS {ENDLESS}"
+        tmp_path / "view.db3", "DROP TABLE messages", f"CREATE VIEW messages AS {ENDLESS_QUERY}"
     )
     with pytest.raises(BagError, match="its messages are not a plain table"):
         open_recording(path)
@@ -301,7 +307,7 @@ def test_a_view_that_never_ends_is_refused(tmp_path: Path) -> None:
         open_recording(path)
 
 
-def test_computed_columns_are_not_computed(tmp_path: Path) -> None:
+def test_a_computed_column_is_refused(tmp_path: Path) -> None:
     path = database(
         tmp_path / "computed.db3",
         "DROP TABLE messages",
@@ -312,8 +318,8 @@ def test_computed_columns_are_not_computed(tmp_path: Path) -> None:
         open_recording(path)
 
 
-def looped(path: Path) -> Path:
-    """A table each of whose inner pages has the next one for every child: it has no end."""
+def with_endless_table(path: Path) -> Path:
+    """A table that seems endless: every child of an inner page is the next inner page."""
     base = sqlite3.connect(path)
     base.execute("PRAGMA page_size = 512")
     base.execute("CREATE TABLE topics(id INTEGER PRIMARY KEY, name, type, serialization_format)")
@@ -342,8 +348,8 @@ def looped(path: Path) -> Path:
     return path
 
 
-def test_a_table_that_never_ends_gives_no_more_than_its_size_has_room_for(tmp_path: Path) -> None:
-    path = looped(tmp_path / "loop.db3")
+def test_an_endless_table_gives_no_more_bytes_than_its_file_has(tmp_path: Path) -> None:
+    path = with_endless_table(tmp_path / "loop.db3")
     found, losses = read(path)
     assert 0 < sum(map(len, found)) <= path.stat().st_size
     assert losses
@@ -366,7 +372,7 @@ def test_a_table_that_never_ends_gives_no_more_than_its_size_has_room_for(tmp_pa
         ("ALTER TABLE topics ADD COLUMN offered_qos_profiles DEFAULT '[[[['", 3, ""),
     ],
 )
-def test_values_of_another_kind_are_left_out(
+def test_rows_with_values_of_a_wrong_type_are_skipped(
     tmp_path: Path, statement: str, read_ones: int, said: str
 ) -> None:
     found, losses = read(database(tmp_path / "odd.db3", statement))
@@ -375,7 +381,7 @@ def test_values_of_another_kind_are_left_out(
     assert said in " ".join(losses)
 
 
-def test_tables_of_other_columns_are_refused(tmp_path: Path) -> None:
+def test_tables_without_the_required_columns_are_refused(tmp_path: Path) -> None:
     for number, statement in enumerate(
         ("ALTER TABLE messages DROP COLUMN data", "ALTER TABLE topics DROP COLUMN name")
     ):
@@ -384,11 +390,11 @@ def test_tables_of_other_columns_are_refused(tmp_path: Path) -> None:
             open_recording(path)
 
 
-def test_a_file_whose_name_is_written_with_signs_is_read(tmp_path: Path) -> None:
+def test_a_file_name_with_special_characters_is_read(tmp_path: Path) -> None:
     assert read(database(tmp_path / "100% wet? #1.db3"))[0] == [DATA] * 3
 
 
-def test_rows_in_another_order_come_out_in_order_of_time(tmp_path: Path) -> None:
+def test_rows_in_any_order_are_returned_by_time(tmp_path: Path) -> None:
     path = database(tmp_path / "order.db3", "UPDATE messages SET timestamp = -timestamp", rows=50)
     with open_recording(path) as recording:
         stamps = [each.stamp_ns for each in recording.messages()]
@@ -396,7 +402,7 @@ def test_rows_in_another_order_come_out_in_order_of_time(tmp_path: Path) -> None
     assert len(stamps) == 50
 
 
-def test_what_a_journal_holds_is_read(tmp_path: Path) -> None:
+def test_messages_in_the_write_ahead_log_are_read(tmp_path: Path) -> None:
     path = database(tmp_path / "wal.db3")
     base = sqlite3.connect(path)
     base.execute("PRAGMA journal_mode = WAL")
@@ -406,7 +412,7 @@ def test_what_a_journal_holds_is_read(tmp_path: Path) -> None:
     base.close()
 
 
-# --- Around --------------------------------------------------------------------------------------
+# --- Metadata, links and definitions -------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -420,7 +426,7 @@ def test_what_a_journal_holds_is_read(tmp_path: Path) -> None:
     ],
     ids=range(5),
 )
-def test_metadata_that_cannot_be_read_is_as_if_lost(tmp_path: Path, content: str) -> None:
+def test_unreadable_metadata_counts_as_missing(tmp_path: Path, content: str) -> None:
     bag = recordings.write(tmp_path / "bag", recordings.entries(2))
     (bag / "metadata.yaml").write_text(content)
     found, losses = read(bag)
@@ -428,7 +434,7 @@ def test_metadata_that_cannot_be_read_is_as_if_lost(tmp_path: Path, content: str
     assert "metadata.yaml is missing or unreadable; all files were taken" in losses
 
 
-def test_a_file_that_metadata_names_often_is_read_once(tmp_path: Path) -> None:
+def test_a_file_repeated_in_the_metadata_is_read_once(tmp_path: Path) -> None:
     bag = recordings.write(tmp_path / "bag", recordings.entries(2))
     names = ", ".join(["bag.mcap"] * 1000)
     (bag / "metadata.yaml").write_text(
@@ -437,7 +443,7 @@ def test_a_file_that_metadata_names_often_is_read_once(tmp_path: Path) -> None:
     assert len(read(bag)[0]) == 6
 
 
-def test_links_that_lead_back_are_followed_once(tmp_path: Path) -> None:
+def test_circular_links_are_followed_once(tmp_path: Path) -> None:
     mcap(tmp_path / "drive.mcap", SCHEMA, CHANNEL, message(0))
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "up").symlink_to(tmp_path)
@@ -446,14 +452,14 @@ def test_links_that_lead_back_are_followed_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("definition", ["(" * 100_000, "string a\n" * 100_000, "\x00", "=" * 80])
-def test_definitions_nobody_understands_have_no_digest(definition: str) -> None:
+def test_an_unparsable_definition_has_an_empty_digest(definition: str) -> None:
     assert digest_of("their_msgs/msg/Odd", definition) == "RIHS01_" + "0" * 64
 
 
 @pytest.mark.parametrize(
     "profiles", ["[" * 5000, "- history: 2026-99-99", "5", "- [a]", "a: " * 99]
 )
-def test_qualities_nobody_understands_are_none(profiles: str) -> None:
+def test_unparsable_qos_profiles_are_ignored(profiles: str) -> None:
     assert qos_of(profiles) == ()
 
 
@@ -466,7 +472,7 @@ def test_qualities_nobody_understands_are_none(profiles: str) -> None:
         "std_msgs/msg/Nothing",
     ],
 )
-def test_bytes_of_another_message_are_one_error(msgtype: str) -> None:
+def test_bytes_that_are_not_the_message_raise_a_frame_error(msgtype: str) -> None:
     channel, rng = Channel("/topic", msgtype), np.random.default_rng(0)
     for length in (0, 1, 3, 4, 20, 200):
         for start in (b"", b"\x00\x01\x00\x00", b"\x00\x01\x00\x00" + b"\xff" * 16):

@@ -1,4 +1,4 @@
-"""Patches lie where MSER finds regions, the rain model is undone, the best result enlarged."""
+"""joint_derain_sr: regions of MSER, the inverted rain model, branches, losses and VGG16."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def run(network: Network, frame: Tensor) -> Any:
         return network(frame)
 
 
-def test_regions_are_found_where_they_are() -> None:
+def test_regions_are_found_at_the_discs() -> None:
     (found,) = stable_regions(discs((30, 40), (60, 100)))
     pixels = found * (96, 128)
     for centre in ((30, 40), (60, 100)):
         assert np.abs(pixels - centre).max(1).min() < 2
 
 
-def test_the_same_picture_has_the_same_regions_in_any_batch_and_memory_format() -> None:
+def test_regions_do_not_depend_on_batch_and_memory_format() -> None:
     blobs = torch.rand(3, 3, 12, 20, generator=torch.Generator().manual_seed(0))
     frames = (F.interpolate(blobs, size=(240, 400), mode="bilinear") * 255).round() / 255
     together = stable_regions(frames)
@@ -57,13 +57,13 @@ def test_the_same_picture_has_the_same_regions_in_any_batch_and_memory_format() 
 
 
 @pytest.mark.parametrize("size", [(4, 4), (4, 2000), (1080, 8)])
-def test_regions_of_tiny_and_narrow_pictures_are_looked_for(size: tuple[int, int]) -> None:
+def test_regions_of_tiny_and_narrow_pictures_lie_inside(size: tuple[int, int]) -> None:
     (found,) = stable_regions(torch.rand(1, 3, *size))
     assert ((found >= 0) & (found <= 1)).all()
 
 
 @pytest.mark.parametrize("size", [(4, 4), (64, 96), (180, 228)])
-def test_the_grid_leaves_nothing_out(size: tuple[int, int]) -> None:
+def test_the_grid_covers_the_whole_picture(size: tuple[int, int]) -> None:
     regions = small(regions="grid").regions
     height, width = size[0] // 4, size[1] // 4
     radii = [height // 32, width // 32]
@@ -79,7 +79,7 @@ def test_a_picture_without_regions_is_covered_by_the_grid() -> None:
     assert torch.equal(run(searched, flat).derained, run(covered, flat).derained)
 
 
-def test_regions_change_what_the_operation_layers_make_and_nothing_else() -> None:
+def test_regions_change_only_the_operation_layers() -> None:
     frame = discs((30, 40))
     with torch.no_grad():
         searched, covered = small().coarse(frame), small(regions="grid").coarse(frame)
@@ -100,11 +100,11 @@ def test_an_exported_network_uses_the_grid(monkeypatch: pytest.MonkeyPatch) -> N
     assert create("joint_derain_sr").to("meta")(frame.to("meta")).derained.shape == (1, 3, 192, 256)
 
 
-def test_without_regions_there_are_no_weights_for_them() -> None:
+def test_a_network_without_regions_has_no_weights_for_them() -> None:
     assert not [key for key in small(regions="none").state_dict() if key.startswith("regions")]
 
 
-class Constant(nn.Module):
+class ConstantLayer(nn.Module):
     def __init__(self, value: Tensor) -> None:
         super().__init__()
         self.value = value
@@ -113,30 +113,30 @@ class Constant(nn.Module):
         return self.value
 
 
-def test_the_ats_model_undoes_the_heavy_rain_formula() -> None:
+def test_the_ats_model_inverts_the_heavy_rain_formula() -> None:
     ats = small().ats
     generator = torch.Generator().manual_seed(0)
     background, streaks, light = torch.rand(3, 1, 3, 8, 12, generator=generator)
     share = torch.rand(1, 1, 8, 12, generator=generator)
     least = ats.least
     transmission = least + (1 - least) * share
-    ats.transmission = Constant(share.logit())
-    ats.light = Constant(light.logit())
-    ats.streaks = Constant(streaks)
+    ats.transmission = ConstantLayer(share.logit())
+    ats.light = ConstantLayer(light.logit())
+    ats.streaks = ConstantLayer(streaks)
     rainy = transmission * (background + streaks) + (1 - transmission) * light
     torch.testing.assert_close(ats(rainy), background, rtol=0, atol=1e-4)
 
 
-def test_no_transmission_is_divided_by_zero() -> None:
+def test_zero_transmission_gives_finite_output() -> None:
     network = small()
-    network.ats.transmission = Constant(torch.full((1, 1, 8, 12), -1000.0))
+    network.ats.transmission = ConstantLayer(torch.full((1, 1, 8, 12), -1000.0))
     frame = torch.rand(1, 3, 8, 12)
     with torch.no_grad():
         assert network.coarse(frame)["ats"].isfinite().all()
     assert run(network, frame).derained.isfinite().all()
 
 
-def test_training_begins_near_the_picture() -> None:
+def test_an_untrained_network_returns_nearly_its_input() -> None:
     frame = discs((30, 40))
     assert (run(create("joint_derain_sr", scale=1), frame).derained - frame).abs().mean() < 0.15
 
@@ -149,7 +149,7 @@ def test_the_output_is_larger_by_the_scale_and_the_attention_is_not(scale: int) 
 
 
 @pytest.mark.parametrize("left_out", ["multiplication", "addition", "ats"])
-def test_each_way_to_remove_rain_can_be_left_out(left_out: str) -> None:
+def test_each_branch_can_be_left_out(left_out: str) -> None:
     network = small(**{left_out: False})
     with torch.no_grad():
         assert set(network.coarse(torch.rand(1, 3, 8, 8))) == {
@@ -159,7 +159,7 @@ def test_each_way_to_remove_rain_can_be_left_out(left_out: str) -> None:
         } - {left_out}
 
 
-def test_a_single_result_leaves_nothing_to_mix() -> None:
+def test_a_single_branch_and_an_unknown_scale_are_refused() -> None:
     with pytest.raises(SettingsError, match="keep two"):
         small(multiplication=False, addition=False)
     with pytest.raises(SettingsError, match="1, 2, 4"):
@@ -175,7 +175,7 @@ def pairs(*, scale: int = 2) -> Batch:
     return Batch(rainy=rainy[:, None], reference=clean[:, None])
 
 
-def test_stage_one_is_held_against_the_clean_picture_at_the_inputs_size() -> None:
+def test_the_first_stage_is_compared_with_the_reference_at_the_size_of_the_input() -> None:
     network, batch = small(), pairs()
     small_clean = F.avg_pool2d(batch.reference[:, 0], 2)
     losses = joint_derain_sr.Objective(network)(batch)
@@ -185,7 +185,7 @@ def test_stage_one_is_held_against_the_clean_picture_at_the_inputs_size() -> Non
         torch.testing.assert_close(losses[name], (result - small_clean).square().mean())
 
 
-def test_a_missing_vgg16_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_vgg16_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     joint_derain_sr._say_that_vgg16_is_missing.cache_clear()
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
@@ -196,7 +196,7 @@ def test_a_missing_vgg16_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.fixture(params=["vgg16.safetensors", "vgg16.pth"])
 def vgg16_file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """Random weights under torchvision's names, with a layer more than is needed."""
+    """Random weights under torchvision's names, with one layer more than needed."""
     generator = torch.Generator().manual_seed(0)
     widths = {0: (3, 64), 2: (64, 64), 5: (64, 128), 7: (128, 128)}
     widths |= {10: (128, 256), 12: (256, 256), 14: (256, 256), 17: (256, 512)}
@@ -213,16 +213,16 @@ def vgg16_file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return path
 
 
-def test_vgg16_gives_the_features_of_its_seventh_convolution(vgg16_file: Path) -> None:
+def test_vgg16_returns_the_features_of_its_seventh_convolution(vgg16_file: Path) -> None:
     vgg = Vgg16(str(vgg16_file))
     image = torch.rand(1, 3, 16, 24)
     features = vgg(image)
     assert features.shape == (1, 256, 4, 6)
-    assert features.min() == 0  # behind the ReLU
+    assert features.min() == 0  # after the ReLU
     assert not any(parameter.requires_grad for parameter in vgg.parameters())
 
 
-def test_with_vgg16_there_is_a_perceptual_loss_that_trains_only_the_network(
+def test_vgg16_adds_a_perceptual_loss_that_trains_only_the_network(
     vgg16_file: Path,
 ) -> None:
     network = small(vgg16=str(vgg16_file))
@@ -235,7 +235,7 @@ def test_with_vgg16_there_is_a_perceptual_loss_that_trains_only_the_network(
     assert network.refinement.tail.weight.grad.abs().max() > 0
 
 
-def test_a_wrong_file_for_vgg16_is_named(tmp_path: Path) -> None:
+def test_a_wrong_vgg16_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no file of VGG16 weights"):
         Vgg16(str(tmp_path / "absent.pth"))
     (tmp_path / "text.pth").write_text("not weights")
@@ -258,19 +258,21 @@ def test_thirty_steps_on_two_pairs_lower_the_loss() -> None:
         optimiser.step()
         history.append({name: value.item() for name, value in losses.items()})
     for name in history[0]:
-        least = 0.95 if name == "attention" else 0.7  # its maps begin alike, and part slowly
+        least = 0.95 if name == "attention" else 0.7  # attention maps learn slowly
         assert history[-1][name] < least * history[0][name], name
 
 
-def test_the_rain_model_sees_patches_only_if_it_is_told_to() -> None:
+def test_the_ats_model_uses_regions_only_with_ats_regions() -> None:
     frame = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    for told in (False, True):
+    for enabled in (False, True):
         torch.manual_seed(0)
-        network = create("joint_derain_sr", channels=8, blocks=1, regions="grid", ats_regions=told)
+        network = create(
+            "joint_derain_sr", channels=8, blocks=1, regions="grid", ats_regions=enabled
+        )
         assert isinstance(network, Network)
         with torch.no_grad():
             before = network.coarse(frame)["ats"]
             for parameter in network.regions.parameters():
                 parameter.mul_(2)
             after = network.coarse(frame)["ats"]
-        assert torch.equal(before, after) != told
+        assert torch.equal(before, after) != enabled

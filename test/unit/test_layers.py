@@ -1,4 +1,4 @@
-"""The shared layers against definitions written out pixel by pixel."""
+"""The shared layers equal definitions computed pixel by pixel."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Plane = NDArray[np.float64]
 
 @pytest.fixture
 def picture() -> torch.Tensor:
-    """Noise over an edge, one corner flat, wider than high."""
+    """A picture with noise, an edge and a flat corner, wider than high."""
     picture = torch.rand(2, 3, 9, 13, generator=torch.Generator().manual_seed(0)) * 0.4
     picture[..., 6:] += 0.5
     picture[..., :4, :4] = 0.25
@@ -84,7 +84,7 @@ def test_box_mean_averages_the_pixels_inside_the_picture(
 
 
 @pytest.mark.parametrize("radius", [1, 4])
-def test_rlcn_is_the_excess_over_the_local_mean_in_local_deviations(
+def test_rlcn_is_the_excess_over_the_local_mean_divided_by_the_local_deviation(
     picture: torch.Tensor, radius: int
 ) -> None:
     expected = [naive_rlcn(plane, radius, 0.01) for plane in planes_of(picture)]
@@ -120,7 +120,7 @@ def test_filters_have_finite_gradients_where_the_picture_is_flat(shade: float) -
     assert gradient.isfinite().all()
 
 
-def test_filters_of_a_half_precision_picture_are_computed_in_full(picture: torch.Tensor) -> None:
+def test_filters_of_a_half_precision_picture_compute_in_float32(picture: torch.Tensor) -> None:
     half = picture.half()
     exact = rlcn(half.float(), radius=4, epsilon=0.01)
     assert rlcn(half, radius=4, epsilon=0.01).dtype == torch.float16
@@ -170,7 +170,7 @@ def test_a_residual_block_without_weights_is_its_shortcut(outputs: int) -> None:
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_what_is_fused_is_what_follows_a_convolution(stride: int) -> None:
+def test_fused_convolutions_equal_separate_operations(stride: int) -> None:
     if _layers._fused() is None:
         pytest.skip("this torch or this processor has no convolution that fuses")
     torch.manual_seed(0)
@@ -198,13 +198,13 @@ with torch.inference_mode():
 """
 
 
-def test_processors_without_the_instructions_do_without_fusing() -> None:
-    """oneDNN refuses there what torch's own convolution does in another way."""
+def test_convolutions_are_not_fused_without_bfloat16_instructions() -> None:
+    """There oneDNN refuses the fused convolution, and torch's own works."""
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
     subprocess.run([sys.executable, "-c", WITHOUT_INSTRUCTIONS], env=environment, check=True)
 
 
-def test_values_are_clamped_and_their_gradients_are_not() -> None:
+def test_in_range_clamps_values_and_keeps_gradients() -> None:
     values = torch.tensor([-0.5, 0.25, 1.5], requires_grad=True)
     clamped = in_range(values)
     assert clamped.tolist() == [0, 0.25, 1]

@@ -1,4 +1,4 @@
-"""Networks are loaded one after another, and only the newest that was asked for."""
+"""The loader loads networks one after another, and of several requests only the newest."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from rain_removal_ros.settings import Settings, build
 SETTINGS = Settings()
 
 
-class Machine:
-    """What loads networks, as slowly as it is told, and what is heard of it."""
+class FakeNode:
+    """Stands in for the node and for ``engines``: loads on ``go_on``, and keeps the reports."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(engines, "load_somehow", self._load)
         self.go_on = threading.Event()
         self.go_on.set()
         self.begun: list[str] = []
-        self.heard: list[str] = []
+        self.reports: list[str] = []
         self.at_once = self.most_at_once = 0
         self.failing = 0
         self._lock = threading.Lock()
@@ -50,107 +50,103 @@ class Machine:
         pass
 
     def loaded(self, job: Any, engine: Any) -> None:
-        self.heard.append(engine)
+        self.reports.append(engine)
 
     def failed(self, job: Any, error: Exception, retry_in_s: float) -> None:
-        self.heard.append(str(error))
+        self.reports.append(str(error))
 
     def sizes(self) -> list[tuple[int, int]]:
         return []
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    return Machine(monkeypatch)
+def node(monkeypatch: pytest.MonkeyPatch) -> FakeNode:
+    return FakeNode(monkeypatch)
 
 
 @pytest.fixture
-def loader(machine: Machine) -> Iterator[Loader]:
-    under = Loader(machine)
-    yield under
-    under.cancel()
-    machine.go_on.set()
-    until(lambda: not under.running)
+def loader(node: FakeNode) -> Iterator[Loader]:
+    tested = Loader(node)
+    yield tested
+    tested.cancel()
+    node.go_on.set()
+    wait_until(lambda: not tested.running)
 
 
-def named(name: str, **others: Any) -> Settings:
+def settings_for(name: str, **others: Any) -> Settings:
     return build(Settings, {"network.name": name, **others})
 
 
-def until(happened: Callable[[], Any]) -> None:
+def wait_until(condition: Callable[[], Any]) -> None:
     deadline = time.monotonic() + 20
-    while not happened():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
 
 
-def test_of_a_storm_of_requests_the_newest_is_loaded_by_one_thread(
-    machine: Machine, loader: Loader
-) -> None:
-    machine.go_on.clear()
+def test_one_thread_loads_the_newest_of_many_requests(node: FakeNode, loader: Loader) -> None:
+    node.go_on.clear()
     for number in range(500):
-        loader.request(named(f"network{number}"))
-    until(lambda: machine.begun)
-    loader.request(named("last"))
+        loader.request(settings_for(f"network{number}"))
+    wait_until(lambda: node.begun)
+    loader.request(settings_for("last"))
     threads = [thread for thread in threading.enumerate() if thread.name == "load"]
-    machine.go_on.set()
-    until(lambda: machine.heard)
-    assert machine.heard == ["last"]
-    assert len(threads) == machine.most_at_once == 1
-    assert len(machine.begun) <= 3
+    node.go_on.set()
+    wait_until(lambda: node.reports)
+    assert node.reports == ["last"]
+    assert len(threads) == node.most_at_once == 1
+    assert len(node.begun) <= 3
 
 
-def test_a_burst_is_loaded_once_it_rests(machine: Machine, loader: Loader) -> None:
+def test_a_delayed_request_is_loaded_after_the_burst(node: FakeNode, loader: Loader) -> None:
     for number in range(20):
-        loader.request(named(f"network{number}"), delay_s=0.1)
+        loader.request(settings_for(f"network{number}"), delay_s=0.1)
         time.sleep(0.01)
-    until(lambda: machine.heard)
-    assert machine.begun == machine.heard == ["network19"]
+    wait_until(lambda: node.reports)
+    assert node.begun == node.reports == ["network19"]
 
 
-def test_what_nobody_wants_any_more_ends_and_is_not_heard_of(
-    machine: Machine, loader: Loader
-) -> None:
-    machine.go_on.clear()
-    loader.request(named("old"))
-    until(lambda: machine.begun)
+def test_a_cancelled_load_ends_without_a_report(node: FakeNode, loader: Loader) -> None:
+    node.go_on.clear()
+    loader.request(settings_for("old"))
+    wait_until(lambda: node.begun)
     loader.cancel()
-    machine.go_on.set()
-    until(lambda: not loader.running)
-    assert not machine.heard
+    node.go_on.set()
+    wait_until(lambda: not loader.running)
+    assert not node.reports
 
 
-def test_what_fails_is_tried_again(machine: Machine, loader: Loader) -> None:
-    machine.failing = 2
-    loader.request(named("broken", **{"safety.retry_s": 0.01}))
-    until(lambda: len(machine.heard) == 3)
-    assert machine.heard == ["a broken disk", "a broken disk", "broken"]
+def test_a_failed_load_is_repeated(node: FakeNode, loader: Loader) -> None:
+    node.failing = 2
+    loader.request(settings_for("broken", **{"safety.retry_s": 0.01}))
+    wait_until(lambda: len(node.reports) == 3)
+    assert node.reports == ["a broken disk", "a broken disk", "broken"]
     loader.finished()
-    until(lambda: not loader.running)
+    wait_until(lambda: not loader.running)
 
 
-def test_what_hangs_is_left_behind_once_something_else_is_wanted(
-    machine: Machine, loader: Loader, monkeypatch: pytest.MonkeyPatch
+def test_a_hanging_load_is_abandoned_once_another_is_requested(
+    node: FakeNode, loader: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(under_test, "_PATIENCE_S", 0.05)
-    machine.go_on.clear()
-    loader.request(named("hangs"))
-    until(lambda: machine.begun)
+    node.go_on.clear()
+    loader.request(settings_for("hangs"))
+    wait_until(lambda: node.begun)
     loader.watch_over()
-    assert machine.begun == ["hangs"]
-    hung, machine.go_on = machine.go_on, threading.Event()
-    machine.go_on.set()
-    loader.request(named("next"))
-    until(lambda: loader.watch_over() or machine.heard)
-    assert machine.heard == ["next"]
+    assert node.begun == ["hangs"]
+    hung, node.go_on = node.go_on, threading.Event()
+    node.go_on.set()
+    loader.request(settings_for("next"))
+    wait_until(lambda: loader.watch_over() or node.reports)
+    assert node.reports == ["next"]
     loader.finished()
     hung.set()
-    until(lambda: not loader.running)
-    assert machine.heard == ["next"]
+    wait_until(lambda: not loader.running)
+    assert node.reports == ["next"]
 
 
-def test_the_memory_that_a_pixel_takes_is_measured_where_it_counts(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
+def test_memory_per_pixel_is_measured_after_freed_memory_is_given_back(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[int] = []
 

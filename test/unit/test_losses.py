@@ -1,4 +1,4 @@
-"""SSIM as a loss against scikit-image's, and what one expects of a similarity."""
+"""SSIM and MS-SSIM as losses: equal to scikit-image's, differentiable, for any size."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def pair(height: int, width: int, *, noise: float = 0.1) -> tuple[Tensor, Tensor
     return clean.clamp(0, 1), noisy.clamp(0, 1)
 
 
-def reference(first: Tensor, second: Tensor) -> float:
-    """scikit-image's SSIM with Wang's window, over the pixels the whole window fits around."""
+def scikit_image_ssim(first: Tensor, second: Tensor) -> float:
+    """scikit-image's SSIM with Wang's window, over the pixels whose window lies in the picture."""
     _, similarity = structural_similarity(
         *(picture[0].permute(1, 2, 0).double().numpy() for picture in (first, second)),
         gaussian_weights=True,
@@ -40,8 +40,8 @@ def reference(first: Tensor, second: Tensor) -> float:
     return float(np.asarray(similarity)[5:-5, 5:-5].mean())
 
 
-def contrast_reference(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """The contrast and structure factor of SSIM, over one plane, borders left out."""
+def contrast_factor(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """The contrast and structure factor of SSIM over one plane, without its borders."""
 
     def blur(plane: NDArray[np.float64]) -> NDArray[np.float64]:
         blurred: NDArray[np.float64] = gaussian_filter(plane, 1.5, radius=5)[5:-5, 5:-5]
@@ -56,7 +56,7 @@ def contrast_reference(first: NDArray[np.float64], second: NDArray[np.float64]) 
 @pytest.mark.parametrize("noise", [0.0, 0.02, 0.3])
 def test_ssim_agrees_with_scikit_image(height: int, width: int, noise: float) -> None:
     first, second = pair(height, width, noise=noise)
-    assert ssim(first, second).item() == pytest.approx(reference(first, second), abs=1e-5)
+    assert ssim(first, second).item() == pytest.approx(scikit_image_ssim(first, second), abs=1e-5)
 
 
 def test_ssim_of_a_batch_is_the_mean_of_its_pictures() -> None:
@@ -67,7 +67,7 @@ def test_ssim_of_a_batch_is_the_mean_of_its_pictures() -> None:
 
 
 @pytest.mark.parametrize("similarity", [ssim, ms_ssim])
-def test_autocast_does_not_touch_the_precision(
+def test_autocast_does_not_change_the_result(
     similarity: Callable[[Tensor, Tensor], Tensor],
 ) -> None:
     first, second = pair(48, 64)
@@ -76,7 +76,7 @@ def test_autocast_does_not_touch_the_precision(
     assert torch.equal(inside, similarity(first, second))
 
 
-def test_a_picture_smaller_than_the_window_is_judged_by_a_smaller_window() -> None:
+def test_ssim_works_on_a_picture_smaller_than_its_window() -> None:
     first, second = pair(7, 30)
     assert ssim(first, first).item() == pytest.approx(1)
     assert 0 < ssim(first, second).item() < 1
@@ -87,21 +87,21 @@ def test_ms_ssim_of_one_scale_is_ssim() -> None:
     torch.testing.assert_close(ms_ssim(first, second, weights=(1.0,)), ssim(first, second))
 
 
-def test_ms_ssim_multiplies_the_contrasts_of_fine_scales_with_the_coarsest_ssim() -> None:
+def test_ms_ssim_multiplies_the_contrasts_of_fine_scales_by_the_coarsest_ssim() -> None:
     first, second = (picture[:, :1] for picture in pair(64, 96))
     weights = (0.2, 0.3, 0.5)
     expected = 1.0
     for weight in weights[:-1]:
         planes = (picture[0, 0].double().numpy() for picture in (first, second))
-        expected *= contrast_reference(*planes) ** weight
+        expected *= contrast_factor(*planes) ** weight
         first, second = (torch.nn.functional.avg_pool2d(each, 2) for each in (first, second))
-    expected *= reference(first, second) ** weights[-1]
+    expected *= scikit_image_ssim(first, second) ** weights[-1]
     first, second = (picture[:, :1] for picture in pair(64, 96))
     assert ms_ssim(first, second, weights=weights).item() == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("size", [8, 16, 40, 200])
-def test_ms_ssim_judges_crops_of_any_size(size: int) -> None:
+def test_ms_ssim_works_on_crops_of_any_size(size: int) -> None:
     first, second = pair(size, size)
     assert ms_ssim(first, first).item() == pytest.approx(1, abs=1e-5)
     assert 0 < ms_ssim(first, second).item() < 1

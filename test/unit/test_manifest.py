@@ -1,4 +1,4 @@
-"""A result says which code, machine and command made it."""
+"""The manifest of a result names the code, machine and command that made it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_revision_is_that_of_the_source_tree(repository: Path) -> None:
     assert manifest()["revision"].rstrip("+") == head
 
 
-def test_a_checksum_of_code_tells_python_and_what_was_compiled(tmp_path: Path) -> None:
+def test_the_checksum_of_code_covers_python_and_compiled_files(tmp_path: Path) -> None:
     (tmp_path / "passes.py").write_text("one")
     before = code_checksum(tmp_path)
     (tmp_path / "notes.md").write_text("not code")

@@ -1,4 +1,4 @@
-"""What a process may hold of the machine's memory, and whether another frame fits into it."""
+"""The memory budget of the node: whether another frame fits into it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from rain_removal_ros.runtime import memory
 from rain_removal_ros.runtime.memory import MemoryBudget, resident_bytes
 
 
-class Machine:
-    """A process that holds what it is told, some of it without need."""
+class FakeProcess:
+    """A process with ``held`` bytes in use and ``freed`` bytes not given back to the system."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.held = self.freed = 0
@@ -25,41 +25,41 @@ class Machine:
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    return Machine(monkeypatch)
+def process(monkeypatch: pytest.MonkeyPatch) -> FakeProcess:
+    return FakeProcess(monkeypatch)
 
 
-def test_a_process_knows_what_it_holds() -> None:
+def test_resident_bytes_grow_with_used_memory() -> None:
     before = resident_bytes()
-    # Not from the heap, which may have as much free already.
+    # A mapping, because the heap may already have that much free memory.
     with mmap.mmap(-1, 50_000_000) as block:
         block[:] = bytes(len(block))
         assert resident_bytes() - before > 40_000_000
 
 
-def test_a_frame_is_admitted_if_what_it_takes_fits(machine: Machine) -> None:
+def test_a_frame_is_admitted_if_it_fits_into_the_budget(process: FakeProcess) -> None:
     budget = MemoryBudget(pixel_bytes=10.0)
-    machine.held = 500
+    process.held = 500
     assert budget.admits(50, 1000)
     assert not budget.admits(101, 1000)
 
 
-def test_frames_no_larger_than_earlier_ones_take_nothing_more(machine: Machine) -> None:
+def test_a_frame_no_larger_than_an_admitted_one_needs_no_more_memory(process: FakeProcess) -> None:
     budget = MemoryBudget(pixel_bytes=10.0)
-    machine.held = 100
+    process.held = 100
     assert budget.admits(50, 650)
-    machine.held = 600
+    process.held = 600
     assert budget.admits(50, 650)
     assert not budget.admits(60, 650)
 
 
-def test_what_is_held_without_need_is_given_back_first_but_not_at_every_frame(
-    machine: Machine,
+def test_freed_memory_is_given_back_before_a_frame_is_refused_but_not_at_every_frame(
+    process: FakeProcess,
 ) -> None:
     budget = MemoryBudget()
-    machine.held, machine.freed = 500, 600
+    process.held, process.freed = 500, 600
     assert budget.admits(1, 1000)
-    assert machine.trims == 1
-    machine.held = 1100
+    assert process.trims == 1
+    process.held = 1100
     assert not any(budget.admits(1, 1000) for _ in range(10))
-    assert machine.trims == 1
+    assert process.trims == 1

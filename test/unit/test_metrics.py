@@ -1,4 +1,4 @@
-"""What the measures say, held against scikit-image and against their definitions."""
+"""The metrics equal those of scikit-image and their definitions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Image = NDArray[np.uint8]
 
 
 def scene(height: int = 203, width: int = 191, seed: int = 0) -> Image:
-    """Blobs of all sizes, so that every scale has something to see."""
+    """A picture of blobs of several sizes, so that every scale has contrast."""
     rng = np.random.default_rng(seed)
     picture = np.zeros((height, width, 3))
     for size in (4, 16, 64):
@@ -33,7 +33,7 @@ def noisy(image: Image, sigma: float, seed: int = 1) -> Image:
     return np.clip(image + noise, 0, 255).round().astype(np.uint8)
 
 
-def test_luma_is_that_of_matlab() -> None:
+def test_luma_equals_that_of_scikit_image() -> None:
     image = scene()
     assert metrics.luma(image) == pytest.approx(rgb2ycbcr(image)[..., 0], abs=1e-9)
     black, white = np.zeros((1, 1, 3), np.uint8), np.full((1, 1, 3), 255, np.uint8)
@@ -42,7 +42,7 @@ def test_luma_is_that_of_matlab() -> None:
 
 
 @pytest.mark.parametrize("sigma", [1, 10, 60])
-def test_psnr_and_ssim_are_those_of_scikit_image(sigma: float) -> None:
+def test_psnr_and_ssim_equal_those_of_scikit_image(sigma: float) -> None:
     reference = scene()
     image = noisy(reference, sigma)
     scores = metrics.score(image, reference)
@@ -64,7 +64,7 @@ def test_psnr_and_ssim_are_those_of_scikit_image(sigma: float) -> None:
 
 
 @pytest.mark.parametrize("size", [(203, 191), (90, 64), (30, 200)])
-def test_ms_ssim_is_that_which_networks_are_trained_with(size: tuple[int, int]) -> None:
+def test_ms_ssim_equals_the_training_loss(size: tuple[int, int]) -> None:
     reference = scene(*size)
     image = noisy(reference, 25)
     planes = [metrics.luma(each) for each in (image, reference)]
@@ -73,24 +73,24 @@ def test_ms_ssim_is_that_which_networks_are_trained_with(size: tuple[int, int]) 
     assert metrics.ms_ssim(*planes) == pytest.approx(expected, abs=2e-5)
 
 
-def test_ms_ssim_forgives_noise_that_ssim_does_not() -> None:
+def test_noise_lowers_ms_ssim_less_than_ssim() -> None:
     reference = scene()
     scores = metrics.score(noisy(reference, 20), reference)
     assert scores.ssim_y < scores.ms_ssim < 1
 
 
-def test_equal_pictures_score_the_most_there_is() -> None:
+def test_equal_pictures_get_the_highest_scores() -> None:
     image = scene()
     assert metrics.score(image, image) == pytest.approx((metrics.MOST_DB, 1, metrics.MOST_DB, 1, 1))
 
 
-def test_psnr_of_one_grey_level_is_that_of_the_book() -> None:
+def test_psnr_of_one_grey_level_equals_its_formula() -> None:
     image = np.full((20, 20), 100, np.uint8)
     assert metrics.psnr(image, image + 1) == pytest.approx(20 * math.log10(255))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 40), (7, 7), (10, 11)])
-def test_pictures_smaller_than_the_window_are_scored_too(size: tuple[int, int]) -> None:
+def test_pictures_smaller_than_the_window_are_scored(size: tuple[int, int]) -> None:
     reference = scene(*size)
     different = np.asarray(255 - reference, np.uint8)
     assert metrics.score(reference, reference).ssim_y == pytest.approx(1)
@@ -102,7 +102,7 @@ def test_the_order_of_two_pictures_does_not_matter() -> None:
     assert metrics.score(first, second) == pytest.approx(metrics.score(second, first))
 
 
-def test_a_clip_that_changes_as_the_clean_one_does_not_flicker() -> None:
+def test_a_clip_that_changes_as_its_reference_does_not_flicker() -> None:
     clean = [metrics.luma(scene(seed=seed)) for seed in range(2)]
     tinted = [plane + 9 for plane in clean]
     assert metrics.flicker(*tinted, *clean) == pytest.approx(0)
@@ -126,7 +126,7 @@ def test_a_frame_moved_along_its_flow_is_the_next_one(drive: Drive) -> None:
     assert brighter == pytest.approx(20, abs=2)
 
 
-def test_nothing_can_be_followed_where_no_flow_is_known(drive: Drive) -> None:
+def test_there_is_no_warping_error_without_flow(drive: Drive) -> None:
     first = drive.frame(0)
     plane = metrics.luma(first.image)
     assert metrics.Correspondence(first.flow, plane, plane).warping_error(plane, plane) is None

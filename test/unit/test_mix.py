@@ -1,4 +1,4 @@
-"""Samples depend on nothing but seed and number, and match rainy with clean."""
+"""Batches depend only on seed and number, and match rainy pictures with their references."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def scene(seed: int, *, height: int = 60, width: int = 80) -> np.ndarray:
 
 @pytest.fixture
 def data(tmp_path: Path) -> DataSettings:
-    """Two pairs whose rain is 10 levels of light, three clean scenes, one real picture, a video."""
+    """Two pairs whose rain adds 10 grey levels, three dry scenes, one rainy picture, a video."""
     for number in range(2):
         for folder, light in (("pairs/input", 10), ("pairs/target", 0)):
             (tmp_path / folder).mkdir(parents=True, exist_ok=True)
@@ -59,12 +59,12 @@ def only(data: DataSettings, path: str, kind: str = "clean") -> DataSettings:
     return replace(data, sources=(SourceSettings(path, kind),))
 
 
-def same(first: Tensor | None, second: Tensor | None) -> bool:
+def equal(first: Tensor | None, second: Tensor | None) -> bool:
     return first is second or (first is not None and second is not None and first.equal(second))
 
 
 def test_the_rain_of_pairs_can_be_added_to_dry_scenes(data: DataSettings, tmp_path: Path) -> None:
-    white = np.full((60, 80, 3), (200, 255, 255), np.uint8)  # where rain shows in blue alone
+    white = np.full((60, 80, 3), (200, 255, 255), np.uint8)  # rain is visible only in blue
     rained = np.full((60, 80, 3), (220, 255, 255), np.uint8)
     for folder, picture in (("input", rained), ("target", white)):
         (tmp_path / "white" / folder).mkdir(parents=True)
@@ -77,41 +77,41 @@ def test_the_rain_of_pairs_can_be_added_to_dry_scenes(data: DataSettings, tmp_pa
         singles = [batch for batch in singles if batch.rainy.shape[1] == 1]
         added = torch.stack([batch.rainy.int() - batch.reference.int() for batch in singles])
         typical = added.flatten(2).median(-1).values
-        # The same in all places and colours of a picture, but where a scene is white.
+        # The rain is uniform over a picture and its colours, except where the scene is white.
         assert (added.flatten(2) == typical[..., None]).float().mean() > 0.95
         assert typical.min() < 0.9 * light
         assert typical.max() > 1.05 * light
         means = [picture.float().mean() for batch in singles for picture in batch.reference]
-        assert torch.stack(means).std() > 5  # scenes of the clean source, of which there are three
+        assert torch.stack(means).std() > 5  # the three scenes of the dry source differ
     with pytest.raises(SettingsError, match="kind clean to add it to"):
         Mix(only(data, "pairs", "added_rain"), seed=0)
 
 
 def test_a_batch_is_a_function_of_seed_and_number(data: DataSettings) -> None:
     first, again, other = Mix(data, seed=1), Mix(data, seed=1), Mix(data, seed=2)
-    again[0]  # what was drawn before does not matter
-    assert all(same(a, b) for a, b in zip(first[5], again[5], strict=True))
+    again[0]  # earlier draws do not matter
+    assert all(equal(a, b) for a, b in zip(first[5], again[5], strict=True))
     assert not first[5].rainy.equal(first[6].rainy)
     assert not first[5].rainy.equal(other[5].rainy)
 
 
-def test_workers_and_memory_change_nothing_but_speed(data: DataSettings) -> None:
+def test_workers_and_memory_do_not_change_the_batches(data: DataSettings) -> None:
     expected = [Mix(data, seed=1)[number] for number in range(3, 6)]
     starved = Mix(replace(data, workers=1, memory_gb=0), seed=1)
     clips_of = [(source.cache, clip) for source in starved.labelled for clip in source.clips]
     assert not any(cache.holds((clip.name, 0)) for cache, clip in clips_of)
     for batch, samples in zip(expected, starved.batches(3, 6), strict=True):
-        assert all(same(a, b) for a, b in zip(batch, samples, strict=True))
+        assert all(equal(a, b) for a, b in zip(batch, samples, strict=True))
 
 
-def test_processes_share_one_sequence(data: DataSettings) -> None:
+def test_processes_split_the_batches_of_one_sequence(data: DataSettings) -> None:
     together = Mix(replace(data, batch=8), seed=1)[3]
     halves = [Mix(data, seed=1, rank=rank, processes=2)[3] for rank in range(2)]
     assert together.rainy.equal(torch.cat([half.rainy for half in halves]))
     assert together.reference.equal(torch.cat([half.reference for half in halves]))
 
 
-def test_crops_of_pairs_stay_together(data: DataSettings) -> None:
+def test_both_pictures_of_a_pair_get_the_same_crop(data: DataSettings) -> None:
     for augment in ("none", "mirror", "all"):
         mix = Mix(replace(only(data, "pairs", "pairs"), augment=augment), seed=0)
         for number in range(5):
@@ -120,14 +120,14 @@ def test_crops_of_pairs_stay_together(data: DataSettings) -> None:
             assert torch.all(batch.rainy.int() - batch.reference.int() == 10)
 
 
-def test_a_picture_may_be_half_of_a_pair_and_stand_alone(data: DataSettings) -> None:
+def test_a_rainy_picture_can_be_in_a_pair_and_in_an_unlabelled_source(data: DataSettings) -> None:
     alone = SourceSettings("pairs/input", "unlabelled")
     for sources in ((alone, SourceSettings("pairs")), (SourceSettings("pairs"), alone)):
         batch = Mix(replace(data, sources=sources), seed=0, wants_unlabelled=True)[0]
         assert torch.all(batch.rainy.int() - batch.reference.int() == 10)
 
 
-def test_scenes_of_a_batch_are_distinct_where_that_is_wanted(tmp_path: Path) -> None:
+def test_distinct_scenes_gives_each_batch_different_scenes(tmp_path: Path) -> None:
     for folder in ("rain", "norain"):
         (tmp_path / folder).mkdir()
     for number, versions in enumerate((6, 1, 1)):  # many rainy pictures of the first scene
@@ -145,11 +145,11 @@ def test_scenes_of_a_batch_are_distinct_where_that_is_wanted(tmp_path: Path) -> 
 
     assert set(scenes_of(replace(settings, distinct_scenes=True))) == {3}
     assert min(scenes_of(settings)) == 1
-    # There are three: the fourth has to be one of them again.
+    # There are only three scenes, so the fourth repeats one.
     assert set(scenes_of(replace(settings, batch=4, distinct_scenes=True))) == {3}
 
 
-def test_rain_is_drawn_over_clean_scenes(data: DataSettings) -> None:
+def test_rain_is_rendered_over_dry_scenes(data: DataSettings) -> None:
     mix = Mix(only(data, "clean"), seed=0)
     batches = [mix[number] for number in range(4)]
     change = torch.stack([(batch.rainy.int() - batch.reference.int()).abs() for batch in batches])
@@ -157,7 +157,7 @@ def test_rain_is_drawn_over_clean_scenes(data: DataSettings) -> None:
     assert change.float().mean() < 128
 
 
-def test_real_rain_is_served_only_to_those_who_want_it(data: DataSettings) -> None:
+def test_unlabelled_pictures_are_drawn_only_on_request(data: DataSettings) -> None:
     assert Mix(data, seed=0)[0].unlabelled is None
     settings = replace(data, unlabelled_batch=3)
     unlabelled = Mix(settings, seed=0, wants_unlabelled=True)[0].unlabelled
@@ -167,7 +167,7 @@ def test_real_rain_is_served_only_to_those_who_want_it(data: DataSettings) -> No
         Mix(only(data, "clean"), seed=0, wants_unlabelled=True)
 
 
-def test_a_network_that_enlarges_gets_small_rainy_and_large_clean_pictures(
+def test_an_enlarging_network_gets_small_rainy_pictures_and_large_references(
     data: DataSettings,
 ) -> None:
     batch = Mix(replace(only(data, "pairs", "pairs"), crop=16, frames=2), seed=0, scale=2)[0]
@@ -177,7 +177,7 @@ def test_a_network_that_enlarges_gets_small_rainy_and_large_clean_pictures(
     assert (batch.rainy.flatten(0, 1).float() - small - 10).abs().max() <= 1
 
 
-def test_a_still_becomes_a_clip_of_a_camera_that_moves_smoothly(data: DataSettings) -> None:
+def test_a_still_becomes_a_clip_with_smooth_camera_motion(data: DataSettings) -> None:
     mix = Mix(replace(only(data, "pairs", "pairs"), frames=6), seed=0)
     moved = []
     for number in range(4):
@@ -185,20 +185,20 @@ def test_a_still_becomes_a_clip_of_a_camera_that_moves_smoothly(data: DataSettin
         assert batch.rainy.shape == (4, 6, 3, 32, 32)
         difference = batch.reference.int().diff(dim=1).abs().float().mean((2, 3, 4))
         moved.append(difference)
-        # One step over a smooth scene changes it less than all steps together may.
+        # One step changes a smooth scene only a little.
         assert difference.max() < 30
         assert (batch.rainy.int() - batch.reference.int() - 10).abs().max() <= 1
     assert torch.cat(moved).mean() > 0.3
 
 
-def test_video_frames_follow_each_other(data: DataSettings) -> None:
+def test_a_clip_of_a_video_has_consecutive_frames(data: DataSettings) -> None:
     mix = Mix(replace(only(data, "drive.mp4"), frames=3), seed=0)
     for number in range(3):
         light = mix[number].reference.float().mean((2, 3, 4)).diff(dim=1)
         assert (light.abs() - 20).abs().max() < 4
 
 
-def test_folders_of_frames_are_clips_if_said_so(tmp_path: Path) -> None:
+def test_folders_of_frames_are_clips_with_the_setting_clips(tmp_path: Path) -> None:
     for light in range(4):
         for folder, more in (("input", 7), ("target", 0)):
             path = tmp_path / folder / "street" / f"{light}.png"
@@ -227,7 +227,7 @@ def test_weights_decide_how_often_a_source_is_drawn(data: DataSettings) -> None:
     assert 0.6 < share < 0.9
 
 
-def test_what_is_held_out_is_what_was_skipped(data: DataSettings) -> None:
+def test_only_every_keeps_the_pictures_that_skip_every_skips(data: DataSettings) -> None:
     kept, held = (
         Mix(replace(data, sources=(source,)), seed=0).labelled[0].clips
         for source in (
@@ -240,7 +240,7 @@ def test_what_is_held_out_is_what_was_skipped(data: DataSettings) -> None:
     assert not {clip.name for clip in kept} & {clip.name for clip in held}
 
 
-def test_a_broken_picture_is_named_and_left_out(
+def test_a_broken_picture_is_reported_and_skipped(
     data: DataSettings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (data.folder / "clean/1.png").write_bytes(b"\x89PNG and no more")
@@ -250,18 +250,18 @@ def test_a_broken_picture_is_named_and_left_out(
     assert mix[0].rainy.shape == (4, 1, 3, 32, 32)
 
 
-def test_too_many_broken_pictures_end_the_run_before_it_starts(data: DataSettings) -> None:
+def test_too_many_broken_pictures_are_refused_at_the_start(data: DataSettings) -> None:
     (data.folder / "clean/1.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"1 of 3 pictures of clean cannot be used.*clean/1\.png"):
         Mix(only(data, "clean"), seed=0)
 
 
-def test_pictures_smaller_than_the_crop_are_one_clear_error(data: DataSettings) -> None:
+def test_pictures_smaller_than_the_crop_are_refused(data: DataSettings) -> None:
     with pytest.raises(DataError, match="80x60, smaller than the crop of 64x64"):
         Mix(replace(only(data, "clean"), crop=64), seed=0)
 
 
-def test_a_picture_that_breaks_later_is_replaced_by_another(
+def test_a_picture_that_breaks_during_training_is_replaced_by_another(
     data: DataSettings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mix = Mix(replace(only(data, "clean"), memory_gb=0), seed=0)
@@ -274,7 +274,7 @@ def test_a_picture_that_breaks_later_is_replaced_by_another(
         mix[0]
 
 
-def test_nothing_to_train_on_is_an_error(data: DataSettings) -> None:
+def test_sources_without_pictures_are_refused(data: DataSettings) -> None:
     with pytest.raises(SettingsError, match=r"data\.sources"):
         Mix(replace(data, sources=()), seed=0)
     (data.folder / "empty").mkdir()
@@ -297,7 +297,7 @@ def test_the_cache_keeps_within_its_limit() -> None:
     assert len(loads) == 3
 
 
-def test_a_folder_of_decoded_pictures_is_shared_until_the_data_set_changes(tmp_path: Path) -> None:
+def test_decoded_pictures_are_reused_until_the_data_set_changes(tmp_path: Path) -> None:
     data_set, decoded = tmp_path / "set", tmp_path / "decoded"
     data_set.mkdir()
     (data_set / "0.png").write_bytes(b"one")
@@ -317,7 +317,7 @@ def test_a_folder_of_decoded_pictures_is_shared_until_the_data_set_changes(tmp_p
     assert not FolderCache(decoded, data_set).holds(("a", 0))
 
 
-def test_a_damaged_decoded_picture_is_decoded_anew_and_a_full_disk_costs_only_time(
+def test_a_damaged_or_unwritable_cache_only_costs_time(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     picture = np.full((5, 4, 3), 7, np.uint8)
@@ -337,14 +337,14 @@ def test_a_damaged_decoded_picture_is_decoded_anew_and_a_full_disk_costs_only_ti
 
 
 @pytest.mark.parametrize("frames", [1, 3])
-def test_samples_are_the_same_from_a_folder_of_decoded_pictures(
+def test_a_folder_of_decoded_pictures_does_not_change_the_batches(
     data: DataSettings, tmp_path: Path, frames: int
 ) -> None:
     settings = replace(data, frames=frames, workers=0)
     kept = replace(settings, decoded=str(tmp_path / "decoded"))
-    for mix in (Mix(kept, seed=0), Mix(kept, seed=0)):  # decoding, then from the folder
+    for mix in (Mix(kept, seed=0), Mix(kept, seed=0)):  # first decodes, then reads the folder
         for number in range(4):
-            assert all(map(same, mix[number], Mix(settings, seed=0)[number]))
+            assert all(map(equal, mix[number], Mix(settings, seed=0)[number]))
 
 
 def test_a_pan_stays_inside_the_picture() -> None:
@@ -358,14 +358,14 @@ def test_a_pan_stays_inside_the_picture() -> None:
             still, Window(16, 16, 30), MemoryCache(10**6), np.random.default_rng(seed)
         )
         across = part[:, 8, :, 0].astype(int).mean(1)
-        # Reflection at the border would turn the ramp round.
+        # Reflection at the border would reverse the ramp.
         assert np.all(np.diff(part[:, 8, :, 0].astype(int), axis=1) >= 0)
         speeds.append(np.abs(np.diff(across)).max())
-    assert np.median(speeds) < 6  # slow for the most part
+    assert np.median(speeds) < 6  # mostly slow
     assert max(speeds) > 12
 
 
-def test_steps_are_clips_of_clean_scenes_or_single_pictures_of_everything(
+def test_still_share_mixes_batches_of_clips_and_of_stills(
     data: DataSettings,
 ) -> None:
     mix = Mix(replace(data, frames=3, batch=2, still_share=0.5), seed=0)
@@ -373,12 +373,12 @@ def test_steps_are_clips_of_clean_scenes_or_single_pictures_of_everything(
     assert shapes == {(2, 3), (6, 1)}
 
 
-def test_clips_beside_pictures_need_a_clean_scene_to_be_made_of(data: DataSettings) -> None:
+def test_still_share_without_dry_scenes_is_refused(data: DataSettings) -> None:
     with pytest.raises(SettingsError, match="still_share"):
         Mix(replace(only(data, "pairs", "pairs"), frames=3, still_share=0.5), seed=0)
 
 
-def test_real_rain_before_a_still_camera_has_its_neighbours_for_a_reference(
+def test_the_reference_of_a_still_camera_comes_from_neighbouring_frames(
     data: DataSettings,
 ) -> None:
     folder = data.folder / "camera"
@@ -404,7 +404,7 @@ def test_real_rain_before_a_still_camera_has_its_neighbours_for_a_reference(
         Mix(only(data, "drive.mp4", "still_camera"), seed=0)
 
 
-def test_clips_may_be_cut_smaller_than_stills_and_have_gaps(data: DataSettings) -> None:
+def test_clips_can_have_a_smaller_crop_than_stills_and_dropped_frames(data: DataSettings) -> None:
     mix = Mix(
         replace(
             only(data, "clean"),
