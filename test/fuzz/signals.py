@@ -17,11 +17,11 @@ from ros.desk import (
     Desk,
     Faulty,
     flags,
-    frames,
     message,
     networks_of_tests,
     picture,
     until,
+    until_frames_pass,
 )
 
 __all__ = ["LONG", "SHORT", "attack"]
@@ -101,7 +101,7 @@ def _bring(desk: Desk, state: str, faulty: Faulty) -> None:
     camera: Any = desk.publisher()
     attention = desk.inbox("attention")
     desk.listened(camera)
-    frames(camera, attention, PATIENCE_S)
+    until_frames_pass(camera, attention, PATIENCE_S)
     if state == "hung":
         faulty.order("hang")
         for _ in range(3):

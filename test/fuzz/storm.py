@@ -28,11 +28,11 @@ from ros.desk import (
     Desk,
     Faulty,
     flags,
-    frames,
     message,
     networks_of_tests,
     picture,
     until,
+    until_frames_pass,
 )
 from std_srvs.srv import SetBool, Trigger
 
@@ -106,7 +106,7 @@ def _attack(desk: Desk, effort: Effort) -> Figures:
     node = desk.process(*flags(parameters), log=effort.folder / "node.log")
     camera, derained, attention = desk.publisher(), desk.inbox(), desk.inbox("attention")
     desk.listened(camera)
-    frames(camera, attention, PATIENCE_S)
+    until_frames_pass(camera, attention, PATIENCE_S)
     held = Process(node.pid)
     held.look()
     clients = _Clients(desk)
@@ -120,7 +120,7 @@ def _attack(desk: Desk, effort: Effort) -> Figures:
     assert node.poll() is None, (effort.folder / "node.log").read_text()[-2000:]
     clients.send(SetParameters, "set_parameters", _sane(str(faulty.weights)))
     _activate(desk)
-    frames(camera, attention, PATIENCE_S)
+    until_frames_pass(camera, attention, PATIENCE_S)
     waits_s = sorted(clients.waits_s)
     longest_s = waits_s[-1]
     assert longest_s < ANSWER_S * slowness(), f"an answer took {longest_s:.1f} s"

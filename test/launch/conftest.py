@@ -1,4 +1,4 @@
-"""Launch files, run by launch as a user runs them; ``colcon test`` does so where ROS is."""
+"""Launch files run by launch, as a user runs them; ``colcon test`` does so on a ROS machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where the plugin of launch_pytest is not loaded, nothing would be launched."""
+    """Skip tests that launch something if the plugin of launch_pytest is not loaded."""
     if any(map(config.pluginmanager.hasplugin, ("launch_pytest", "launch_pytest.plugin"))):
         return
     for item in items:
@@ -50,7 +50,7 @@ def launcher(desk: Desk, tmp_path: Path) -> Iterator[Launcher]:
 
 @pytest.fixture
 def bypassing(tmp_path: Path) -> str:
-    """A parameter file with which frames go through at once, untouched."""
+    """A parameter file with which frames pass through from the start."""
     path = tmp_path / "bypassing.yaml"
     path.write_text("/**:\n  ros__parameters:\n    bypass: {mode: always}\n")
     return str(path)

@@ -1,4 +1,4 @@
-"""``bag.launch.py`` and ``demo.launch.py``: rainy images in, clean images out."""
+"""``bag.launch.py`` and ``demo.launch.py``: rainy images in, derained images out."""
 
 from __future__ import annotations
 
@@ -29,13 +29,11 @@ def playing(started: Started, bag: Path, weights: Path) -> LaunchDescription:
 
 
 @pytest.mark.launch(fixture=playing)
-def test_a_recording_goes_in_and_clean_images_come_out(
-    desk: Desk, started: Started
-) -> Iterator[None]:
-    # Only clean frames have attention, so none may come before the network is ready.
-    attention, clean = desk.inbox("/camera/attention"), desk.inbox("/camera/image_derained")
-    assert clean.wait().header.frame_id == "camera"
-    assert attention.wait().header.stamp == clean.messages[0].header.stamp
+def test_a_recording_is_played_and_derained(desk: Desk, started: Started) -> Iterator[None]:
+    # Only derained frames have attention, so playing has to wait for the network.
+    attention, derained = desk.inbox("/camera/attention"), desk.inbox("/camera/image_derained")
+    assert derained.wait().header.frame_id == "camera"
+    assert attention.wait().header.stamp == derained.messages[0].header.stamp
     until(lambda: len(started.exits) == 3, "the end of waiter, player and node")
     yield
     assert started.ended_well(), started.exits
@@ -58,10 +56,10 @@ def demo(started: Started, tmp_path: Path, weights: Path) -> LaunchDescription:
 
 
 @pytest.mark.launch(fixture=demo)
-def test_the_demo_shows_rain_and_the_same_frames_cleaned(
+def test_the_demo_shows_rainy_frames_and_the_same_frames_derained(
     desk: Desk, started: Started
 ) -> Iterator[None]:
-    # Frames go through untouched while the network loads; only clean ones have attention.
+    # Frames pass through while the network loads; only derained ones have attention.
     attention, rainy = desk.inbox("street/attention"), desk.inbox("street/image")
     stamp = attention.wait().header.stamp
     assert any(message.header.stamp == stamp for message in rainy.messages)
@@ -78,13 +76,13 @@ def test_the_launch_ends_with_its_recording(
     assert launcher.said().count("process has finished cleanly") == 3
 
 
-def test_without_its_recording_nothing_is_started(desk: Desk, launcher: Launcher) -> None:
+def test_nothing_is_started_if_the_recording_is_missing(desk: Desk, launcher: Launcher) -> None:
     assert launcher.start("bag.launch.py", "bag:=/nowhere").wait(60) == 1
     assert "there is no recording /nowhere" in launcher.said()
     assert "process started" not in launcher.said()
 
 
-def test_a_player_that_fails_fails_the_launch(
+def test_a_failing_player_fails_the_launch(
     desk: Desk, launcher: Launcher, tmp_path: Path, weights: Path
 ) -> None:
     (tmp_path / "broken.mcap").write_text("no recording")

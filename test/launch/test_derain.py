@@ -1,4 +1,4 @@
-"""``derain.launch.py`` and ``multi_camera.launch.py``: arguments, names, respawn, orderly ends."""
+"""``derain.launch.py`` and ``multi_camera.launch.py``: arguments, names, respawn, exits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import launch_pytest
 from launch import LaunchDescription
 from launching import Launcher, Started
 from lifecycle_msgs.srv import GetState
-from ros.desk import Desk, frames, until
+from ros.desk import Desk, until, until_frames_pass
 
 RESPAWN_S = 5.0
 
@@ -35,17 +35,17 @@ def in_a_namespace(started: Started, bypassing: str) -> LaunchDescription:
 
 
 @pytest.mark.launch(fixture=in_a_namespace)
-def test_the_node_is_back_soon_after_it_was_killed_and_ends_in_order(
+def test_a_killed_node_is_respawned_soon_and_ends_with_the_launch(
     desk: Desk, started: Started
 ) -> Iterator[None]:
     camera = desk.publisher("/robot/front/image_raw")
-    clean = desk.inbox("/robot/front/image_derained")
-    frames(camera, clean)
+    derained = desk.inbox("/robot/front/image_derained")
+    until_frames_pass(camera, derained)
     first = started.node()
     os.kill(first, signal.SIGKILL)
     killed = time.monotonic()
     until(lambda: started.exits, "its end")
-    frames(camera, clean)
+    until_frames_pass(camera, derained)
     assert time.monotonic() - killed < RESPAWN_S
     assert started.node() != first
     yield
@@ -58,11 +58,11 @@ def not_respawned(started: Started, bypassing: str) -> LaunchDescription:
 
 
 @pytest.mark.launch(fixture=not_respawned)
-def test_without_respawn_a_killed_node_stays_away(desk: Desk, started: Started) -> Iterator[None]:
-    frames(desk.publisher("image"), desk.inbox("image_derained"))
+def test_a_killed_node_stays_down_without_respawn(desk: Desk, started: Started) -> Iterator[None]:
+    until_frames_pass(desk.publisher("image"), desk.inbox("image_derained"))
     os.kill(started.node(), signal.SIGKILL)
     until(lambda: started.exits, "its end")
-    time.sleep(1.0)  # three times as long as a respawn waits
+    time.sleep(1.0)  # three times as long as a respawn takes to begin
     yield
     assert [code for _, code in started.exits] == [-signal.SIGKILL]
 
@@ -79,10 +79,10 @@ def with_names(started: Started, bypassing: str) -> LaunchDescription:
 
 
 @pytest.mark.launch(fixture=with_names)
-def test_names_are_arguments_and_the_calibration_follows_the_image(
+def test_arguments_name_the_topics_and_the_calibration_follows_the_image(
     desk: Desk, started: Started
 ) -> Iterator[None]:
-    frames(desk.publisher("/cam/image_raw"), desk.inbox("/cam/derained/image"))
+    until_frames_pass(desk.publisher("/cam/image_raw"), desk.inbox("/cam/derained/image"))
     found = desk.tools.get_subscriptions_info_by_topic("/cam/camera_info")
     assert [info.node_name for info in found] == ["derain"]
     yield
@@ -100,8 +100,8 @@ def with_calibration_elsewhere(started: Started, bypassing: str) -> LaunchDescri
 
 
 @pytest.mark.launch(fixture=with_calibration_elsewhere)
-def test_calibration_may_come_from_elsewhere(desk: Desk, started: Started) -> None:
-    frames(desk.publisher("/cam/image_raw"), desk.inbox("/image_derained"))
+def test_an_argument_names_the_calibration_topic(desk: Desk, started: Started) -> None:
+    until_frames_pass(desk.publisher("/cam/image_raw"), desk.inbox("/image_derained"))
     found = desk.tools.get_subscriptions_info_by_topic("/calibration/front")
     assert [info.node_name for info in found] == ["derain"]
 
@@ -112,7 +112,7 @@ def not_configured(started: Started) -> LaunchDescription:
 
 
 @pytest.mark.launch(fixture=not_configured)
-def test_without_autostart_the_node_waits_for_its_manager(
+def test_the_node_stays_unconfigured_without_autostart(
     desk: Desk, started: Started
 ) -> Iterator[None]:
     state = desk.call(GetState, "/front/derain/get_state")
@@ -138,7 +138,7 @@ def test_one_node_serves_several_cameras(
     desk: Desk, started: Started, several_cameras: LaunchDescription, request: pytest.FixtureRequest
 ) -> Iterator[None]:
     for name in request.node.callspec.params["several_cameras"]:
-        frames(desk.publisher(f"{name}/image_raw"), desk.inbox(f"{name}/image_derained"))
+        until_frames_pass(desk.publisher(f"{name}/image_raw"), desk.inbox(f"{name}/image_derained"))
     yield
     assert started.ended_well(), started.exits
 
@@ -156,20 +156,20 @@ def a_process_each(started: Started, bypassing: str) -> LaunchDescription:
 
 
 @pytest.mark.launch(fixture=a_process_each)
-def test_cameras_may_have_a_process_each_and_a_crash_of_one_is_not_the_others(
+def test_a_camera_with_its_own_process_survives_the_crash_of_another(
     desk: Desk, started: Started
 ) -> Iterator[None]:
     front, rear = (
         (desk.publisher(f"/robot/{name}/image_raw"), desk.inbox(f"/robot/{name}/image_derained"))
         for name in ("front", "rear")
     )
-    frames(*front)
-    frames(*rear)
+    until_frames_pass(*front)
+    until_frames_pass(*rear)
     of_front, of_rear = started.node("/robot/front"), started.node("/robot/rear")
     os.kill(of_front, signal.SIGKILL)
     until(lambda: started.exits, "its end")
-    frames(*rear, timeout_s=2.0)
-    frames(*front)
+    until_frames_pass(*rear, timeout_s=2.0)
+    until_frames_pass(*front)
     assert started.node("/robot/front") != of_front
     assert started.node("/robot/rear") == of_rear
     yield
@@ -190,25 +190,29 @@ def with_fallback(started: Started, weights: Path) -> LaunchDescription:
 
 
 @pytest.mark.launch(fixture=with_fallback)
-def test_there_are_images_while_the_node_is_away(desk: Desk, started: Started) -> Iterator[None]:
+def test_the_fallback_publishes_images_while_the_node_is_down(
+    desk: Desk, started: Started
+) -> Iterator[None]:
     camera, always = desk.publisher("/front/image_raw"), desk.inbox("/front/image_always")
-    frames(camera, always)
+    until_frames_pass(camera, always)
     os.kill(started.node(), signal.SIGKILL)
     until(lambda: started.exits, "its end")
-    frames(camera, always, timeout_s=5.0)
+    until_frames_pass(camera, always, timeout_s=5.0)
     yield
     first, *rest = (code for _, code in started.exits)
     assert first == -signal.SIGKILL
-    assert rest  # the new node may not have been there yet
+    assert rest  # the respawned node may not have started yet
     assert not any(rest)
 
 
-# --- How the files end, as `ros2 launch` reports it ---
+# --- How launch files end, as `ros2 launch` reports it ---
 
 
-def test_ctrl_c_ends_it_in_order(desk: Desk, launcher: Launcher, bypassing: str) -> None:
+def test_ctrl_c_ends_the_launch_without_error(
+    desk: Desk, launcher: Launcher, bypassing: str
+) -> None:
     launcher.start("derain.launch.py", f"params_file:={bypassing}")
-    frames(desk.publisher("image"), desk.inbox("image_derained"))
+    until_frames_pass(desk.publisher("image"), desk.inbox("image_derained"))
     node = launcher.node()
     assert launcher.interrupt() == 0, launcher.said()
     assert not Path(f"/proc/{node}").exists()
@@ -216,15 +220,15 @@ def test_ctrl_c_ends_it_in_order(desk: Desk, launcher: Launcher, bypassing: str)
     assert "Traceback" not in launcher.said()
 
 
-def test_a_node_that_cannot_work_is_not_started_again(desk: Desk, launcher: Launcher) -> None:
+def test_a_node_that_cannot_work_is_not_respawned(desk: Desk, launcher: Launcher) -> None:
     started = launcher.start("derain.launch.py", "weights:=/nowhere.safetensors")
-    assert started.wait(60) == 0  # a launch without processes is at its end
+    assert started.wait(60) == 0  # launch ends when no process is left
     said = launcher.said()
     assert said.count("there is no weight file /nowhere.safetensors") == 1, said
     assert "cannot work as it is set up" in said
 
 
-def test_the_shared_memory_profile_is_set_unless_there_is_another(
+def test_the_shared_memory_profile_is_set_unless_another_is(
     desk: Desk, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
@@ -244,6 +248,6 @@ def test_the_shared_memory_profile_is_set_unless_there_is_another(
     assert profile("dds_profile:=none") == ""
 
 
-def test_an_argument_that_must_be_given_is_asked_for(desk: Desk, launcher: Launcher) -> None:
+def test_a_missing_required_argument_is_named(desk: Desk, launcher: Launcher) -> None:
     assert launcher.start("multi_camera.launch.py").wait(60) == 1
     assert "cameras" in launcher.said()

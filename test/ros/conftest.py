@@ -1,4 +1,4 @@
-"""The middleware is set up as shipped, and networks can fail on command."""
+"""The ROS tests run with the shipped middleware profile, and with a network that can fail."""
 
 from __future__ import annotations
 

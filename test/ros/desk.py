@@ -1,4 +1,4 @@
-"""What the ROS tests work with: nodes under test, cameras and subscribers, all real, over DDS."""
+"""Tools of the ROS tests: nodes under test, cameras and subscribers, connected by DDS."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from rain_removal_ros.runtime import dds
 ROOT = Path(__file__).resolve().parents[2]
 NETWORKS = Path(__file__).parent / "networks"
 PATIENCE_S = 120.0
-"""How long to wait for what must come: a crowded machine takes half a minute to start a process."""
+"""How long tests wait: on a busy machine a process takes half a minute to start."""
 _GRACE_S = 10.0
 
 
@@ -41,13 +41,13 @@ def _is_jazzy() -> bool:
 
 JAZZY = _is_jazzy()
 
-# Read by the middleware when a context begins, here and in the processes that are started.
+# The middleware reads these when a context begins, here and in processes started from here.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ[dds.profile_variable("jazzy" if JAZZY else "")] = str(ROOT / "config" / "fastdds.xml")
 
 
 def until(happened: Callable[[], Any], what: str, timeout_s: float = PATIENCE_S) -> Any:
-    """Wait for something that tells nobody when it happens."""
+    """Poll until something has happened that notifies nobody."""
     deadline = time.monotonic() + timeout_s
     while not (result := happened()):
         assert time.monotonic() < deadline, f"still not after {timeout_s:g} s: {what}"
@@ -56,13 +56,13 @@ def until(happened: Callable[[], Any], what: str, timeout_s: float = PATIENCE_S)
 
 
 def flags(parameters: Mapping[str, object]) -> list[str]:
-    """Parameters as arguments of a process."""
+    """Parameters as command-line arguments."""
     return [word for pair in parameters.items() for word in ("-p", "{}:={}".format(*pair))]
 
 
 @contextmanager
 def networks_of_tests() -> Iterator[None]:
-    """Lets this process find the tests' own networks, as the processes of a desk do."""
+    """Lets this process find the tests' own networks, as processes started by a desk do."""
     networks.__path__.append(str(NETWORKS))
     try:
         yield
@@ -71,7 +71,7 @@ def networks_of_tests() -> Iterator[None]:
 
 
 class Inbox:
-    """What a subscription received."""
+    """Collects what a subscription receives."""
 
     def __init__(self) -> None:
         self.messages: list[Any] = []
@@ -85,21 +85,21 @@ class Inbox:
     def wait(
         self, found: Callable[[Any], bool] = lambda _: True, timeout_s: float = PATIENCE_S
     ) -> Any:
-        """The first message that matches, received already or yet to come."""
+        """The first message that matches; waits for it if it has not come yet."""
         with self._more:
             done = self._more.wait_for(lambda: any(map(found, self.messages)), timeout_s)
             assert done, f"nothing of the kind in {timeout_s:g} s among {len(self.messages)}"
             return next(filter(found, self.messages))
 
     def count(self, number: int, timeout_s: float = PATIENCE_S) -> list[Any]:
-        """The messages, once there are so many."""
+        """All messages, as soon as there are ``number`` of them."""
         with self._more:
             done = self._more.wait_for(lambda: len(self.messages) >= number, timeout_s)
             assert done, f"{len(self.messages)} of {number} in {timeout_s:g} s"
             return list(self.messages)
 
     def any_within(self, timeout_s: float) -> bool:
-        """Whether anything comes in this time."""
+        """Whether a message comes in this time."""
         with self._more:
             return self._more.wait_for(lambda: bool(self.messages), timeout_s)
 
@@ -108,14 +108,16 @@ class Inbox:
             self.messages.clear()
 
 
-def frames(camera: Any, inbox: Inbox, timeout_s: float = 60.0) -> None:
-    """Publish until something comes."""
+def until_frames_pass(camera: Any, inbox: Inbox, timeout_s: float = 60.0) -> None:
+    """Publish frames until one comes out."""
     inbox.clear()
-    until(lambda: camera.publish(message(picture())) or inbox.messages, "frames", timeout_s)
+    until(
+        lambda: camera.publish(message(picture())) or inbox.messages, "until_frames_pass", timeout_s
+    )
 
 
 class Desk:
-    """A test's own corner of the ROS graph: cameras and subscribers, and nodes to be tested."""
+    """A ROS domain of one test, with its cameras, subscribers and nodes under test."""
 
     def __init__(self, domain: int) -> None:
         self.domain = domain
@@ -132,7 +134,7 @@ class Desk:
     def derainer(
         self, parameters: Mapping[str, Any] | None = None, *, remap: Mapping[str, str] | None = None
     ) -> Any:
-        """A node in this process, spinning, started as by ``derain_node``."""
+        """A node that spins in this process, started as ``derain_node`` starts it."""
         from rain_removal_ros.ros.node.derain_node import DerainNode
 
         rules = [word for pair in (remap or {}).items() for word in ("-r", ":=".join(pair))]
@@ -163,8 +165,8 @@ class Desk:
     def python(
         self, *arguments: str, log: Path | None = None, **environment: str
     ) -> subprocess.Popen[str]:
-        """A process of its own. One that says much needs a file for it: a pipe that nobody reads
-        holds 64 kB, and then whoever writes to it waits."""
+        """A Python process. One that prints much needs a log: it would block as soon as a pipe that
+        nobody reads is full, at 64 kB."""
         said: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         if log is not None:
             said = {"stdout": os.open(log, os.O_WRONLY | os.O_CREAT), "stderr": subprocess.STDOUT}
@@ -188,23 +190,23 @@ class Desk:
     # --- Cameras and subscribers ---
 
     def publisher(self, topic: str = "image", kind: Any = Image, *, reliable: bool = True) -> Any:
-        """A camera. Reliable, so that no frame of a test is lost on the way."""
+        """A camera; reliable by default, so that no frame of a test is lost on the way."""
         return self.tools.create_publisher(kind, topic, _qos(reliable, 10))
 
     def inbox(
         self, topic: str = "image_derained", kind: Any = Image, *, reliable: bool = True
     ) -> Inbox:
-        """A subscription, and all it receives."""
+        """What a new subscription receives."""
         inbox = Inbox()
         self.tools.create_subscription(kind, topic, inbox, _qos(reliable, 100))
         return inbox
 
     def listened(self, publisher: Any) -> None:
-        """Wait until somebody listens to a camera."""
+        """Wait until a camera has a subscriber."""
         until(publisher.get_subscription_count, f"a subscriber of {publisher.topic_name}")
 
     def call(self, kind: Any, name: str, request: Any = None, timeout_s: float = PATIENCE_S) -> Any:
-        """The answer of a service."""
+        """Call a service and return its answer."""
         client = self.tools.create_client(kind, name)
         assert client.wait_for_service(timeout_s), f"no service {name}"
         future = client.call_async(request or kind.Request())
@@ -215,7 +217,7 @@ class Desk:
         return future.result()
 
     def close(self) -> None:
-        # One that is killed leaves its shared memory behind, 64 MiB each.
+        # A process that is killed leaves 64 MiB of shared memory behind, so a signal comes first.
         for process in self._processes:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -241,14 +243,14 @@ def _qos(reliable: bool, depth: int) -> QoSProfile:
 
 
 def picture(seed: int = 0, *, height: int = 48, width: int = 64) -> np.ndarray:
-    """A picture unlike those of other seeds, but with nothing in it that a codec would not keep."""
+    """A picture of noise, different for every seed."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
 def message(
     image: np.ndarray, *, stamp_ns: int | None = None, encoding: str = "rgb8", frame: str = "camera"
 ) -> Image:
-    """A camera's message; without a stamp, taken now."""
+    """A camera's message, stamped with the current time if no stamp is given."""
     built = Image()
     built.header.frame_id = frame
     codec.set_stamp(built.header, time.time_ns() if stamp_ns is None else stamp_ns)
@@ -271,14 +273,14 @@ class Faulty:
         self.weights = self.saved()
 
     def saved(self, **config: Any) -> Path:
-        """Weights of one with another config."""
+        """Weights of a network with another config."""
         name = "-".join(f"{key}{value}" for key, value in config.items()) or "plain"
         path = self._folder / f"{name}.safetensors"
         checkpoints.save(path, networks.create("faulty", orders=str(self._orders), **config), {})
         return path
 
     def order(self, what: str) -> None:
-        """What it does from now on."""
+        """Tell the network what to do from now on."""
         draft = self._orders.with_suffix(".draft")
         draft.write_text(what)
         draft.replace(self._orders)

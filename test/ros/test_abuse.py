@@ -1,4 +1,4 @@
-"""Nothing that arrives on a topic ends the process, or the images."""
+"""Nothing that arrives on a topic ends the process or stops the images."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from rain_removal_ros import codec
 EXACT = {"engine.precision": "float32", "engine.threads": 1, "stream.scene_cut": 0.0}
 
 
-def throw(desk: Desk, faulty: Faulty, count: int, kind: Any, broken: Any) -> None:
-    """Broken messages among whole ones, all accounted for, and the node as good as before."""
+def send_broken(desk: Desk, faulty: Faulty, count: int, kind: Any, broken: Any) -> None:
+    """Send broken messages; all are accounted for, and a whole frame still comes out."""
     node = desk.derainer(
         {
             "network.weights": str(faulty.weights),
@@ -38,7 +38,7 @@ def throw(desk: Desk, faulty: Faulty, count: int, kind: Any, broken: Any) -> Non
         }
     )
     topic = "image" if kind is Image else "image/compressed"
-    camera, clean = desk.publisher(topic, kind), desk.inbox()
+    camera, derained = desk.publisher(topic, kind), desk.inbox()
     for other in ("attention", "rain_level", "image_derained/compressed"):
         desk.inbox(other, _kind_of(other))
     desk.listened(camera)
@@ -58,7 +58,7 @@ def throw(desk: Desk, faulty: Faulty, count: int, kind: Any, broken: Any) -> Non
         packed = CompressedImage()
         codec.write_compressed(packed, picture(), format="png", quality=50, header=whole.header)
         camera.publish(packed)
-    clean.wait(lambda one: one.header == whole.header)
+    derained.wait(lambda one: one.header == whole.header)
 
 
 def _accounted(node: Any) -> int:
@@ -80,13 +80,13 @@ def _kind_of(topic: str) -> Any:
     [(Image, broken_image), (CompressedImage, broken_compressed)],
     ids=["raw", "compressed"],
 )
-def test_malformed_messages_are_passed_or_dropped_and_counted(
+def test_malformed_messages_pass_through_or_are_dropped_and_counted(
     desk: Desk, faulty: Faulty, count: int, kind: Any, broken: Any
 ) -> None:
-    throw(desk, faulty, count, kind, broken)
+    send_broken(desk, faulty, count, kind, broken)
 
 
-def test_a_size_is_not_believed_without_data_for_it(desk: Desk) -> None:
+def test_a_size_without_data_for_it_is_ignored(desk: Desk) -> None:
     node = desk.derainer({"bypass.mode": "always"})
     camera, through = desk.publisher(), desk.inbox()
     desk.listened(camera)
@@ -98,7 +98,7 @@ def test_a_size_is_not_believed_without_data_for_it(desk: Desk) -> None:
     assert node.sizes() == [(48, 64)]
 
 
-def test_a_frame_that_is_mostly_padding_or_too_large_goes_through_untouched(
+def test_frames_that_are_too_large_or_would_be_mostly_padding_pass_through(
     desk: Desk, faulty: Faulty
 ) -> None:
     node = desk.derainer(
@@ -116,7 +116,7 @@ def test_a_frame_that_is_mostly_padding_or_too_large_goes_through_untouched(
     assert "limits.frame_mp" in node.statistics[0].summary().last_fault
 
 
-def test_memory_for_a_large_frame_is_given_back(desk: Desk) -> None:
+def test_memory_for_a_large_frame_is_released(desk: Desk) -> None:
     settings = ("bypass.mode:=auto", "input.transport:=compressed", "safety.watchdog_s:=60.0")
     process = desk.process(*(word for each in settings for word in ("-p", each)))
     camera, through = desk.publisher("image/compressed", CompressedImage), desk.inbox()
@@ -140,13 +140,13 @@ def test_memory_for_a_large_frame_is_given_back(desk: Desk) -> None:
         send(6000, 6400)
     assert resident_mb() > before_mb + 400
     send(48, 64)
-    # The middleware keeps a buffer for the largest message that a topic has had, of 115 MB here.
+    # The middleware keeps a buffer for the largest message of a topic, here of 115 MB.
     until(lambda: resident_mb() < before_mb + 200, "memory given back", timeout_s=20.0)
 
 
 def test_size_encoding_and_rate_may_change_from_frame_to_frame(desk: Desk, faulty: Faulty) -> None:
     node = desk.derainer({"network.weights": str(faulty.weights), **EXACT})
-    camera, clean = desk.publisher(), desk.inbox()
+    camera, derained = desk.publisher(), desk.inbox()
     desk.listened(camera)
     until(lambda: node.engine, "a loaded network")
     choice = random.Random(1)
@@ -155,31 +155,31 @@ def test_size_encoding_and_rate_may_change_from_frame_to_frame(desk: Desk, fault
         encoding = choice.choice(["rgb8", "bgr8", "mono8"])
         sent = message(picture(index, **size), stamp_ns=index * 10**6, encoding=encoding)
         camera.publish(sent)
-        received = clean.wait(lambda one, sent=sent: one.header == sent.header)
+        received = derained.wait(lambda one, sent=sent: one.header == sent.header)
         assert (received.height, received.width) == (sent.height, sent.width)
         assert received.encoding == encoding
     assert not node.statistics[0].summary().faults
 
 
-def test_a_subscriber_that_never_reads_holds_up_nobody(desk: Desk, faulty: Faulty) -> None:
+def test_a_subscriber_that_never_reads_does_not_block_others(desk: Desk, faulty: Faulty) -> None:
     from rclpy.node import Node
     from rclpy.qos import QoSProfile, ReliabilityPolicy
 
     node = desk.derainer({"network.weights": str(faulty.weights), **EXACT})
-    sleeper = Node("sleeper", context=desk.context, use_global_arguments=False)  # nobody spins it
+    sleeper = Node("sleeper", context=desk.context, use_global_arguments=False)  # never spins
     sleeper.create_subscription(
         Image,
         "image_derained",
         lambda _: None,
         QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE),
     )
-    camera, clean = desk.publisher(), desk.inbox()
+    camera, derained = desk.publisher(), desk.inbox()
     desk.listened(camera)
     until(lambda: node.engine, "a loaded network")
     until(lambda: node.count_subscribers("image_derained") == 2, "both subscribers")
     large = np.zeros((480, 640, 3), np.uint8)
     for index in range(50):
         camera.publish(message(large, stamp_ns=index))
-        clean.wait(lambda one, index=index: one.header.stamp.nanosec == index)
+        derained.wait(lambda one, index=index: one.header.stamp.nanosec == index)
     sleeper.destroy_node()
     gc.collect()

@@ -1,4 +1,4 @@
-"""In clear weather frames go through as they are; in rain they are derained."""
+"""Frames pass through in clear weather, and are derained in rain."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def rainy(clip: list[np.ndarray]) -> list[np.ndarray]:
     return list(rain.render_frames(np.stack(clip), fallen))
 
 
-def test_cleaning_begins_with_the_rain_and_ends_some_time_after_it(
+def test_deraining_starts_with_the_rain_and_stops_some_time_after_it(
     desk: Desk, faulty: Faulty
 ) -> None:
     node = desk.derainer(
@@ -37,23 +37,23 @@ def test_cleaning_begins_with_the_rain_and_ends_some_time_after_it(
             **EXACT,
         }
     )
-    camera, clean, levels = desk.publisher(), desk.inbox(), desk.inbox("rain_level", Float32)
+    camera, inbox, levels = desk.publisher(), desk.inbox(), desk.inbox("rain_level", Float32)
     desk.listened(camera)
     until(lambda: node.engine, "a loaded network")
     clear = scene(12)
 
-    def outcome(image: np.ndarray, index: int) -> Any:
+    def is_derained(image: np.ndarray, index: int) -> Any:
         sent = message(image, stamp_ns=index * 33_000_000)
         camera.publish(sent)
-        received = clean.wait(lambda one: one.header == sent.header)
+        received = inbox.wait(lambda one: one.header == sent.header)
         return bool(pixels(received).mean() < 0.75 * image.mean())
 
-    cleaned = [outcome(image, index) for index, image in enumerate(clear)]
-    assert not any(cleaned[2:])
+    derained = [is_derained(image, index) for index, image in enumerate(clear)]
+    assert not any(derained[2:])
     assert levels.messages[-1].data < node.settings.bypass.off_below
-    cleaned = [outcome(image, 20 + index) for index, image in enumerate(rainy(clear))]
-    assert all(cleaned[6:])
-    # Two clear views, over and over: as long as it takes.
+    derained = [is_derained(image, 20 + index) for index, image in enumerate(rainy(clear))]
+    assert all(derained[6:])
+    # Two views without rain take turns, for as long as it takes.
     numbers = iter(range(40, 4000))
-    until(lambda: not outcome(clear[(n := next(numbers)) % 2], n), "the end of the rain")
+    until(lambda: not is_derained(clear[(n := next(numbers)) % 2], n), "the end of the rain")
     assert node.statistics[0].summary().passed["no rain"]

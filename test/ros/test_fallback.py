@@ -1,4 +1,4 @@
-"""There are images while there is no node."""
+"""The fallback publishes images while there is no node."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def is_derained(received: Any) -> bool:
     return bool(pixels(received).mean() < 0.6 * picture().mean())
 
 
-def test_derained_images_are_passed_on_and_the_cameras_own_while_there_are_none(
+def test_derained_images_are_passed_on_and_those_of_the_camera_while_there_are_none(
     desk: Desk,
 ) -> None:
     start(desk, *QUICK)
@@ -30,7 +30,7 @@ def test_derained_images_are_passed_on_and_the_cameras_own_while_there_are_none(
     stamp_ns = 0
 
     def frame(*, derained: bool) -> list[Any]:
-        """What comes out by now, one more frame having come in."""
+        """Send one more frame, and return all that has come out by now."""
         nonlocal stamp_ns
         stamp_ns += 33_000_000
         camera.publish(message(picture(), stamp_ns=stamp_ns))
@@ -48,7 +48,7 @@ def test_derained_images_are_passed_on_and_the_cameras_own_while_there_are_none(
     assert stamps == sorted(set(stamps))
 
 
-def test_a_camera_that_begins_time_anew_is_followed(desk: Desk) -> None:
+def test_a_camera_whose_time_starts_again_is_followed(desk: Desk) -> None:
     start(desk, *QUICK)
     node, always = desk.publisher("image_derained"), desk.inbox("image_always")
     desk.listened(node)
@@ -60,7 +60,7 @@ def test_a_camera_that_begins_time_anew_is_followed(desk: Desk) -> None:
     assert not any(one.header.stamp.sec == 59 for one in always.messages)
 
 
-def test_nothing_is_listened_to_while_nobody_wants_images(desk: Desk) -> None:
+def test_nothing_is_subscribed_to_while_there_is_no_subscriber(desk: Desk) -> None:
     start(desk, *QUICK)
     node = desk.publisher("image_derained")
     until(lambda: desk.tools.count_publishers("image_always"), "the fallback")
@@ -69,7 +69,7 @@ def test_nothing_is_listened_to_while_nobody_wants_images(desk: Desk) -> None:
     desk.listened(node)
 
 
-def test_its_topics_are_those_that_are_listed(desk: Desk) -> None:
+def test_the_fallback_has_the_documented_topics(desk: Desk) -> None:
     start(desk)
     desk.inbox("image_always")
     until(lambda: desk.tools.count_subscribers("image"), "the camera to be listened to")

@@ -1,4 +1,4 @@
-"""The reference of topics and services lists what the running nodes have."""
+"""The documented topics and services are those of the running nodes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from rain_removal_ros.ros.tools.simulator import SimCamera
 OF_EVERY_NODE = {"/parameter_events", "/rosout", "/derain/transition_event"}
 
 
-def described(entries: tuple[Interface, ...], node: str = "derain") -> set[tuple[str, str]]:
-    """Name and type of what is listed, less the line that stands for many."""
+def documented(entries: tuple[Interface, ...], node: str = "derain") -> set[tuple[str, str]]:
+    """Documented names and types, without the entry that stands for many."""
     return {
         (entry.name.replace("~/", f"/{node}/", 1).replace("//", "/") if "~" in entry.name
          else f"/{entry.name.lstrip('/')}", entry.type)
@@ -26,12 +26,12 @@ def used(desk: Desk, kind: str, node: str = "derain") -> set[tuple[str, str]]:
     return {(name, types[0]) for name, types in found if name not in OF_EVERY_NODE}
 
 
-def test_the_node_publishes_what_is_listed(desk: Desk) -> None:
+def test_the_node_publishes_the_documented_topics(desk: Desk) -> None:
     desk.derainer({"bypass.mode": "always", "output.compressed": True})
-    until(lambda: used(desk, "publisher") == described(DERAIN.published), "the topics")
+    until(lambda: used(desk, "publisher") == documented(DERAIN.published), "the topics")
 
 
-def test_the_node_subscribes_to_what_is_listed(desk: Desk) -> None:
+def test_the_node_subscribes_to_the_documented_topics(desk: Desk) -> None:
     desk.derainer({"bypass.mode": "always"})
     desk.inbox()
     seen: set[tuple[str, str]] = set()
@@ -46,22 +46,22 @@ def test_the_node_subscribes_to_what_is_listed(desk: Desk) -> None:
         )
         seen |= used(desk, "subscriber")
         desk.tools.destroy_publisher(camera)
-    assert seen == described(DERAIN.subscribed)
+    assert seen == documented(DERAIN.subscribed)
 
 
-def test_the_node_has_the_services_that_are_listed(desk: Desk) -> None:
+def test_the_node_has_the_documented_services(desk: Desk) -> None:
     desk.derainer({"bypass.mode": "always"})
-    until(lambda: described(DERAIN.services) <= used(desk, "service"), "the services")
-    others = used(desk, "service") - described(DERAIN.services)
+    until(lambda: documented(DERAIN.services) <= used(desk, "service"), "the services")
+    others = used(desk, "service") - documented(DERAIN.services)
     assert all("lifecycle_msgs" in kind or "rcl_interfaces" in kind or "type_description" in kind
                for _, kind in others)  # fmt: skip
 
 
-def test_the_simulated_camera_publishes_what_is_listed(desk: Desk) -> None:
+def test_the_simulated_camera_publishes_the_documented_topics(desk: Desk) -> None:
     camera = SimCamera(context=desk.context, use_global_arguments=False)
     try:
         until(
-            lambda: used(desk, "publisher", "sim_camera") == described(SIM_CAMERA.published),
+            lambda: used(desk, "publisher", "sim_camera") == documented(SIM_CAMERA.published),
             "the topics",
         )
     finally:

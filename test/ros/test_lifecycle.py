@@ -1,4 +1,4 @@
-"""The life cycle: every transition at any time, memory given back, and an end that is clean."""
+"""The life cycle: every transition at any time, released memory, and exits without error."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def state(desk: Desk) -> int:
     return int(desk.call(GetState, "/derain/get_state").current_state.id)
 
 
-def test_left_to_a_manager_the_node_waits_for_its_transitions(desk: Desk) -> None:
+def test_the_node_waits_for_transitions_without_autostart(desk: Desk) -> None:
     node = desk.derainer({"node.autostart": False, "bypass.mode": "always"})
     assert state(desk) == State.PRIMARY_STATE_UNCONFIGURED
     assert not change(desk, Transition.TRANSITION_ACTIVATE)
     assert change(desk, Transition.TRANSITION_CONFIGURE)
-    camera, clean = desk.publisher(), desk.inbox()
+    camera, derained = desk.publisher(), desk.inbox()
     assert state(desk) == State.PRIMARY_STATE_INACTIVE
     assert change(desk, Transition.TRANSITION_ACTIVATE)
     desk.listened(camera)
     camera.publish(message(picture()))
-    clean.wait()
+    derained.wait()
     assert change(desk, Transition.TRANSITION_DEACTIVATE)
     assert not node.active
     until(lambda: not camera.get_subscription_count(), "the node to stop listening")
@@ -51,11 +51,11 @@ def test_left_to_a_manager_the_node_waits_for_its_transitions(desk: Desk) -> Non
     assert state(desk) == State.PRIMARY_STATE_UNCONFIGURED
 
 
-def test_deactivation_frees_the_network_and_activation_brings_it_back(
+def test_deactivation_frees_the_network_and_activation_loads_it_again(
     desk: Desk, faulty: Faulty
 ) -> None:
     node = desk.derainer({"network.weights": str(faulty.weights), **EXACT})
-    camera, clean = desk.publisher(), desk.inbox()
+    camera, derained = desk.publisher(), desk.inbox()
     desk.listened(camera)
     until(lambda: node.engine, "a loaded network")
     assert change(desk, Transition.TRANSITION_DEACTIVATE)
@@ -64,12 +64,12 @@ def test_deactivation_frees_the_network_and_activation_brings_it_back(
     until(lambda: node.engine, "a loaded network")
     desk.listened(camera)
     camera.publish(message(picture(), stamp_ns=3))
-    assert pixels(clean.wait()).mean() < 0.6 * picture().mean()
+    assert pixels(derained.wait()).mean() < 0.6 * picture().mean()
 
 
-def test_transitions_in_any_order_end_in_a_working_node(desk: Desk, faulty: Faulty) -> None:
+def test_the_node_works_after_transitions_in_any_order(desk: Desk, faulty: Faulty) -> None:
     node = desk.derainer({"network.weights": str(faulty.weights), **EXACT})
-    camera, clean = desk.publisher(), desk.inbox()
+    camera, derained = desk.publisher(), desk.inbox()
     choice = random.Random(3)
     every = [
         Transition.TRANSITION_CONFIGURE,
@@ -86,36 +86,36 @@ def test_transitions_in_any_order_end_in_a_working_node(desk: Desk, faulty: Faul
     desk.listened(camera)
     until(lambda: node.engine, "a loaded network")
     camera.publish(message(picture(), stamp_ns=99))
-    clean.wait(lambda one: one.header.stamp.nanosec == 99)
+    derained.wait(lambda one: one.header.stamp.nanosec == 99)
 
 
 def test_state_is_reset_on_request(desk: Desk, faulty: Faulty) -> None:
     node = desk.derainer({"network.weights": str(faulty.weights), **EXACT})
-    camera, clean = desk.publisher(), desk.inbox()
+    camera, derained = desk.publisher(), desk.inbox()
     desk.listened(camera)
     until(lambda: node.engine, "a loaded network")
     camera.publish(message(picture(), stamp_ns=1))
-    clean.count(1)
+    derained.count(1)
     assert desk.call(Trigger, "/derain/reset_state").success
     camera.publish(message(picture(), stamp_ns=2))
-    clean.count(2)
+    derained.count(2)
     assert node.statistics[0].summary().last_reset == "asked to"
 
 
-def test_a_node_that_is_not_active_has_no_state_to_reset(desk: Desk) -> None:
+def test_an_inactive_node_refuses_to_reset_its_state(desk: Desk) -> None:
     desk.derainer({"node.autostart": False})
     assert not desk.call(Trigger, "/derain/reset_state").success
 
 
-def test_cleaning_is_switched_off_and_on(desk: Desk, faulty: Faulty) -> None:
+def test_deraining_can_be_switched_off_and_on(desk: Desk, faulty: Faulty) -> None:
     node = desk.derainer({"network.weights": str(faulty.weights), **EXACT})
-    camera, clean = desk.publisher(), desk.inbox()
+    camera, derained = desk.publisher(), desk.inbox()
     desk.listened(camera)
     until(lambda: node.engine, "a loaded network")
     for number, on in enumerate((False, True, False), 1):
         assert desk.call(SetBool, "/derain/enable", SetBool.Request(data=on)).success
         camera.publish(message(picture(), stamp_ns=number))
-        received = clean.count(number)[-1]
+        received = derained.count(number)[-1]
         assert bool(pixels(received).mean() < 0.6 * picture().mean()) is on
 
 
@@ -123,36 +123,36 @@ def test_cleaning_is_switched_off_and_on(desk: Desk, faulty: Faulty) -> None:
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Exit code and what was said on stderr."""
+    """Exit code and stderr of a process, once it has ended."""
     _, said = process.communicate(timeout=PATIENCE_S)
     return process.returncode, said
 
 
-def working(desk: Desk, camera: Any, clean: Any) -> None:
-    """Wait until frames come through a process."""
+def wait_until_working(desk: Desk, camera: Any, derained: Any) -> None:
+    """Wait until frames pass through a process."""
     desk.listened(camera)
-    # The first may come before both sides of every match have taken note.
-    until(lambda: camera.publish(message(picture())) or clean.messages, "a frame")
+    # The first frames may be sent before all publishers and subscribers have found each other.
+    until(lambda: camera.publish(message(picture())) or derained.messages, "a frame")
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_signal_ends_the_process_well(
+def test_a_signal_ends_the_process_without_error(
     desk: Desk, faulty: Faulty, ending: signal.Signals, times: int
 ) -> None:
     process = desk.process("-p", f"network.weights:={faulty.weights}", "-p", "engine.threads:=1")
-    working(desk, desk.publisher(), desk.inbox())
+    wait_until_working(desk, desk.publisher(), desk.inbox())
     for _ in range(times):
         process.send_signal(ending)
     code, said = ended(process)
     assert (code, "Traceback" in said) == (0, False), said
 
 
-def test_a_signal_while_the_process_starts_ends_it_well_too(desk: Desk) -> None:
+def test_a_signal_at_startup_ends_the_process_without_error(desk: Desk) -> None:
     for delay_s in (0.0, 0.1, 0.3, 0.6):
         process = desk.process("-p", "bypass.mode:=always")
-        # Before this, the interpreter is starting, and nobody can answer a signal.
-        until(lambda process=process: guarded(process), "its first lines")
+        # Before this, Python itself is starting and does not handle signals.
+        until(lambda process=process: handles_signals(process), "its first lines")
         time.sleep(delay_s)
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGINT)
@@ -160,8 +160,8 @@ def test_a_signal_while_the_process_starts_ends_it_well_too(desk: Desk) -> None:
         assert (code, "Traceback" in said) == (0, False), (delay_s, said)
 
 
-def guarded(process: subprocess.Popen[str]) -> bool:
-    """Whether a process has begun to look after its signals."""
+def handles_signals(process: subprocess.Popen[str]) -> bool:
+    """Whether a process already handles its signals."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     blocked = next(line for line in status.splitlines() if line.startswith("SigBlk"))
     return bool(int(blocked.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
@@ -171,21 +171,21 @@ def test_a_signal_ends_the_process_even_while_the_network_hangs(desk: Desk, faul
     process = desk.process(
         "-p", f"network.weights:={faulty.weights}", "-p", "safety.watchdog_s:=1.0"
     )
-    camera, clean = desk.publisher(), desk.inbox()
-    working(desk, camera, clean)
-    until(lambda: _clean_one(camera, clean), "a clean frame")
+    camera, derained = desk.publisher(), desk.inbox()
+    wait_until_working(desk, camera, derained)
+    until(lambda: _next_is_derained(camera, derained), "a derained frame")
     faulty.order("hang")
-    clean.clear()
-    until(lambda: camera.publish(message(picture())) or clean.messages, "frames going through")
+    derained.clear()
+    until(lambda: camera.publish(message(picture())) or derained.messages, "frames going through")
     process.terminate()
     code, said = ended(process)
     assert (code, "Traceback" in said) == (0, False), said
 
 
-def _clean_one(camera: Any, clean: Any) -> bool:
-    clean.clear()
-    until(lambda: camera.publish(message(picture())) or clean.messages, "a frame")
-    return bool(pixels(clean.messages[-1]).mean() < 0.6 * picture().mean())
+def _next_is_derained(camera: Any, derained: Any) -> bool:
+    derained.clear()
+    until(lambda: camera.publish(message(picture())) or derained.messages, "a frame")
+    return bool(pixels(derained.messages[-1]).mean() < 0.6 * picture().mean())
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_wrong_arguments_end_the_process_with_one_line_that_names_them(
         (["output.namespace:=a-b"], "output.namespace"),
     ],
 )
-def test_what_can_never_work_ends_the_process_once_and_says_why(
+def test_parameters_that_can_never_work_end_the_process_with_the_reason(
     desk: Desk, parameters: list[str], named: str
 ) -> None:
     if named == "no CUDA device" and cuda_devices():
@@ -228,15 +228,15 @@ def test_what_can_never_work_ends_the_process_once_and_says_why(
     assert "Traceback" not in said
 
 
-def test_a_new_process_takes_over_from_one_that_was_killed(desk: Desk) -> None:
-    camera, clean = desk.publisher(), desk.inbox()
+def test_a_new_process_replaces_a_killed_one(desk: Desk) -> None:
+    camera, derained = desk.publisher(), desk.inbox()
     first = desk.process("-p", "bypass.mode:=always")
-    working(desk, camera, clean)
+    wait_until_working(desk, camera, derained)
     first.kill()
     first.wait()
-    clean.clear()
+    derained.clear()
     desk.process("-p", "bypass.mode:=always")
-    until(lambda: camera.publish(message(picture())) or clean.messages, "frames again")
+    until(lambda: camera.publish(message(picture())) or derained.messages, "frames again")
 
 
 def test_the_node_derains_without_torch(desk: Desk, tmp_path: Path) -> None:

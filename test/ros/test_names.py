@@ -1,4 +1,4 @@
-"""What the node listens to and publishes follows the camera: its names and its reliability."""
+"""The node's topics follow the camera in name and reliability."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ BYPASS = {"bypass.mode": "always"}
 OFTEN = {"node.diagnostics_s": 0.1}
 
 
-def asked(desk: Desk, topic: str) -> list[ReliabilityPolicy]:
-    """How the node asks for a topic's messages."""
+def reliabilities(desk: Desk, topic: str) -> list[ReliabilityPolicy]:
+    """The reliability of the node's subscriptions to a topic."""
     found = desk.tools.get_subscriptions_info_by_topic(topic)
     return [info.qos_profile.reliability for info in found if info.node_name == "derain"]
 
@@ -25,26 +25,28 @@ def test_the_input_is_as_reliable_as_the_camera(desk: Desk, reliable: bool) -> N
     desk.derainer(BYPASS)
     camera, derained = desk.publisher("image", reliable=reliable), desk.inbox()
     wanted = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
-    until(lambda: asked(desk, "/image") == [wanted], f"a subscription that is {wanted.name}")
+    until(
+        lambda: reliabilities(desk, "/image") == [wanted], f"a subscription that is {wanted.name}"
+    )
     desk.listened(camera)
     until(lambda: camera.publish(message(picture())) or derained.messages, "a frame")
 
 
-def test_the_input_follows_when_publishers_come_and_go(desk: Desk) -> None:
+def test_the_reliability_of_the_input_follows_its_publishers(desk: Desk) -> None:
     desk.derainer(BYPASS)
     camera, derained = desk.publisher("image", reliable=True), desk.inbox()
-    until(lambda: asked(desk, "/image") == [ReliabilityPolicy.RELIABLE], "reliable")
+    until(lambda: reliabilities(desk, "/image") == [ReliabilityPolicy.RELIABLE], "reliable")
     other = desk.publisher("image", reliable=False)
-    until(lambda: asked(desk, "/image") == [ReliabilityPolicy.BEST_EFFORT], "best effort")
+    until(lambda: reliabilities(desk, "/image") == [ReliabilityPolicy.BEST_EFFORT], "best effort")
     derained.clear()
     until(lambda: other.publish(message(picture())) or derained.messages, "a frame of the other")
     desk.tools.destroy_publisher(other)
-    until(lambda: asked(desk, "/image") == [ReliabilityPolicy.RELIABLE], "reliable again")
+    until(lambda: reliabilities(desk, "/image") == [ReliabilityPolicy.RELIABLE], "reliable again")
     derained.clear()
     until(lambda: camera.publish(message(picture())) or derained.messages, "a frame")
 
 
-def test_what_was_set_is_asked_for_and_a_mismatch_that_is_over_is_cleared(desk: Desk) -> None:
+def test_a_mismatch_with_the_set_reliability_is_reported_until_it_ends(desk: Desk) -> None:
     desk.derainer({**BYPASS, **OFTEN, "input.reliability": "reliable"})
     camera, _ = desk.publisher("image", reliable=False), desk.inbox()
     reports = desk.inbox("/diagnostics", DiagnosticArray)
@@ -61,7 +63,7 @@ def test_what_was_set_is_asked_for_and_a_mismatch_that_is_over_is_cleared(desk: 
     reliable.publish(message(picture()))
 
 
-def test_the_calibration_is_looked_for_beside_the_image(desk: Desk) -> None:
+def test_the_calibration_topic_is_beside_that_of_the_image(desk: Desk) -> None:
     desk.derainer(BYPASS, remap={"image": "/cam/image_raw"})
     camera, infos = (
         desk.publisher("/cam/image_raw"),
@@ -78,14 +80,14 @@ def test_the_calibration_is_looked_for_beside_the_image(desk: Desk) -> None:
     assert derained.messages
 
 
-def test_a_calibration_that_was_remapped_stays_where_it_was_put(desk: Desk) -> None:
+def test_a_remapped_calibration_topic_is_kept(desk: Desk) -> None:
     remap = {"image": "/cam/image_raw", "camera_info": "/other/info"}
     node = desk.derainer(BYPASS, remap=remap)
     until(lambda: node.cameras, "topics")
     assert node.cameras[0].info_topic == "/other/info"
 
 
-def test_outputs_may_stand_where_image_transport_looks_for_their_calibration(desk: Desk) -> None:
+def test_an_output_namespace_holds_the_image_and_its_calibration(desk: Desk) -> None:
     desk.derainer({**BYPASS, "output.namespace": "derained"})
     camera, derained = desk.publisher(), desk.inbox("derained/image")
     infos = desk.publisher("camera_info", CameraInfo)
@@ -115,7 +117,7 @@ def test_cameras_may_have_absolute_names(desk: Desk) -> None:
         ({"output.compressed": True}, {"image": "/x", "image_derained": "/x"}),
     ],
 )
-def test_what_would_read_its_own_output_is_not_configured(
+def test_a_node_that_would_read_its_own_output_is_not_configured(
     desk: Desk, parameters: dict[str, Any], remap: dict[str, str]
 ) -> None:
     node = desk.derainer({**BYPASS, **parameters, "node.autostart": False}, remap=remap)

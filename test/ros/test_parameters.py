@@ -1,4 +1,4 @@
-"""Every setting is a parameter that explains itself, and is changed whole or not at all."""
+"""Every setting is a parameter with a description, and a change is complete or refused."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _named(name: str, value: Any) -> Any:
         ({"nonsense": 1}, ""),
     ],
 )
-def test_what_cannot_be_is_refused_with_the_reason(
+def test_an_impossible_change_is_refused_with_the_reason(
     desk: Desk, change: dict[str, Any], reason: str
 ) -> None:
     node = desk.derainer(IDLE)
@@ -111,7 +111,7 @@ def test_what_cannot_be_is_refused_with_the_reason(
     assert node.settings == before
 
 
-def test_a_path_longer_than_any_file_has_is_refused(desk: Desk, tmp_path: Path) -> None:
+def test_an_overlong_path_is_refused(desk: Desk, tmp_path: Path) -> None:
     desk.derainer({**IDLE, "safety.model_paths": [str(tmp_path)]})
     (result,) = set_over_ros(desk, network__weights=f"{tmp_path}/{'x' * 300}")
     assert not result.successful
@@ -119,7 +119,7 @@ def test_a_path_longer_than_any_file_has_is_refused(desk: Desk, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("kind", [SetParameters, SetParametersAtomically])
-def test_a_check_that_fails_is_an_answer(
+def test_a_check_that_raises_is_answered_with_a_refusal(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, kind: Any
 ) -> None:
     node = desk.derainer(IDLE)
@@ -135,7 +135,7 @@ def test_a_check_that_fails_is_an_answer(
 
 
 @pytest.mark.parametrize("kind", [SetParameters, SetParametersAtomically])
-def test_a_value_of_no_known_type_is_refused(desk: Desk, kind: Any) -> None:
+def test_a_value_of_an_unknown_type_is_refused(desk: Desk, kind: Any) -> None:
     desk.derainer(IDLE)
     request = kind.Request()
     request.parameters = [
@@ -149,7 +149,7 @@ def test_a_value_of_no_known_type_is_refused(desk: Desk, kind: Any) -> None:
         assert not answer.result.successful
 
 
-def test_changes_that_belong_together_are_made_together_or_not_at_all(desk: Desk) -> None:
+def test_atomic_changes_are_made_together_or_not_at_all(desk: Desk) -> None:
     node = desk.derainer(IDLE)
     both = {"bypass__on_above": 0.9, "bypass__off_below": 0.8}
     (result,) = set_over_ros(desk, kind=SetParametersAtomically, **both)
@@ -161,7 +161,7 @@ def test_changes_that_belong_together_are_made_together_or_not_at_all(desk: Desk
     assert node.settings.stream.strength == 1.0
 
 
-def test_a_whole_number_will_do_for_a_number(desk: Desk) -> None:
+def test_an_integer_is_accepted_for_a_float(desk: Desk) -> None:
     node = desk.derainer({**IDLE, "stream.max_gap_s": 3})
     assert node.settings.stream.max_gap_s == 3.0
     (result,) = set_over_ros(desk, stream__max_gap_s=4)
@@ -180,21 +180,21 @@ def test_a_whole_number_will_do_for_a_number(desk: Desk) -> None:
         ({"network.name": "nothing"}, "not 'nothing'"),
     ],
 )
-def test_a_wrong_parameter_at_the_start_is_an_error_that_names_it(
+def test_a_wrong_parameter_at_startup_is_an_error_with_the_reason(
     desk: Desk, parameters: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(SettingsError, match=reason):
         desk.derainer(parameters)
 
 
-def test_a_size_that_ships_is_taken_for_a_network(desk: Desk) -> None:
+def test_a_shipped_size_is_accepted_as_a_network(desk: Desk) -> None:
     node = desk.derainer({**IDLE, "network.name": "rainstream_s"})
     (result,) = set_over_ros(desk, network__name="rainstream_l")
     assert result.successful
     assert node.settings.network.name == "rainstream_l"
 
 
-def test_a_path_set_over_ros_must_lie_under_a_folder_named_at_the_start(
+def test_a_path_set_over_ros_must_lie_in_a_folder_allowed_at_startup(
     desk: Desk, faulty: Faulty, tmp_path: Path
 ) -> None:
     allowed = tmp_path / "allowed"
@@ -224,9 +224,9 @@ def test_a_path_set_over_ros_must_lie_under_a_folder_named_at_the_start(
     assert result.successful
 
 
-def test_a_change_is_in_force_for_the_next_frame(desk: Desk, faulty: Faulty) -> None:
+def test_a_change_applies_to_the_next_frame(desk: Desk, faulty: Faulty) -> None:
     node = desk.derainer({"network.weights": str(faulty.weights), **EXACT})
-    camera, clean = desk.publisher(), desk.inbox()
+    camera, derained = desk.publisher(), desk.inbox()
     desk.listened(camera)
     until(lambda: node.engine, "a loaded network")
     bright = picture().mean()
@@ -235,11 +235,11 @@ def test_a_change_is_in_force_for_the_next_frame(desk: Desk, faulty: Faulty) -> 
         assert result.successful
         sent = message(picture(), stamp_ns=index)
         camera.publish(sent)
-        received = clean.wait(lambda one, sent=sent: one.header == sent.header)
+        received = derained.wait(lambda one, sent=sent: one.header == sent.header)
         assert pixels(received).mean() == pytest.approx(share * bright, abs=1)
 
 
-def test_the_old_network_works_on_until_the_new_one_has_run_once(
+def test_the_old_network_stays_until_the_new_one_has_run_once(
     desk: Desk, faulty: Faulty, weights: Path, tmp_path: Path
 ) -> None:
     node = desk.derainer(
@@ -250,7 +250,7 @@ def test_the_old_network_works_on_until_the_new_one_has_run_once(
             **EXACT,
         }
     )
-    camera, clean = desk.publisher(), desk.inbox()
+    camera, derained = desk.publisher(), desk.inbox()
     desk.listened(camera)
     until(lambda: node.engine, "a loaded network")
     first = node.engine
@@ -259,19 +259,19 @@ def test_the_old_network_works_on_until_the_new_one_has_run_once(
     assert result.successful
     until(lambda: node.trouble, "a first run that fails")
     camera.publish(message(picture(), stamp_ns=1))
-    clean.wait()
+    derained.wait()
     assert node.engine is first
     assert not node.statistics[0].summary().passed
     faulty.order("")
     until(lambda: node.engine is not first, "the new network")
     camera.publish(message(picture(), stamp_ns=2))
-    received = clean.wait(lambda one: one.header.stamp.nanosec == 2)
+    received = derained.wait(lambda one: one.header.stamp.nanosec == 2)
     assert pixels(received).mean() < 0.6 * picture().mean()
     assert node.statistics[0].summary().last_reset == "another network"
     assert not node.trouble
 
 
-def test_threads_that_are_set_are_those_that_compute_and_none_are_as_many_as_before(
+def test_the_set_number_of_threads_computes_and_0_restores_the_usual_number(
     desk: Desk, faulty: Faulty, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computed_with: list[int] = []
@@ -286,18 +286,18 @@ def test_threads_that_are_set_are_those_that_compute_and_none_are_as_many_as_bef
     node = desk.derainer(
         {"network.weights": str(faulty.weights), **EXACT, "engine.threads": usual + 1}
     )
-    camera, clean = desk.publisher(), desk.inbox()
+    camera, derained = desk.publisher(), desk.inbox()
     desk.listened(camera)
     engine = None
     for number, (threads, expected) in enumerate([(usual + 1,) * 2, (usual + 2,) * 2, (0, usual)]):
         set_over_ros(desk, engine__threads=threads)
         engine = until(lambda old=engine: node.engine is not old and node.engine, "the network")
         camera.publish(message(picture(), stamp_ns=number))
-        clean.count(number + 1)
+        derained.count(number + 1)
         assert computed_with[-1] == expected
 
 
-def test_an_engine_that_builds_its_stages_builds_them_beside_the_frames(
+def test_an_engine_builds_its_stages_in_the_loader_thread(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for package in ("onnx", "onnxruntime"):
@@ -322,11 +322,11 @@ def test_an_engine_that_builds_its_stages_builds_them_beside_the_frames(
             "stream.scene_cut": 0.0,
         }
     )
-    camera, clean = desk.publisher(), desk.inbox()
+    camera, derained = desk.publisher(), desk.inbox()
     desk.listened(camera)
     engine = until(lambda: node.engine, "a loaded network")
     camera.publish(message(picture(), stamp_ns=0))
-    clean.count(1)
+    derained.count(1)
     set_over_ros(desk, network__stages=3)
     until(lambda: node.engine is not engine, "another number of stages")
     set_over_ros(desk, safety__budget_ms=0.001)
@@ -334,16 +334,16 @@ def test_an_engine_that_builds_its_stages_builds_them_beside_the_frames(
     while node.rung.derain:
         camera.publish(message(picture(), stamp_ns=number))
         number += 1
-        clean.count(number)
+        derained.count(number)
     assert built == [("load", 2), ("load", 3)]
     summary = node.statistics[0].summary()
     assert not summary.faults
     assert node.engine.info.stages == 3
 
 
-def test_parameters_may_storm_while_frames_are_cleaned(desk: Desk, faulty: Faulty) -> None:
+def test_parameters_may_change_with_every_frame(desk: Desk, faulty: Faulty) -> None:
     node = desk.derainer({"network.weights": str(faulty.weights), **EXACT})
-    camera, clean = desk.publisher(), desk.inbox()
+    camera, derained = desk.publisher(), desk.inbox()
     desk.listened(camera)
     until(lambda: node.engine, "a loaded network")
     for index in range(60):
@@ -357,7 +357,7 @@ def test_parameters_may_storm_while_frames_are_cleaned(desk: Desk, faulty: Fault
             stream__carry_state=bool(index % 2),
         )
         camera.publish(message(picture(), stamp_ns=index))
-    clean.wait(lambda one: one.header.stamp.nanosec == 59)
+    derained.wait(lambda one: one.header.stamp.nanosec == 59)
     summary = node.statistics[0].summary()
     assert not summary.faults
     assert summary.received == 60

@@ -1,4 +1,4 @@
-"""Recordings played onto real topics, and the live node measured with them."""
+"""Recordings are played to topics, and the live node is measured with them."""
 
 from __future__ import annotations
 
@@ -52,19 +52,19 @@ def test_messages_arrive_as_they_were_recorded(desk: Desk, bag: Path) -> None:
     assert infos.count(6)[0].k[0] == 50.0
 
 
-def test_a_recording_takes_as_long_as_it_took_over_the_rate(desk: Desk, bag: Path) -> None:
+def test_the_rate_decides_how_long_playing_takes(desk: Desk, bag: Path) -> None:
     arrivals = Arrivals()
     desk.tools.create_subscription(Image, "/camera/image_raw", arrivals, 10)
     began = time.monotonic()
     play(desk, bag, rate=0.5, subscribers=("/camera/image_raw",))
     until(lambda: len(arrivals.times) == 6, "all images")
-    # Steps of 50 ms at half the rate: none comes early, and a busy machine may make some late.
+    # Steps of 50 ms at half the rate: none may be early, but a busy machine may delay some.
     for index, at in enumerate(arrivals.times):
         assert index * 0.1 <= at - began < index * 0.1 + 5
 
 
 class Arrivals:
-    """When messages came."""
+    """Notes when messages come."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -73,7 +73,7 @@ class Arrivals:
         self.times.append(time.monotonic())
 
 
-def test_new_stamps_are_those_of_the_playing(desk: Desk, bag: Path, tmp_path: Path) -> None:
+def test_restamped_messages_have_the_time_of_playing(desk: Desk, bag: Path, tmp_path: Path) -> None:
     images = desk.inbox("/camera/image_raw", Image)
     before = time.time_ns()
     schedule = tmp_path / "schedule.json"
@@ -85,7 +85,7 @@ def test_new_stamps_are_those_of_the_playing(desk: Desk, bag: Path, tmp_path: Pa
     assert noted == [[recordings.stamp(i), stamp] for i, stamp in enumerate(stamps)]
 
 
-def test_the_clock_tells_the_time_of_the_recording(desk: Desk, bag: Path) -> None:
+def test_the_clock_shows_the_time_of_the_recording(desk: Desk, bag: Path) -> None:
     clock = desk.inbox("/clock", Clock)
     play(desk, bag, clock_hz=100.0, subscribers=())
     ticks = [tick.clock.sec * 1_000_000_000 + tick.clock.nanosec for tick in clock.count(10)]
@@ -101,7 +101,7 @@ def test_a_loop_starts_over_until_it_is_stopped(desk: Desk, bag: Path) -> None:
     assert stamps[6:12] == stamps[:6]
 
 
-def test_started_paused_it_waits_for_the_service(desk: Desk, bag: Path) -> None:
+def test_a_player_started_paused_waits_for_the_service(desk: Desk, bag: Path) -> None:
     images = desk.inbox("/camera/image_raw", Image)
     with running(desk, bag, paused=True, rate=20.0):
         go_on = SetBool.Request(data=False)
@@ -112,7 +112,7 @@ def test_started_paused_it_waits_for_the_service(desk: Desk, bag: Path) -> None:
 
 
 class running:  # noqa: N801 - used like a function
-    """A player in a thread of its own."""
+    """Plays in a thread of its own."""
 
     def __init__(self, desk: Desk, bag: Path, **options: Any) -> None:
         options.setdefault("subscribers", ("/camera/image_raw",))
@@ -129,7 +129,7 @@ class running:  # noqa: N801 - used like a function
         self._player.close()
 
 
-def test_a_topic_that_is_not_there_is_refused(desk: Desk, bag: Path) -> None:
+def test_a_missing_topic_is_refused(desk: Desk, bag: Path) -> None:
     with pytest.raises(BagError, match="has no topic /other; it has /camera/camera_info"):
         Player(bag, PlayOptions(topics=("/other",)), context=desk.context)
 
@@ -159,7 +159,7 @@ def desk_environment(desk: Desk) -> dict[str, str]:
 def test_the_live_node_is_measured_on_a_recording(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Player, node and recorder over DDS, as it is called: two settings in a table."""
+    """Player, node and recorder run over DDS, as for a user; two settings make two rows."""
     content = []
     for index in range(20):
         at, pixels = recordings.stamp(index), recordings.picture(index)
@@ -188,7 +188,7 @@ def test_the_live_node_is_measured_on_a_recording(
     assert "<svg" in page.read_text()
 
 
-def test_offline_every_frame_is_measured(weights: Path, bag: Path, tmp_path: Path) -> None:
+def test_every_frame_is_measured_offline(weights: Path, bag: Path, tmp_path: Path) -> None:
     figures = tmp_path / "bench.json"
     flags = ["--offline", "--model", weights, "--device", "cpu", "--json", figures]
     assert cli.main(["bag-bench", *map(str, [bag, *flags])]) == 0
@@ -197,13 +197,13 @@ def test_offline_every_frame_is_measured(weights: Path, bag: Path, tmp_path: Pat
     assert row["latency_ms_median"] > 0
 
 
-def test_wrong_weights_are_said_before_anything_starts(
+def test_missing_weights_are_reported_before_anything_starts(
     bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["bag-bench", str(bag), "--model", "none.safetensors"]) == 2
     assert "there is no weight file none.safetensors" in capsys.readouterr().err
 
 
-def test_it_does_not_wait_for_ever_for_somebody_to_look(desk: Desk, bag: Path) -> None:
+def test_the_player_does_not_wait_for_a_subscriber_for_ever(desk: Desk, bag: Path) -> None:
     played = play(desk, bag, rate=20.0, subscribers=("/camera/image_raw",), patience_s=0.2)
     assert played.messages > 0

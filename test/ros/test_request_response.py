@@ -1,4 +1,4 @@
-"""Pictures shown to a detector that is a node of its own."""
+"""Pictures are sent to a detector that is a node of its own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rain_removal_ros.ros.tools.request_response import RequestResponse
 
 
 class Watcher:
-    """Answers each picture with the mean of its red, and another stamp's before it."""
+    """Answers each picture with its mean red, after an answer with another stamp."""
 
     def __init__(self, domain_id: int, *, answers: bool = True) -> None:
         self.context = Context()
@@ -69,7 +69,7 @@ def test_each_picture_gets_the_answer_with_its_stamp(watcher: Watcher, domain_id
         asker.close()
 
 
-def test_nobody_listening_is_one_clear_error(domain_id: int) -> None:
+def test_a_missing_subscriber_is_an_error(domain_id: int) -> None:
     asker = RequestResponse("pictures", "found", PointStamped, patience_s=0.3, domain_id=domain_id)
     try:
         with pytest.raises(DataError, match="nobody listens to /pictures"):
@@ -89,7 +89,7 @@ def box(name: str, *scores: tuple[str, float]) -> SimpleNamespace:
     )
 
 
-def test_the_likeliest_class_of_a_box_counts_and_numbers_are_cocos() -> None:
+def test_a_box_has_its_likeliest_class_and_numbers_are_coco_classes() -> None:
     message = SimpleNamespace(
         detections=[box("1", ("bus", 0.2), ("car", 0.7)), box("", ("0", 0.9))]
     )
@@ -99,17 +99,19 @@ def test_the_likeliest_class_of_a_box_counts_and_numbers_are_cocos() -> None:
     assert found.boxes.tolist() == [[16, 8, 24, 12]] * 2
 
 
-def test_a_box_of_no_class_is_refused() -> None:
+def test_a_box_without_class_is_refused() -> None:
     with pytest.raises(DataError, match="box 0 of a Detection2DArray has no class"):
         messages.read(SimpleNamespace(detections=[box("1")]))
 
 
-def test_two_topics_are_named() -> None:
+def test_a_detector_with_one_topic_is_refused() -> None:
     with pytest.raises(DataError, match="ros:IMAGES=DETECTIONS, not ros:/image"):
         detectors.create("ros:/image")
 
 
-def test_messages_that_are_not_installed_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_message_packages_are_an_error_that_names_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "vision_msgs.msg", None)
     with pytest.raises(DataError, match="vision_msgs"):
         detectors.create("ros:/a=/b")

@@ -1,4 +1,4 @@
-"""The policy that ships grants what the node uses, and only that."""
+"""The shipped policy grants what the node uses, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The node's topics: what goes in comes out, with its stamp and frame id, and all that belongs."""
+"""The node's topics: every frame comes out with its stamp, its frame id and what goes with it."""
 
 from __future__ import annotations
 
@@ -26,49 +26,49 @@ def compressed(image: np.ndarray, *, stamp_ns: int = 1) -> CompressedImage:
     return built
 
 
-def cleaned(inbox: Any, publisher: Any, sent: Any) -> Any:
-    """What comes out once the network is loaded; until then frames go through as they are."""
+def until_derained(inbox: Any, publisher: Any, sent: Any) -> Any:
+    """The first derained message; frames pass through until the network is loaded."""
 
-    def clean_one() -> Any:
+    def derained_one() -> Any:
         inbox.clear()
         publisher.publish(sent)
         received = inbox.wait()
         change = np.abs(pixels(received).astype(int).mean() - pixels(sent).mean())
         return received if change > 10 else None
 
-    return until(clean_one, "a clean frame")
+    return until(derained_one, "a derained frame")
 
 
-def test_a_frame_goes_through_untouched_while_cleaning_is_off(desk: Desk) -> None:
+def test_a_frame_passes_through_while_deraining_is_off(desk: Desk) -> None:
     desk.derainer({"bypass.mode": "always"})
-    camera, clean = desk.publisher(), desk.inbox()
+    camera, derained = desk.publisher(), desk.inbox()
     desk.listened(camera)
     sent = message(picture(), stamp_ns=5_000_000_007, encoding="bgr8", frame="front")
     camera.publish(sent)
-    assert clean.wait() == sent
+    assert derained.wait() == sent
 
 
 @pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "mono8"])
-def test_a_clean_frame_has_the_stamp_frame_id_and_encoding_of_its_own(
+def test_a_derained_frame_keeps_its_stamp_frame_id_and_encoding(
     desk: Desk, faulty: Faulty, encoding: str
 ) -> None:
     desk.derainer({"network.weights": str(faulty.weights), **EXACT})
-    camera, clean = desk.publisher(), desk.inbox()
+    camera, derained = desk.publisher(), desk.inbox()
     desk.listened(camera)
     grey = picture()[..., :1].repeat(3, axis=2)
     sent = message(grey, stamp_ns=5_000_000_007, encoding=encoding, frame="front")
-    received = cleaned(clean, camera, sent)
+    received = until_derained(derained, camera, sent)
     assert received.header == sent.header
     assert received.encoding == encoding
     assert np.abs(pixels(received).astype(int) - grey / 2).max() <= 1
 
 
-def test_the_node_makes_what_a_stream_makes(desk: Desk, weights: Any) -> None:
+def test_the_node_gives_the_results_of_a_stream(desk: Desk, weights: Any) -> None:
     from rain_removal_ros import engines
     from rain_removal_ros.stream import Stream
 
     node = desk.derainer({"network.weights": str(weights), **EXACT, "stream.scene_cut": 0.0})
-    camera, clean = desk.publisher(), desk.inbox()
+    camera, derained = desk.publisher(), desk.inbox()
     desk.listened(camera)
     until(lambda: node.engine, "a loaded network")
     stream = Stream(
@@ -80,17 +80,17 @@ def test_the_node_makes_what_a_stream_makes(desk: Desk, weights: Any) -> None:
     for index in range(3):
         sent = message(picture(index), stamp_ns=index * 33_000_000)
         camera.publish(sent)
-        received = clean.wait(lambda one, sent=sent: one.header == sent.header)
+        received = derained.wait(lambda one, sent=sent: one.header == sent.header)
         expected = stream.step(Frame(picture(index), stamp_ns=index * 33_000_000))
         assert np.array_equal(pixels(received), expected.frame.image)
 
 
-def test_beside_the_image_go_its_calibration_the_attention_and_the_rain_level(
+def test_calibration_attention_and_rain_level_are_published_with_the_image(
     desk: Desk, faulty: Faulty
 ) -> None:
     desk.derainer({"network.weights": str(faulty.weights), **EXACT})
     camera, infos = desk.publisher(), desk.publisher("camera_info", CameraInfo)
-    clean, attention = desk.inbox(), desk.inbox("attention")
+    derained, attention = desk.inbox(), desk.inbox("attention")
     info, level = desk.inbox("camera_info_derained", CameraInfo), desk.inbox("rain_level", Float32)
     desk.listened(camera)
     desk.listened(infos)
@@ -99,7 +99,7 @@ def test_beside_the_image_go_its_calibration_the_attention_and_the_rain_level(
         header=sent.header, width=64, height=48, k=[float(i) for i in range(9)]
     )
     infos.publish(calibration)
-    cleaned(clean, camera, sent)
+    until_derained(derained, camera, sent)
     assert info.wait() == calibration
     seen = attention.wait()
     assert (seen.encoding, seen.header) == ("mono8", sent.header)
@@ -107,49 +107,47 @@ def test_beside_the_image_go_its_calibration_the_attention_and_the_rain_level(
     assert 0 < level.wait(lambda one: one.data > 0).data <= 1
 
 
-def test_attention_may_be_laid_over_the_frame(desk: Desk, faulty: Faulty) -> None:
+def test_attention_can_be_drawn_over_the_frame(desk: Desk, faulty: Faulty) -> None:
     desk.derainer({"network.weights": str(faulty.weights), "output.attention": "overlay", **EXACT})
-    camera, clean, attention = desk.publisher(), desk.inbox(), desk.inbox("attention")
+    camera, derained, attention = desk.publisher(), desk.inbox(), desk.inbox("attention")
     desk.listened(camera)
-    cleaned(clean, camera, message(picture()))
+    until_derained(derained, camera, message(picture()))
     red, green, _ = pixels(attention.wait()).reshape(-1, 3).mean(axis=0)
     assert red > green + 50
 
 
-def test_a_compressed_camera_is_found_and_compressed_images_go_out(
-    desk: Desk, faulty: Faulty
-) -> None:
+def test_compressed_images_are_received_and_published(desk: Desk, faulty: Faulty) -> None:
     desk.derainer({"network.weights": str(faulty.weights), "output.compressed": True, **EXACT})
     camera = desk.publisher("image/compressed", CompressedImage)
-    clean, small = desk.inbox(), desk.inbox("image_derained/compressed", CompressedImage)
+    derained, small = desk.inbox(), desk.inbox("image_derained/compressed", CompressedImage)
     desk.listened(camera)
     flat = np.full((48, 64, 3), 200, np.uint8)
     sent = compressed(flat, stamp_ns=7)
-    received = cleaned(clean, camera, sent)
+    received = until_derained(derained, camera, sent)
     assert (received.encoding, received.header) == ("rgb8", sent.header)
     small.wait(lambda one: abs(pixels(one).mean() - 100) < 3)
 
 
-def test_both_transports_go_through_untouched_too(desk: Desk) -> None:
+def test_frames_pass_through_to_raw_and_compressed_topics(desk: Desk) -> None:
     desk.derainer({"bypass.mode": "always", "output.compressed": True, "input.transport": "raw"})
     camera = desk.publisher()
-    clean, small = desk.inbox(), desk.inbox("image_derained/compressed", CompressedImage)
+    derained, small = desk.inbox(), desk.inbox("image_derained/compressed", CompressedImage)
     desk.listened(camera)
     flat = np.full((48, 64, 3), 200, np.uint8)
     camera.publish(message(flat, stamp_ns=7))
-    assert np.array_equal(pixels(clean.wait()), flat)
+    assert np.array_equal(pixels(derained.wait()), flat)
     assert abs(pixels(small.wait()).mean() - 200) < 3
 
 
-def test_a_compressed_image_that_goes_through_is_the_same_message(desk: Desk) -> None:
+def test_a_compressed_image_passes_through_as_the_same_message(desk: Desk) -> None:
     desk.derainer({"bypass.mode": "always", "output.compressed": True})
     camera = desk.publisher("image/compressed", CompressedImage)
-    clean, small = desk.inbox(), desk.inbox("image_derained/compressed", CompressedImage)
+    derained, small = desk.inbox(), desk.inbox("image_derained/compressed", CompressedImage)
     desk.listened(camera)
     sent = compressed(picture(), stamp_ns=7)
     camera.publish(sent)
     assert small.wait() == sent
-    assert np.array_equal(pixels(clean.wait()), picture())
+    assert np.array_equal(pixels(derained.wait()), picture())
 
 
 def test_names_follow_namespace_and_remapping(desk: Desk) -> None:
@@ -158,18 +156,16 @@ def test_names_follow_namespace_and_remapping(desk: Desk) -> None:
         remap={"__ns": "/robot", "front/image": "/driver/image_raw"},
     )
     front, rear = desk.publisher("/driver/image_raw"), desk.publisher("/robot/rear/image")
-    clean = {name: desk.inbox(f"/robot/{name}/image_derained") for name in ("front", "rear")}
+    derained = {name: desk.inbox(f"/robot/{name}/image_derained") for name in ("front", "rear")}
     for camera in (front, rear):
         desk.listened(camera)
     front.publish(message(picture(1)))
     rear.publish(message(picture(2)))
-    assert np.array_equal(pixels(clean["front"].wait()), picture(1))
-    assert np.array_equal(pixels(clean["rear"].wait()), picture(2))
+    assert np.array_equal(pixels(derained["front"].wait()), picture(1))
+    assert np.array_equal(pixels(derained["rear"].wait()), picture(2))
 
 
-def test_cameras_of_one_node_get_what_nodes_of_their_own_would_give(
-    desk: Desk, weights: Any
-) -> None:
+def test_one_node_gives_its_cameras_the_results_of_separate_nodes(desk: Desk, weights: Any) -> None:
     common = {"network.weights": str(weights), **EXACT, "stream.scene_cut": 0.0}
     names = ["one", "two"]
     together = desk.derainer({"input.cameras": names, **common}, remap={"__ns": "/together"})
@@ -203,18 +199,18 @@ def test_an_enlarging_network_enlarges_the_calibration_with_the_image(
 ) -> None:
     desk.derainer({"network.weights": str(faulty.saved(scale=2)), **EXACT})
     camera, infos = desk.publisher(), desk.publisher("camera_info", CameraInfo)
-    clean, info = desk.inbox(), desk.inbox("camera_info_derained", CameraInfo)
+    derained, info = desk.inbox(), desk.inbox("camera_info_derained", CameraInfo)
     desk.listened(camera)
     desk.listened(infos)
     sent = message(picture())
     infos.publish(CameraInfo(header=sent.header, width=64, height=48))
-    received = cleaned(clean, camera, sent)
+    received = until_derained(derained, camera, sent)
     assert (received.width, received.height) == (128, 96)
     assert info.wait(lambda one: one.width == 128).height == 96
 
 
 def project(info: CameraInfo, point: np.ndarray) -> np.ndarray:
-    """Where a point is seen, in the image's own pixels, as image_geometry computes it."""
+    """The pixel of the image that shows a point, as image_geometry computes it."""
     u, v, w = np.array(info.p).reshape(3, 4) @ [*point, 1.0]
     return np.array(
         [
@@ -226,7 +222,7 @@ def project(info: CameraInfo, point: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("factor", [2, 4])
 @pytest.mark.parametrize("binning", [0, 2])
-def test_an_enlarged_image_shows_every_point_where_its_calibration_says(
+def test_an_enlarged_calibration_projects_points_to_the_enlarged_pixels(
     factor: int, binning: int
 ) -> None:
     small = CameraInfo(
@@ -249,25 +245,25 @@ def test_an_enlarged_image_shows_every_point_where_its_calibration_says(
     assert small.k[2] == 320.5
 
 
-def test_a_camera_without_calibration_stays_without() -> None:
+def test_an_empty_calibration_stays_empty() -> None:
     assert not any(scaled(CameraInfo(width=64, height=48), 2).k)
 
 
-def test_with_no_subscriber_the_node_does_not_even_listen(desk: Desk) -> None:
+def test_the_node_does_not_subscribe_while_it_has_no_subscriber(desk: Desk) -> None:
     node = desk.derainer({"bypass.mode": "always"})
     camera = desk.publisher()
     until(lambda: node.active, "an active node")
     assert camera.get_subscription_count() == 0
-    clean = desk.inbox()
+    derained = desk.inbox()
     desk.listened(camera)
     camera.publish(message(picture()))
-    clean.wait()
+    derained.wait()
     for subscription in list(desk.tools.subscriptions):
         desk.tools.destroy_subscription(subscription)
     until(lambda: not camera.get_subscription_count(), "the node to stop listening")
 
 
-def test_kept_warm_the_network_runs_for_nobody(desk: Desk, faulty: Faulty) -> None:
+def test_keep_warm_runs_the_network_without_a_subscriber(desk: Desk, faulty: Faulty) -> None:
     node = desk.derainer(
         {"network.weights": str(faulty.weights), "output.keep_warm": True, **EXACT}
     )
@@ -276,15 +272,15 @@ def test_kept_warm_the_network_runs_for_nobody(desk: Desk, faulty: Faulty) -> No
     until(lambda: node.engine, "a loaded network")
     camera.publish(message(picture(), stamp_ns=5))
     until(lambda: node.statistics[0].summary().dropped["nobody subscribes"], "a frame for nobody")
-    clean = desk.inbox()
+    derained = desk.inbox()
     until(node.cameras[0].demand, "a subscriber")
     camera.publish(message(picture(), stamp_ns=33_000_005))
-    clean.wait()
-    # One reset for the very first frame: the second was not a fresh start.
+    derained.wait()
+    # Only the first frame reset the state; the second did not start afresh.
     assert node.statistics[0].summary().resets.total() <= 1
 
 
-def test_quality_of_service_can_be_overridden_and_each_topic_keeps_its_own(desk: Desk) -> None:
+def test_qos_overrides_apply_to_their_own_topics_only(desk: Desk) -> None:
     desk.derainer(
         {
             "bypass.mode": "always",
@@ -316,15 +312,15 @@ def test_quality_of_service_can_be_overridden_and_each_topic_keeps_its_own(desk:
     assert offered("/rear/image_derained").reliability is ReliabilityPolicy.RELIABLE
 
 
-def test_large_best_effort_images_pass_with_the_profile_that_ships(desk: Desk) -> None:
+def test_large_best_effort_images_arrive_with_the_shipped_profile(desk: Desk) -> None:
     desk.process("-p", "bypass.mode:=always")
-    camera, clean = desk.publisher(reliable=False), desk.inbox(reliable=False)
+    camera, derained = desk.publisher(reliable=False), desk.inbox(reliable=False)
     desk.listened(camera)
     large = message(np.zeros((1080, 1920, 3), np.uint8))
     passed = 0
     for _ in range(10):
-        clean.clear()
+        derained.clear()
         camera.publish(large)
-        passed += clean.any_within(10.0)
-    # Without the profile, two in a hundred do at best.
+        passed += derained.any_within(10.0)
+    # Without the profile, two in a hundred arrive at best.
     assert passed > 5

@@ -1,4 +1,4 @@
-"""A network that does as it is told by a file, faults included: for tests of what stands it."""
+"""A network that follows orders from a file, for tests of how the node survives its faults."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rain_removal_ros.networks._base import Facts, Output, State
 @dataclass(frozen=True)
 class Config:
     orders: str = ""
-    """A file with what to do: nothing, or raise, nan, memory, hang, or slow and seconds a stage."""
+    """A file with one order: none, raise, nan, memory, hang, or slow and seconds per stage."""
     scale: int = 1
     stages: int = 1
 
@@ -30,7 +30,7 @@ class Network(_base.Network):
         self.gain = torch.nn.Parameter(torch.tensor(0.5))
 
     def forward(self, frame: Tensor, state: State = ()) -> Output:
-        """Half as bright as the frame. The state counts frames."""
+        """Halves the brightness of the frame. The state counts frames."""
         order = self._order()
         if order == "raise":
             raise RuntimeError("told to fail")
@@ -42,11 +42,11 @@ class Network(_base.Network):
         if order.startswith("slow"):
             pixels = frame.shape[-1] * frame.shape[-2]
             time.sleep(float(order.split()[1]) * self.stages * pixels / (64 * 48))
-        clean = frame * self.gain * (float("nan") if order == "nan" else 1.0)
-        clean = clean.repeat_interleave(self.config.scale, 2)
-        clean = clean.repeat_interleave(self.config.scale, 3)
+        derained = frame * self.gain * (float("nan") if order == "nan" else 1.0)
+        derained = derained.repeat_interleave(self.config.scale, 2)
+        derained = derained.repeat_interleave(self.config.scale, 3)
         count = state[0] + 1 if state else torch.ones(len(frame), 1)
-        return Output(clean, frame[:, :1] * 0 + 0.5, (count,), count[:, 0] / 100)
+        return Output(derained, frame[:, :1] * 0 + 0.5, (count,), count[:, 0] / 100)
 
     def _order(self) -> str:
         return Path(self.config.orders).read_text() if self.config.orders else ""
