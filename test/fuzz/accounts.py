@@ -1,4 +1,4 @@
-"""Where the frames of a node's cameras went, as its diagnostics have it."""
+"""What became of the frames of a node's cameras, as its diagnostics report it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _DROPPED = "dropped: "
 
 
 def account(reports: Inbox) -> Counter[str]:
-    """Of all cameras together, in the next report."""
+    """The counts of the next report, summed over all cameras."""
     reports.clear()
     counts: Counter[str] = Counter()
     for status in reports.wait().status:
@@ -29,6 +29,6 @@ def account(reports: Inbox) -> Counter[str]:
 
 
 def accounted(counts: Counter[str]) -> int:
-    """Frames that were published or dropped."""
+    """The number of frames that were published or dropped."""
     dropped = sum(count for name, count in counts.items() if name.startswith(_DROPPED))
     return counts["published"] + dropped

@@ -1,6 +1,6 @@
-"""Runs commands of the command line in processes of their own, which may be killed or kept short.
+"""Runs commands in processes of their own, which can be killed or limited.
 
-The processes are forked from one that has imported what all of them need, and has done nothing
+The processes are forked from one that has imported what all of them need and has done nothing
 else: a command then takes a tenth of a second to start, not three.
 """
 
@@ -40,7 +40,7 @@ class Ended:
     """How a process ended."""
 
     code: int
-    """Of the exit; minus the signal, where it was killed."""
+    """The exit code; minus the signal if the process was killed."""
     said: str
     seconds: float
 
@@ -48,7 +48,7 @@ class Ended:
 def run_command(
     *arguments: object, log: Path, kill_after_s: float | None = None, file_bytes: int | None = None
 ) -> Ended:
-    """Run ``rain-removal`` with arguments. ``file_bytes`` is how large files may become."""
+    """Run ``rain-removal`` with arguments. Its files may grow to ``file_bytes``."""
     return run_function(
         _command, list(map(str, arguments)), file_bytes, log=log, kill_after_s=kill_after_s
     )
@@ -61,11 +61,11 @@ def run_function(
     kill_after_s: float | None = None,
     timeout_s: float = 300.0,
 ) -> Ended:
-    """Call a function in a process of its own; what it returns is the exit code."""
+    """Call a function in a process of its own; its result is the exit code."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
     began = time.monotonic()
-    process = context.Process(target=_called, args=(function, arguments, str(log)), daemon=True)
+    process = context.Process(target=_call, args=(function, arguments, str(log)), daemon=True)
     process.start()
     process.join(timeout_s if kill_after_s is None else kill_after_s)
     if process.is_alive():
@@ -78,10 +78,10 @@ def run_function(
     return Ended(process.exitcode, said, time.monotonic() - began)
 
 
-def _called(function: Callable[..., int], arguments: Sequence[Any], log: str) -> None:
+def _call(function: Callable[..., int], arguments: Sequence[Any], log: str) -> None:
     import torch
 
-    torch.set_num_threads(1)  # so little work is done that threads would wait for each other
+    torch.set_num_threads(1)  # with so little work, threads would only wait for each other
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
@@ -92,7 +92,7 @@ def _command(arguments: list[str], file_bytes: int | None) -> int:
     from rain_removal_ros import cli
 
     if file_bytes is not None:
-        # The log is a file too; what cannot be written ends in an error, not in a signal.
+        # The limit holds for the log too. Without the signal, writing beyond it is an error.
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
     return cli.main(arguments)

@@ -1,6 +1,6 @@
-"""A disk that is full at any moment: one line, nothing half written, and the exit code says so.
+"""A disk that is full at any moment: one line, no half-written file, and an exit code that says so.
 
-What a process may write to a file is limited, or, where that is allowed, it writes to a small disk
+Either the size of files is limited or, where mounting is allowed, a process writes to a small disk
 in memory.
 """
 
@@ -18,11 +18,11 @@ from fuzz.work import Work
 __all__ = ["LONG", "SHORT", "attack"]
 
 SHORT, LONG = 9, 500
-"""Commands."""
+"""Numbers of commands."""
 
 
 def attack(effort: Effort) -> Figures:
-    """Run commands that may write up to so many bytes to a file."""
+    """Run ``count`` commands, each with room for a random number of bytes."""
     work = Work(effort.folder)
     names = ("image", "replay", "train")
     largest = {}
@@ -39,7 +39,7 @@ def attack(effort: Effort) -> Figures:
             limit = None if is_disk else room
             ended = run_command(*getattr(work, name), log=work.log, file_bytes=limit)
             what = f"{name} with room for {room} bytes: {ended.code}\n{ended.said}"
-            # `image` ends with 1 where some of its files failed.
+            # `image` exits with 1 if some of its files failed.
             assert ended.code in (0, 1, 2), what
             assert "Traceback" not in ended.said, what
             getattr(work, f"check_{name}")(must_exist=ended.code == 0)
@@ -51,7 +51,7 @@ def attack(effort: Effort) -> Figures:
 
 @contextmanager
 def _small_disk(folder: Path, size: int) -> Iterator[bool]:
-    """Whether the folder is a disk of this size, which takes a privilege; never one of none."""
+    """Mount a disk of this size, if allowed, on the folder; yield whether it is. Size 0 is none."""
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     mounted = size > 0 and subprocess.run(mount, capture_output=True).returncode == 0
     try:

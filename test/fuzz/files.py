@@ -1,4 +1,4 @@
-"""Files with bytes changed, cut, doubled and spliced: each is read, or refused in one line."""
+"""Files with changed, cut, repeated and spliced bytes: each is read, or refused in one line."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from rain_removal_ros.settings import Settings
 __all__ = ["LONG", "SHORT", "attack"]
 
 SHORT, LONG = 400, 10_000
-"""Files."""
+"""Numbers of files."""
 _AT_ONCE = 200
-"""Files for one process, so that each begins with little memory in use."""
+"""Files per process: so few that each process begins with little memory in use."""
 _SLOWEST_S = 10.0
 _MEMORY_MB = 1000
 _TOKENS = (
@@ -44,7 +44,7 @@ _TOKENS = (
 
 
 def attack(effort: Effort) -> Figures:
-    """Read ``count`` files that were spoilt, in processes of a few hundred."""
+    """Read ``count`` spoilt files, a few hundred in each process."""
     seeds = _seeds(effort.folder)
     totals: dict[str, float] = {"read": 0, "refused": 0, "slowest [s]": 0.0, "memory [MB]": 0}
     for start in range(0, effort.count, _AT_ONCE):
@@ -65,7 +65,7 @@ def attack(effort: Effort) -> Figures:
 
 
 def _seeds(folder: Path) -> dict[str, bytes]:
-    """Whole files of every kind that commands read."""
+    """Intact files of every kind that commands read."""
     entries = recordings.entries(3)
     packed = folder / "packed"
     mcap = recordings.write(folder / "mcap", entries)
@@ -95,7 +95,7 @@ def _seeds(folder: Path) -> dict[str, bytes]:
 def _read_many(
     seeds: Mapping[str, bytes], seed: int, count: int, report: Path, folder: Path
 ) -> int:
-    """Spoil files and read them, in a process for that; failures are reported, their files kept."""
+    """Spoil files and read them, in this process. Failures are reported, and their files kept."""
     choice = random.Random(seed)
     folder.mkdir(exist_ok=True)
     found: dict[str, Any] = {"read": 0, "refused": 0, "failures": [], "slowest [s]": 0.0}
@@ -111,7 +111,7 @@ def _read_many(
             found["refused"] += 1
             if "\n" in str(error).strip():
                 found["failures"].append(f"{name} of {seed}, {index}: more than a line: {error}")
-        except Exception:  # noqa: BLE001 - it is what is looked for
+        except Exception:  # noqa: BLE001 - any other error is a finding
             found["failures"].append(f"{name} of {seed}, {index}:\n{traceback.format_exc()}")
             path.rename(path.with_name(f"failure-{seed}-{index}-{name}"))
         found["slowest [s]"] = max(found["slowest [s]"], round(time.monotonic() - began, 2))
@@ -121,7 +121,7 @@ def _read_many(
 
 
 def spoilt(content: bytes, choice: random.Random, others: list[bytes]) -> bytes:
-    """The content, changed in a few places."""
+    """The content with changes in a few places."""
     changed = bytearray(content)
     for _ in range(choice.choice([1, 1, 2, 5, 20])):
         at = choice.randrange(len(changed) + 1)

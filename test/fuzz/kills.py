@@ -1,4 +1,4 @@
-"""Commands killed at any moment: what they were writing is whole or not there, and they go on."""
+"""Commands killed at any moment: their output is complete or absent, and they can be repeated."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from fuzz.work import STEPS, Work
 __all__ = ["LONG", "SHORT", "attack"]
 
 SHORT, LONG = 4, 400
-"""Kills."""
+"""Numbers of kills."""
 
 
 def attack(effort: Effort) -> Figures:
-    """Kill replays and trainings, one after the other, and let each be done in the end."""
+    """Kill replays and trainings in turn, and let each of them finish afterwards."""
     work = Work(effort.folder)
-    run_command("--help", log=work.log)  # what all are forked from takes seconds to start
+    run_command("--help", log=work.log)  # starts the process that all are forked from, in seconds
     whole_s = {}
     for name in ("replay", "train"):
         ended = run_command(*getattr(work, name), log=work.log)
@@ -25,7 +25,7 @@ def attack(effort: Effort) -> Figures:
     killed = {"replay": 0, "train": 0}
     for number in range(effort.count):
         name = ("replay", "train")[number % 2]
-        if number % 4 < 2:  # a killed training is gone on with, and killed again
+        if number % 4 < 2:  # every second training finds the run of the last one
             work.clear()
         moment_s = effort.choice.uniform(0, whole_s[name])
         ended = run_command(*getattr(work, name), log=work.log, kill_after_s=moment_s)

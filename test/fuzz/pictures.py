@@ -1,4 +1,4 @@
-"""Compressed pictures made to cost more than they should."""
+"""Compressed pictures that take far more work to decode than their size suggests."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ __all__ = ["jpeg_of_many_scans"]
 
 
 def jpeg_of_many_scans(height: int, width: int, scans: int) -> bytes:
-    """A grey progressive JPEG, whole and valid, that goes over all of its blocks ``scans`` times.
+    """A valid grey progressive JPEG that makes decoders visit every block ``scans`` times.
 
-    A scan takes some 15 bits for each 32767 blocks, but decoders visit every block.
+    A scan takes only 15 bits for every 32767 blocks.
     """
     blocks = -(-height // 8) * -(-width // 8)
     dc = _bits("0" * blocks)
@@ -20,8 +20,8 @@ def jpeg_of_many_scans(height: int, width: int, scans: int) -> bytes:
             b"\xff\xd8",
             _segment(0xC2, struct.pack(">BHHB3B", 8, height, width, 1, 1, 0x11, 0)),
             _segment(0xDB, b"\0" + b"\x01" * 64),
-            _segment(0xC4, _table(0x00, 0x00)),  # no difference to the block before, in one bit
-            _segment(0xC4, _table(0x10, 0xE0)),  # 16384 and more blocks end, in one bit
+            _segment(0xC4, _table(0x00, 0x00)),  # one bit: equal to the block before
+            _segment(0xC4, _table(0x10, 0xE0)),  # one bit: 16384 or more blocks end
             *(_segment(0xDA, bytes([1, 1, 0x00, 0, 0, 0])), dc),
             *(_segment(0xDA, bytes([1, 1, 0x00, 1, 63, 0])) + ac for _ in range(scans - 1)),
             b"\xff\xd9",
@@ -30,10 +30,10 @@ def jpeg_of_many_scans(height: int, width: int, scans: int) -> bytes:
 
 
 def _end_of_blocks(blocks: int) -> str:
-    """Codes by which runs of blocks end where they begin."""
+    """The bits of a scan that adds nothing to any block: runs of blocks that end at once."""
     codes = []
     while blocks > 0:
-        codes.append("0" + "1" * 14)  # 16384 and 16383 more
+        codes.append("0" + "1" * 14)  # a run of 16384 blocks and 16383 more
         blocks -= 32767
     return "".join(codes)
 
@@ -44,7 +44,7 @@ def _bits(bits: str) -> bytes:
 
 
 def _table(kind: int, symbol: int) -> bytes:
-    """A Huffman table of one symbol, which takes one bit."""
+    """A Huffman table of one symbol, whose code is one bit."""
     return bytes([kind, 1, *[0] * 15, symbol])
 
 

@@ -1,4 +1,4 @@
-"""Signals in every state of a node: one, two or many, which all end it well."""
+"""Signals in every state of a node: one, two or many of them end it without error."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from ros.desk import (
 __all__ = ["LONG", "SHORT", "attack"]
 
 SHORT, LONG = 4, 200
-"""Nodes."""
+"""Numbers of nodes."""
 ENDS_WITHIN_S = 10.0
 STATES = ("deraining", "hung", "starting", "loading", "idle", "changing", "inactive")
 
 
 def attack(effort: Effort) -> Figures:
-    """Start ``count`` nodes, and end each with signals in a state of its own."""
+    """Start ``count`` nodes, and end them with signals in one state after the other."""
     ended_s: list[float] = []
     seen: Counter[str] = Counter()
     for number in range(effort.count):
@@ -51,7 +51,7 @@ def attack(effort: Effort) -> Figures:
 
 
 def _end(desk: Desk, state: str, faulty: Faulty, choice: random.Random) -> float:
-    """How long a node took to end that was in this state; it ended well."""
+    """Seconds that a node in this state took to end without error."""
     parameters = {"network.weights": str(faulty.weights), "engine.threads": "1"}
     if state == "inactive":
         parameters["node.autostart"] = "false"
@@ -59,7 +59,7 @@ def _end(desk: Desk, state: str, faulty: Faulty, choice: random.Random) -> float
         faulty.order("hang")
     node = desk.process(*flags(parameters))
     if state == "starting":
-        _wait_until_it_listens(node)
+        _wait_until_signals_are_handled(node)
         time.sleep(choice.uniform(0, 3))
     else:
         _bring(desk, state, faulty)
@@ -81,20 +81,20 @@ def _end(desk: Desk, state: str, faulty: Faulty, choice: random.Random) -> float
     return time.monotonic() - began
 
 
-def _wait_until_it_listens(node: subprocess.Popen[str]) -> None:
-    """Before, Python itself is starting, and has not got to our first line."""
+def _wait_until_signals_are_handled(node: subprocess.Popen[str]) -> None:
+    """Before that, Python itself is starting, and a signal ends it in its own way."""
     status = Path(f"/proc/{node.pid}/status")
     blocked = 1 << (signal.SIGTERM - 1)
 
-    def listens() -> bool:
+    def handles_signals() -> bool:
         lines = dict(line.split(":\t", 1) for line in status.read_text().splitlines())
         return bool(int(lines["SigBlk"], 16) & blocked)
 
-    until(listens, "its first line")
+    until(handles_signals, "its first line")
 
 
 def _bring(desk: Desk, state: str, faulty: Faulty) -> None:
-    """Wait until a node is in a state, or make it so."""
+    """Bring a node into a state, or wait until it is in it."""
     if state in ("inactive", "loading"):
         until(lambda: desk.tools.count_publishers("/diagnostics"), "the node")
         return
@@ -117,7 +117,7 @@ def _bring(desk: Desk, state: str, faulty: Faulty) -> None:
 
 
 def _change(desk: Desk) -> None:
-    """Ask for a transition, and do not wait for it."""
+    """Request two transitions, and do not wait for them."""
     from lifecycle_msgs.msg import Transition
     from lifecycle_msgs.srv import ChangeState
 

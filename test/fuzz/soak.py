@@ -1,4 +1,4 @@
-"""Attacks for as long as they take, and writes down what was seen.
+"""Runs the attacks, for hours if asked to, and writes down what they measured.
 
     make soak
     make soak SOAK="messages storm --seed 7 --scale 0.1"
@@ -40,7 +40,7 @@ def main() -> int:
         parts.append(_section(name, figures, error))
         print(parts[-1], flush=True)
         options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text("\n".join(parts))  # each time: the next one may take an hour
+        options.output.write_text("\n".join(parts))  # after each attack: the next may take an hour
         failed = failed or bool(error)
     return int(failed)
 
@@ -54,7 +54,7 @@ def _attack(name: str, seed: int, scale: float, *, domain: int) -> tuple[Figures
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         try:
             figures = module.attack(Effort(seed, count, Path(folder), domain))
-        except Exception:  # noqa: BLE001 - the others are tried all the same
+        except Exception:  # noqa: BLE001 - the other attacks still run
             error = traceback.format_exc()
     return {**figures, "took [s]": round(time.monotonic() - began)}, error
 

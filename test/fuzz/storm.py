@@ -42,10 +42,10 @@ from rain_removal_ros.settings import Settings
 __all__ = ["LONG", "SHORT", "attack"]
 
 SHORT, LONG = 8, 300
-"""Seconds."""
+"""Numbers of seconds."""
 RATE_HZ = 100.0
 ANSWER_S = 2.0
-"""In which every request is to be answered."""
+"""The time within which every request must be answered."""
 THREADS = 40
 _FRAME_S = 0.1
 _TRANSITIONS = (
@@ -57,11 +57,11 @@ _TRANSITIONS = (
     99,
 )
 _NOT_CHANGED = ("engine.compile", "safety.retry_s")
-"""Compiling takes all cores for minutes. A retry that comes late would hold up the end."""
+"""Compiling takes all cores for minutes. A late retry would delay the end of the attack."""
 
 
 class _Clients:
-    """Sends requests, and takes note of how long each waits for its answer."""
+    """Sends requests, and notes how long each waits for its answer."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
@@ -72,7 +72,7 @@ class _Clients:
 
     def send(self, kind: Any, name: str, request: Any) -> None:
         if name not in self._clients:
-            # By default a client keeps the last ten answers only that it has not looked at yet.
+            # By default a client keeps only the last ten of the answers that it has not read yet.
             self._clients[name] = self._desk.tools.create_client(
                 kind, f"/derain/{name}", qos_profile=qos_profile_parameters
             )
@@ -110,7 +110,7 @@ def _attack(desk: Desk, effort: Effort) -> Figures:
     held = Process(node.pid)
     held.look()
     clients = _Clients(desk)
-    for kind, name, request in _at(RATE_HZ, effort, str(faulty.weights), str(other)):
+    for kind, name, request in _requests_at(RATE_HZ, effort, str(faulty.weights), str(other)):
         clients.send(kind, name, request)
         if clients.sent.total() % int(RATE_HZ * _FRAME_S) == 0:
             camera.publish(message(picture()))
@@ -118,7 +118,7 @@ def _attack(desk: Desk, effort: Effort) -> Figures:
             derained.clear()
     until(lambda: not clients.waiting, f"answers to {list(clients.waiting.values())[:5]}", 60.0)
     assert node.poll() is None, (effort.folder / "node.log").read_text()[-2000:]
-    clients.send(SetParameters, "set_parameters", _sane(str(faulty.weights)))
+    clients.send(SetParameters, "set_parameters", _working_settings(str(faulty.weights)))
     _activate(desk)
     until_frames_pass(camera, attention, PATIENCE_S)
     waits_s = sorted(clients.waits_s)
@@ -135,8 +135,8 @@ def _attack(desk: Desk, effort: Effort) -> Figures:
     }
 
 
-def _at(rate_hz: float, effort: Effort, *weights: str) -> Iterator[tuple[Any, str, Any]]:
-    """Requests, each when it is due."""
+def _requests_at(rate_hz: float, effort: Effort, *weights: str) -> Iterator[tuple[Any, str, Any]]:
+    """Requests, each yielded when it is due."""
     began = time.monotonic()
     for number in range(int(effort.count * rate_hz)):
         time.sleep(max(0.0, began + number / rate_hz - time.monotonic()))
@@ -189,12 +189,12 @@ def _change(choice: random.Random, weights: tuple[str, ...]) -> Message:
 
 
 def _value(entry: settings.Entry, choice: random.Random) -> Any:
-    """Mostly one that the setting can have."""
+    """A random value, mostly one that the setting accepts."""
     if choice.random() < 0.15:
         return choice.choice([-1, 10**18, float("nan"), "x" * 300, True, [1, 2], ["a"], [b"\x00"]])
     described = entry.described
     if described.choices:
-        # An engine that has to be built holds up the ones after it for seconds.
+        # Building an engine delays the engines after it for seconds.
         rare = entry.name == "engine.name" and choice.random() < 0.9
         return "torch" if rare else choice.choice(described.choices)
     if entry.kind is bool:
@@ -207,8 +207,8 @@ def _value(entry: settings.Entry, choice: random.Random) -> Any:
     return choice.choice(["auto", "cpu", "cuda", "rainstream", "nonsense", ""])
 
 
-def _sane(weights: str) -> Any:
-    """What makes a node derain again, whatever was set before."""
+def _working_settings(weights: str) -> Any:
+    """A request that makes a node derain again, whatever was set before."""
     kept = ("network.name", "network.stages", "engine.cache")
     defaults = settings.flatten(Settings())
     values = {
@@ -222,7 +222,7 @@ def _sane(weights: str) -> Any:
 
 
 def _activate(desk: Desk) -> None:
-    """From whatever state it is in."""
+    """Activate the node, whatever state it is in."""
     for number in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
         request = ChangeState.Request(transition=Transition(id=number))
         desk.call(ChangeState, "/derain/change_state", request)

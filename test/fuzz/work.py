@@ -1,4 +1,4 @@
-"""What commands have to do while they are killed or kept short: small, and all of it checked."""
+"""Small tasks for commands that are killed or limited, and checks of what they wrote."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ validation: [{{name: all, path: ., limit: 2}}]
 
 
 class Work:
-    """A recording to replay, pictures to derain, and a recipe to train by."""
+    """A recording to replay, a picture to derain, and a recipe to train by."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -48,7 +48,7 @@ class Work:
         self.out.mkdir()
 
     def clear(self) -> None:
-        """Remove all that commands have written."""
+        """Remove everything that commands have written."""
         shutil.rmtree(self.out)
         self.out.mkdir()
 
@@ -68,7 +68,7 @@ class Work:
         return ["train", "--config", self._recipe, *where]
 
     def check_replay(self, *, must_exist: bool) -> None:
-        """A recording is there whole, or not at all."""
+        """The recording is complete or does not exist."""
         path = self.out / "bag"
         assert path.exists() or not must_exist, "there is no recording"
         if path.exists():
@@ -78,7 +78,7 @@ class Work:
             assert count >= 3 * FRAMES, f"{count} messages"
 
     def check_image(self, *, must_exist: bool) -> None:
-        """A picture is there whole, or not at all."""
+        """The picture is complete or does not exist."""
         path = self.out / "0.png"
         assert path.exists() or not must_exist, "there is no picture"
         if path.exists():
@@ -87,7 +87,7 @@ class Work:
             assert picture.shape == (40, 48, 3)
 
     def check_train(self, *, must_exist: bool) -> None:
-        """Weights are there whole, or not at all."""
+        """The weights are complete or do not exist."""
         path = self.out / "run" / "best.safetensors"
         assert path.exists() or not must_exist, "there are no weights"
         for each in (self.out / "run").glob("*.safetensors"):
