@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rain_removal_ros import png
 from rain_removal_ros.errors import FrameError
 from rain_removal_ros.frames import Frame, Image
 from rain_removal_ros.settings import LimitSettings
@@ -46,8 +47,6 @@ _MOST_SEGMENTS = 1000
 """Before a JPEG's picture. Those of cameras have a dozen; a colour profile may take 255."""
 
 _MOST_COMPONENTS = 4
-
-_PNG = b"\x89PNG\r\n\x1a\n"
 
 _LIMITS = LimitSettings()
 
@@ -209,7 +208,7 @@ def stamp_ns(header: Header) -> int:
 
 def compression(message: CompressedMessage) -> str:
     """``jpeg`` or ``png``, from the data: drivers write anything into the format."""
-    return "png" if bytes(_buffer(message)[: len(_PNG)]) == _PNG else "jpeg"
+    return "png" if bytes(_buffer(message)[: len(png.SIGNATURE)]) == png.SIGNATURE else "jpeg"
 
 
 def set_stamp(header: Header, stamp_ns: int) -> None:
@@ -350,9 +349,9 @@ def _checked_size(encoded: bytes, format: str, limits: LimitSettings) -> tuple[i
         width, height, scan = _jpeg_header(encoded)
         whole = encoded.rfind(b"\xff\xd9") > scan
         _check_scans(encoded, scan, limits.jpeg_scans)
-    elif encoded.startswith(_PNG) and len(encoded) >= 24:
+    elif encoded.startswith(png.SIGNATURE) and len(encoded) >= 24:
         width, height = struct.unpack_from(">II", encoded, 16)
-        whole = b"IEND\xaeB`\x82" in encoded
+        whole = png.is_whole(encoded)
     elif encoded:
         raise FrameError(f"the compressed image ({format[:40]!r}) is neither JPEG nor PNG")
     else:

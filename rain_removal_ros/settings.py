@@ -276,9 +276,9 @@ class LimitSettings:
     """What a frame, or reading a recording from disk, may cost."""
 
     frame_mp: float = setting(
-        40.0,
+        13.0,
         "largest frame, padded for the network, that is derained, and largest compressed one that "
-        "is decoded",
+        "is decoded: memory and time grow with it",
         unit="MP",
         low=0.01,
         high=1000.0,

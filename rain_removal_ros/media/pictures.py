@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rain_removal_ros import png
 from rain_removal_ros.errors import DataError
 from rain_removal_ros.frames import Image
 from rain_removal_ros.media.picture_headers import announced_size
@@ -92,6 +93,8 @@ def encoded(path: Path, most_pixels: int = MOST_PIXELS) -> bytes:
     # OpenCV fills the missing part of a truncated JPEG with grey and reports success.
     if data.startswith(_JPEG_START) and _JPEG_END not in data[-_JPEG_TRAILER:]:
         raise DataError(f"{path} is a JPEG that ends too early")
+    if data.startswith(png.SIGNATURE) and not png.is_whole(data):
+        raise DataError(f"{path} is a PNG that ends too early")
     return data
 
 

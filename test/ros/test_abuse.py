@@ -117,7 +117,10 @@ def test_frames_that_are_too_large_or_would_be_mostly_padding_pass_through(
 
 
 def test_memory_for_a_large_frame_is_released(desk: Desk) -> None:
-    settings = ("bypass.mode:=auto", "input.transport:=compressed", "safety.watchdog_s:=60.0")
+    settings = (
+        *("bypass.mode:=auto", "input.transport:=compressed", "safety.watchdog_s:=60.0"),
+        "limits.frame_mp:=40.0",
+    )
     process = desk.process(*(word for each in settings for word in ("-p", each)))
     camera, through = desk.publisher("image/compressed", CompressedImage), desk.inbox()
     desk.listened(camera)

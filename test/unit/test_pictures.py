@@ -82,6 +82,17 @@ def test_a_giant_picture_is_refused_before_it_is_decoded(
         pictures.read(path)
 
 
+def test_a_png_whose_chunk_announces_a_gigabyte_is_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "spoilt.png"
+    at = FORMS["png"].index(b"IDAT")
+    path.write_bytes(FORMS["png"][: at - 4] + struct.pack(">I", 2**30) + FORMS["png"][at:])
+    monkeypatch.setattr(cv2, "imdecode", None)
+    with pytest.raises(DataError, match="is a PNG that ends too early"):
+        pictures.read(path)
+
+
 def test_the_largest_allowed_size_can_be_set(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     path.write_bytes(giant_png(300))
