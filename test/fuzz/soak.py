@@ -30,13 +30,14 @@ def main() -> int:
     parser.add_argument("attacks", nargs="*", metavar="ATTACK", help=f"of {', '.join(ATTACKS)}")
     parser.add_argument("--seed", type=int, default=1, help="the same one attacks the same way")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the usual numbers")
+    parser.add_argument("--domain", type=int, default=1, help="the first attack's ROS_DOMAIN_ID")
     parser.add_argument("--output", type=Path, default=Path("soak.md"), help="for the figures")
     options = parser.parse_args()
     if unknown := set(options.attacks) - set(ATTACKS):
         parser.error(f"there is no attack {', '.join(sorted(unknown))}")
     parts, failed = [_heading(options.seed, options.scale)], False
     for number, name in enumerate(options.attacks or ATTACKS):
-        figures, error = _attack(name, options.seed, options.scale, domain=1 + number)
+        figures, error = _attack(name, options.seed, options.scale, domain=options.domain + number)
         parts.append(_section(name, figures, error))
         print(parts[-1], flush=True)
         options.output.parent.mkdir(parents=True, exist_ok=True)

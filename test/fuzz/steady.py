@@ -32,7 +32,11 @@ def _attack(desk: Desk, effort: Effort) -> Figures:
     reports = desk.inbox("/diagnostics", DiagnosticArray)
     frames = [message(picture(seed, height=1080, width=1920)) for seed in range(4)]
     desk.listened(camera)
-    until(lambda: camera.publish(frames[0]) or time.sleep(1) or attention.messages, "a frame")
+    first = 0
+    while not attention.any_within(1):
+        assert node.poll() is None, (effort.folder / "node.log").read_text()[-2000:]
+        camera.publish(frames[0])
+        first += 1
     held = Process(node.pid)
     began = time.monotonic()
     sent = 0
@@ -46,18 +50,24 @@ def _attack(desk: Desk, effort: Effort) -> Figures:
             for inbox in (derained, attention, reports):
                 inbox.clear()
     assert node.poll() is None, (effort.folder / "node.log").read_text()[-2000:]
-    counts = _settled(reports)
+    counts = _settled(reports, first + sent)
     held.check(memory_mb=100, threads=40, files=3)
     assert held.most["threads"] <= held.first["threads"] + 2, held.figures()
-    return {"seconds": effort.count, "sent": sent, **counts, **held.figures()}
+    return {"seconds": effort.count, "sent": first + sent, **counts, **held.figures()}
 
 
-def _settled(reports: Inbox) -> dict[str, int]:
-    """Where frames went, once every one that was received is accounted for."""
+def _settled(reports: Inbox, sent: int) -> dict[str, int]:
+    """Where frames went, once every one that was sent is accounted for."""
 
     def counted() -> dict[str, int]:
         counts = account(reports)
-        return counts if counts["received"] == accounted(counts) else {}
+        last.update(counts)
+        whole = counts["received"] + counts["lost in transport"] == sent
+        return counts if whole and counts["received"] == accounted(counts) else {}
 
-    found: dict[str, int] = until(counted, "an account of every frame", 60.0)
+    last: dict[str, int] = {}
+    try:
+        found: dict[str, int] = until(counted, "an account", 60.0)
+    except AssertionError as error:
+        raise AssertionError(f"{sent} frames were sent, but the node counts {last}") from error
     return found

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
-from ros.desk import Desk, Faulty, message, picture, until
+from rclpy.duration import Duration
+from ros.desk import PATIENCE_S, Desk, Faulty, message, picture, until
 from rosgraph_msgs.msg import Clock
 
 from rain_removal_ros.codec import set_stamp, stamp_ns
@@ -36,6 +38,28 @@ def test_a_slow_network_drops_old_frames_and_counts_them(desk: Desk, faulty: Fau
     summary = node.statistics[0].summary()
     assert summary.received == 30 == summary.published + summary.dropped["newer one came"]
     assert summary.published < 20
+
+
+def test_frames_that_a_busy_node_never_fetched_are_counted(desk: Desk) -> None:
+    node = desk.derainer({"bypass.mode": "always"})
+    camera, clean = desk.publisher(), desk.inbox()
+    desk.listened(camera)
+    camera.publish(message(picture()))
+    clean.wait()
+    fetched = node.statistics[0].summary().received
+    busy, free = threading.Event(), threading.Event()
+    node.executor.create_task(lambda: busy.set() or free.wait(PATIENCE_S))
+    assert busy.wait(PATIENCE_S)
+    for index in range(5):  # the subscription keeps the last one
+        camera.publish(message(picture(), stamp_ns=index))
+    assert camera.wait_for_all_acked(Duration(seconds=60))
+    free.set()
+    clean.wait(lambda one: stamp_ns(one.header) == 4)
+    until(lambda: node.statistics[0].summary().published == 2, "the count of the last")
+    summary = node.statistics[0].summary()
+    assert summary.received == fetched + 5 == 6
+    assert summary.dropped == {"newer one came": 4}
+    assert not summary.lost
 
 
 def test_a_frame_that_is_too_old_is_dropped_by_the_clock_of_the_node(desk: Desk) -> None:

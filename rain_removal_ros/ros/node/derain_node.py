@@ -29,7 +29,7 @@ from rain_removal_ros.ros.node import diagnostics
 from rain_removal_ros.ros.node.loader import Loader, LoadRequest
 from rain_removal_ros.ros.node.mailbox import Mailbox
 from rain_removal_ros.ros.node.pipeline import Pipeline
-from rain_removal_ros.ros.node.statistics import Statistics
+from rain_removal_ros.ros.node.statistics import NEWER, Statistics
 from rain_removal_ros.ros.node.topics import Topics
 from rain_removal_ros.ros.node.watchdog import Watchdog
 from rain_removal_ros.ros.node.worker import Worker
@@ -216,19 +216,19 @@ class DerainNode(LifecycleNode):
             self,
             name,
             self.settings,
-            arrived=lambda message: self._arrived(index, message),
+            arrived=lambda message, missing: self._arrived(index, message, missing),
             lost=self.statistics[index].lost,
             matched=self._look_around,
         )
 
-    def _arrived(self, index: int, message: Any) -> None:
-        self.statistics[index].received()
+    def _arrived(self, index: int, message: Any, missing: int) -> None:
+        self.statistics[index].received(missing)
         # A network that is being loaded needs the size before frames are decoded. A header can
         # announce any size, so it counts only if there are data for it.
         if isinstance(message, Image) and 0 < message.height * message.width <= len(message.data):
             self.statistics[index].size = message.height, message.width
         if self._mailbox.put(index, message):
-            self.statistics[index].dropped("newer one came")
+            self.statistics[index].dropped(NEWER)
 
     # --- Worker ------------------------------------------------------------------------------
 

@@ -11,6 +11,9 @@ import numpy as np
 
 from rain_removal_ros.camera import Outcome, Result
 
+NEWER = "newer one came"
+"""Why a frame is dropped that waits while another one comes."""
+
 
 @dataclass
 class StatisticsSummary:
@@ -46,6 +49,7 @@ class Statistics:
 
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _received: int = 0
+    _missing: int = 0
     _lost: int = 0
     _published: int = 0
     _passed: Counter[str] = field(default_factory=Counter)
@@ -63,9 +67,11 @@ class Statistics:
         default_factory=lambda: (time.monotonic(), 0, 0, 0)
     )
 
-    def received(self) -> None:
+    def received(self, missing: int = 0) -> None:
+        """Count a frame, and those that were sent before it and never came."""
         with self._lock:
             self._received += 1
+            self._missing += missing
 
     def lost(self, count: int) -> None:
         """Count sent messages that did not arrive."""
@@ -110,19 +116,22 @@ class Statistics:
             now = time.monotonic()
             then, received, published, lost = self._reported
             passed_s = max(now - then, 1e-3)
-            self._reported = (now, self._received, self._published, self._lost)
+            # The middleware reports its losses, but not what it replaced by a newer one.
+            replaced = max(0, self._missing - self._lost)
+            total = self._received + replaced
+            self._reported = (now, total, self._published, self._lost)
             return StatisticsSummary(
-                received=self._received,
+                received=total,
                 lost=self._lost,
                 losing=self._lost - lost,
                 published=self._published,
                 passed=Counter(self._passed),
-                dropped=Counter(self._dropped),
+                dropped=self._dropped + Counter({NEWER: replaced}),
                 faults=Counter(self._faults),
                 resets=Counter(self._resets),
                 last_reset=self._last_reset,
                 last_fault=self._last_fault,
-                rate_in=(self._received - received) / passed_s,
+                rate_in=(total - received) / passed_s,
                 rate_out=(self._published - published) / passed_s,
                 latency_ms=_middle_and_tail(self._latency),
                 processing_ms=_middle_and_tail(self._processing),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rclpy.event_handler import (
@@ -30,6 +30,7 @@ from std_msgs.msg import Float32
 from rain_removal_ros.camera import Demand, OutputKind
 from rain_removal_ros.camera_info import Calibrations
 from rain_removal_ros.errors import SettingsError
+from rain_removal_ros.ros.node.gaps import Gaps
 from rain_removal_ros.ros.qos import all_reliable
 from rain_removal_ros.settings import Settings
 
@@ -57,11 +58,12 @@ class Topics:
         name: str,
         settings: Settings,
         *,
-        arrived: Callable[[Any], None],
+        arrived: Callable[[Any, int], None],
         lost: Callable[[int], None],
         matched: Callable[[], None],
     ) -> None:
-        """``arrived`` gets every image message, ``lost`` the number of those lost on the way.
+        """``arrived`` gets every image message and how many are missing before it, ``lost`` the
+        number of those lost on the way.
 
         ``matched`` is called when subscribers change.
         """
@@ -221,18 +223,23 @@ class Topics:
 
     def _images(self, kind: Any, topic: str) -> Subscription[Any]:
         """A subscription that counts lost messages, if the middleware reports them."""
+        gaps = Gaps()
+
+        def arrived(message: Any, info: Mapping[str, Any]) -> None:
+            self._arrived(message, gaps.before(info))
+
         try:
             return self._subscription(
-                kind, topic, self._arrived, lost=lambda event: self._lost(event.total_count_change)
+                kind, topic, arrived, lost=lambda event: self._lost(event.total_count_change)
             )
         except UnsupportedEventTypeError:
-            return self._subscription(kind, topic, self._arrived)
+            return self._subscription(kind, topic, arrived)
 
     def _subscription(
         self,
         kind: Any,
         topic: str,
-        callback: Callable[[Any], None],
+        callback: Callable[[Any], None] | Callable[[Any, Any], None],
         *,
         lost: Callable[[Any], None] | None = None,
     ) -> Subscription[Any]:
