@@ -277,11 +277,11 @@ def test_the_set_number_of_threads_computes_and_0_restores_the_usual_number(
     computed_with: list[int] = []
     step_together = camera_under_test.step_together
 
-    def noted(*arguments: Any, **more: Any) -> Any:
+    def recorded_call(*arguments: Any, **more: Any) -> Any:
         computed_with.append(torch.get_num_threads())
         return step_together(*arguments, **more)
 
-    monkeypatch.setattr(camera_under_test, "step_together", noted)
+    monkeypatch.setattr(camera_under_test, "step_together", recorded_call)
     usual = usual_threads()
     node = desk.derainer(
         {"network.weights": str(faulty.weights), **EXACT, "engine.threads": usual + 1}
@@ -305,11 +305,11 @@ def test_an_engine_builds_its_stages_in_the_loader_thread(
     built: list[tuple[str, int]] = []
     whole = export.export
 
-    def noted(network: Any, *, stages: int = 0) -> Any:
+    def recorded_call(network: Any, *, stages: int = 0) -> Any:
         built.append((threading.current_thread().name, stages or network.stages))
         return whole(network, stages=stages)
 
-    monkeypatch.setattr(export, "export", noted)
+    monkeypatch.setattr(export, "export", recorded_call)
     weights = tmp_path / "prenet.safetensors"
     checkpoints.save(weights, networks.create("prenet", channels=8, blocks=1, stages=4), {})
     node = desk.derainer(

@@ -293,23 +293,23 @@ def test_qos_overrides_apply_to_their_own_topics_only(desk: Desk) -> None:
     inboxes = [desk.inbox(f"{name}/image_derained") for name in ("front", "rear")]
     assert inboxes
 
-    def offered(topic: str) -> Any:
+    def publisher_qos(topic: str) -> Any:
         infos = until(
             lambda: desk.tools.get_publishers_info_by_topic(topic), f"a publisher of {topic}"
         )
         return infos[0].qos_profile
 
-    def asked(topic: str) -> Any:
+    def subscription_qos(topic: str) -> Any:
         infos = until(
             lambda: desk.tools.get_subscriptions_info_by_topic(topic), f"a subscriber of {topic}"
         )
         return infos[0].qos_profile
 
-    assert offered("/front/image_derained").durability is DurabilityPolicy.TRANSIENT_LOCAL
-    assert offered("/rear/image_derained").durability is DurabilityPolicy.VOLATILE
-    assert asked("/front/image").reliability is ReliabilityPolicy.RELIABLE
-    assert asked("/rear/image").reliability is ReliabilityPolicy.BEST_EFFORT
-    assert offered("/rear/image_derained").reliability is ReliabilityPolicy.RELIABLE
+    assert publisher_qos("/front/image_derained").durability is DurabilityPolicy.TRANSIENT_LOCAL
+    assert publisher_qos("/rear/image_derained").durability is DurabilityPolicy.VOLATILE
+    assert subscription_qos("/front/image").reliability is ReliabilityPolicy.RELIABLE
+    assert subscription_qos("/rear/image").reliability is ReliabilityPolicy.BEST_EFFORT
+    assert publisher_qos("/rear/image_derained").reliability is ReliabilityPolicy.RELIABLE
 
 
 def test_large_best_effort_images_arrive_with_the_shipped_profile(desk: Desk) -> None:
