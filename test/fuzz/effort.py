@@ -1,4 +1,4 @@
-"""What all attacks share: how they are told how much to do, and what they look at meanwhile."""
+"""What all attacks share: how much they do, and what they measure of a process."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Effort:
 
     seed: int
     count: int
-    """Of messages, files or commands, or seconds: each attack says."""
+    """Of messages, files, commands or seconds, as the attack says."""
     folder: Path
-    """Empty, for files of the attack."""
+    """An empty folder for the attack's files."""
     domain: int = 0
-    """Of the ROS graph, to itself."""
+    """A ROS domain that nothing else uses."""
     choice: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
@@ -34,12 +34,12 @@ class Effort:
 
 
 def slowness() -> float:
-    """By how much to stretch times, as other work holds this machine's cores: 1 for not at all."""
+    """How much longer time limits must be because other work uses the cores; at least 1."""
     return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 class Process:
-    """What another process holds, and the most that it held since it was at work."""
+    """What another process holds, held at first, and held at most."""
 
     def __init__(self, pid: int) -> None:
         self._folder = Path(f"/proc/{pid}")
@@ -49,7 +49,7 @@ class Process:
     def look(self) -> dict[str, float]:
         """What it holds now."""
         if not self.first:
-            (self._folder / "clear_refs").write_text("5")  # forgets the peak of its memory
+            (self._folder / "clear_refs").write_text("5")  # resets the peak of its memory
         pages = int((self._folder / "statm").read_text().split()[1])
         now = {
             "memory_mb": pages * resource.getpagesize() / 1e6,
@@ -62,12 +62,12 @@ class Process:
         return now
 
     def _peak_mb(self) -> float:
-        """The most memory that it ever held, also between two looks."""
+        """The most memory that it held since the first look."""
         status = (self._folder / "status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
 
     def figures(self) -> dict[str, float]:
-        """At first, at most and in the end."""
+        """What it held at first, at most and in the end."""
         last = self.look()
         return {
             f"{name}, {when}": round(values[name])
@@ -76,8 +76,8 @@ class Process:
         }
 
     def check(self, *, memory_mb: float, threads: int, files: int) -> None:
-        """Fail where it ever held so much more memory than at first or so many threads, or holds
-        so many more files.
+        """Fail if it ever held that much more memory than at first or more threads than these, or
+        now holds that many more files.
         """
         last = self.look()
         assert self.most["memory_mb"] <= self.first["memory_mb"] + memory_mb, self.figures()

@@ -1,7 +1,7 @@
-"""Hostile messages over real DDS, whole ones among them.
+"""Hostile messages over real DDS, with valid ones among them.
 
-A node reads two cameras, one raw and one compressed. Its network halves what it sees, so that every
-image that comes out can be told: derained, untouched, or wrong.
+A node reads two cameras, one raw and one compressed. Its network halves the brightness, so that
+every image that comes out is seen to be derained, untouched or wrong.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from rain_removal_ros import codec
 __all__ = ["LONG", "SHORT", "attack", "broken_compressed", "broken_image"]
 
 SHORT, LONG = 800, 100_000
-"""Messages."""
+"""Numbers of messages."""
 WATCHDOG_S = 2.0
 FRAME_MP = 2.2
 """The limit of a robot with cameras up to 1080p. A valid picture may be as large as the limit, and
@@ -45,7 +45,7 @@ takes the memory that its size takes.
 """
 _BETWEEN_WHOLE_ONES = 10
 _PACE_S = 0.002
-"""So that most messages are looked at before the next one takes their place."""
+"""Long enough for the node to read most messages before the next one replaces them."""
 
 ENCODINGS = (
     *("rgb8", "bgr8", "rgba8", "bgra8", "mono8", "mono16", "rgb16", "8UC1", "8UC3", "16UC1"),
@@ -55,7 +55,7 @@ ENCODINGS = (
 
 
 def broken_image(choice: random.Random) -> Image:
-    """An image with a share of its fields wrong."""
+    """An image with some wrong fields."""
     height, width = choice.randrange(0, 40), choice.randrange(0, 40)
     if choice.random() < 0.01:
         height, width = choice.choice([(1, 100_000), (100_000, 1), (2, 50_000), (700, 700)])
@@ -83,7 +83,7 @@ def broken_image(choice: random.Random) -> Image:
 
 
 def broken_compressed(choice: random.Random) -> CompressedImage:
-    """A picture with bytes changed, cut or added, or one that costs more than it should."""
+    """A picture with changed or cut bytes, or one that takes more work than it should."""
     header = message(picture(), stamp_ns=1).header
     built = CompressedImage()
     if choice.random() < 0.03:
@@ -103,7 +103,7 @@ def broken_compressed(choice: random.Random) -> CompressedImage:
 
 
 def broken_calibration(choice: random.Random) -> CameraInfo:
-    """A calibration of numbers that no camera has."""
+    """A calibration with numbers that no camera has."""
     odd = [0.0, -1.0, 1e308, float("nan"), float("inf")]
     info = CameraInfo(
         height=choice.choice([0, 48, 2**32 - 1]),
@@ -124,7 +124,7 @@ def _break_header(header: Any, choice: random.Random) -> None:
 
 
 def _costly(choice: random.Random) -> bytes:
-    """A picture of a few bytes and much work."""
+    """A picture of few bytes that takes much work."""
     kind = choice.randrange(4)
     if kind == 0:
         return jpeg_of_many_scans(choice.randrange(8, 2000), choice.randrange(8, 2000), 12)
@@ -136,7 +136,7 @@ def _costly(choice: random.Random) -> bytes:
 
 
 def _png(width: int, height: int) -> bytes:
-    """Black, of the one colour."""
+    """A black picture."""
 
     def chunk(name: bytes, body: bytes) -> bytes:
         checksum = struct.pack(">I", zlib.crc32(name + body))
@@ -148,7 +148,7 @@ def _png(width: int, height: int) -> bytes:
 
 
 class _Camera:
-    """A camera that is attacked: its topics, and whole frames that must come through."""
+    """A camera under attack: its topics, and valid frames that must come through."""
 
     def __init__(self, desk: Desk, name: str) -> None:
         self._packed = name == "packed"
@@ -169,7 +169,7 @@ class _Camera:
         self._publish(broken(choice))
 
     def whole(self, index: int) -> tuple[float, bool]:
-        """How long a whole frame took to come out, and whether it was derained."""
+        """Send a valid frame. Returns how long it took to come out, and whether it was derained."""
         sent = picture(index)
         built = message(sent, stamp_ns=10**15 + index)
         frame = built
@@ -192,7 +192,7 @@ class _Camera:
 
 
 def attack(effort: Effort) -> Figures:
-    """Throw ``count`` hostile messages, a whole frame after every tenth."""
+    """Send ``count`` hostile messages, and valid frames after every tenth."""
     with networks_of_tests(), closing(Desk(effort.domain)) as desk:
         return _attack(desk, effort)
 
@@ -249,7 +249,7 @@ def _arguments(faulty: Faulty) -> list[str]:
 
 
 def _settled(desk: Desk, sent: int) -> Counter[str]:
-    """The account of all frames, once as many as were sent are received and settled."""
+    """The account of all frames, once all that were sent are received and accounted for."""
     from diagnostic_msgs.msg import DiagnosticArray
 
     reports = desk.inbox("/diagnostics", DiagnosticArray)

@@ -1,4 +1,4 @@
-"""A camera of 1080p and the network that ships, for long: nothing grows, and no frame is lost."""
+"""A 1080p camera and the shipped network, for long: nothing grows, and no frame is lost."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ros.desk import Desk, Inbox, flags, message, picture, until
 __all__ = ["LONG", "SHORT", "attack"]
 
 SHORT, LONG = 20, 3600
-"""Seconds."""
+"""Numbers of seconds."""
 RATE_HZ = 10.0
 _SETTLES = 0.1
-"""The share of the time after which what the node holds is taken for what it needs."""
+"""The share of the time after which the node is expected to hold all that it needs."""
 
 
 def attack(effort: Effort) -> Figures:
@@ -57,7 +57,7 @@ def _attack(desk: Desk, effort: Effort) -> Figures:
 
 
 def _settled(reports: Inbox, sent: int) -> dict[str, int]:
-    """Where frames went, once every one that was sent is accounted for."""
+    """What became of the frames, once every sent one is accounted for."""
 
     def counted() -> dict[str, int]:
         counts = account(reports)

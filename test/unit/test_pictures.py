@@ -82,7 +82,7 @@ def test_a_giant_picture_is_refused_before_it_is_decoded(
         pictures.read(path)
 
 
-def test_a_png_whose_chunk_announces_a_gigabyte_is_not_decoded(
+def test_a_png_whose_chunk_announces_a_gigabyte_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "spoilt.png"
