@@ -11,10 +11,10 @@ import pytest
 from rain_removal_ros.data.pairs import find_pairs, split_layout
 from rain_removal_ros.errors import DataError
 
-RAINY, CLEAN = 200, 50
+RAINY, REFERENCE = 200, 50
 
 
-def write(path: Path, value: int = CLEAN, *, width: int = 6, height: int = 4) -> Path:
+def write(path: Path, value: int = REFERENCE, *, width: int = 6, height: int = 4) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), np.full((height, width, 3), value, np.uint8))
     return path
@@ -53,22 +53,22 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("files", LAYOUTS.values(), ids=LAYOUTS.keys())
 def test_published_layouts_are_recognised(tmp_path: Path, files: list[tuple[str, str]]) -> None:
-    for rainy, clean in files:
+    for rainy, reference in files:
         write(tmp_path / rainy, RAINY)
-        write(tmp_path / clean, CLEAN)
+        write(tmp_path / reference, REFERENCE)
     found = find_pairs(tmp_path)
     assert sorted(
         (str(p.rainy.relative_to(tmp_path)), str(p.reference.relative_to(tmp_path))) for p in found
     ) == sorted(files)
     assert len({pair.name for pair in found}) == len(files)
-    rainy, clean = found[0].load()
-    assert (int(rainy.mean()), int(clean.mean())) == (RAINY, CLEAN)
+    rainy, reference = found[0].load()
+    assert (int(rainy.mean()), int(reference.mean())) == (RAINY, REFERENCE)
 
 
 def test_paths_in_a_list_file_start_at_its_folder(tmp_path: Path) -> None:
     for scene in ("a", "b"):
         write(tmp_path / f"real_world/{scene}/rain.png", RAINY)
-        write(tmp_path / f"real_world/{scene}/gt.png", CLEAN)
+        write(tmp_path / f"real_world/{scene}/gt.png", REFERENCE)
     listed = tmp_path / "real_world.txt"
     listed.write_text(
         "/real_world/a/rain.png /real_world/a/gt.png\n\n"
@@ -85,15 +85,15 @@ def test_halves_side_by_side_are_reference_left_and_rainy_right(tmp_path: Path, 
     rng = np.random.default_rng(0)
     half = width // 2
     for number in range(3):
-        clean = rng.integers(0, 200, (32, half, 3), dtype=np.uint8)
+        reference = rng.integers(0, 200, (32, half, 3), dtype=np.uint8)
         joined = np.zeros((32, width, 3), np.uint8)
-        joined[:, :half], joined[:, width - half :] = clean, clean + 20
+        joined[:, :half], joined[:, width - half :] = reference, reference + 20
         cv2.imwrite(str(tmp_path / f"{number}.png"), joined)
     found = find_pairs(tmp_path)
     assert [pair.name for pair in found] == ["0", "1", "2"]
-    rainy, clean = found[0].load()
-    assert rainy.shape == clean.shape == (32, half, 3)
-    assert np.all(rainy.astype(int) - clean == 20)
+    rainy, reference = found[0].load()
+    assert rainy.shape == reference.shape == (32, half, 3)
+    assert np.all(rainy.astype(int) - reference == 20)
 
 
 def test_pictures_with_unrelated_halves_are_not_taken_for_pairs(tmp_path: Path) -> None:
@@ -194,6 +194,6 @@ def test_a_truncated_jpeg_is_refused_although_opencv_fills_it_with_grey(tmp_path
 def test_downloaded_data_sets_are_recognised(shared_data: Path, folder: str, count: int) -> None:
     found = find_pairs(shared_data / folder)
     assert len(found) == count
-    rainy, clean = found[count // 2].load()
-    assert rainy.shape == clean.shape
-    assert rainy.mean() != clean.mean()
+    rainy, reference = found[count // 2].load()
+    assert rainy.shape == reference.shape
+    assert rainy.mean() != reference.mean()

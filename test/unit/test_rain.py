@@ -236,9 +236,10 @@ def test_dark_drops_darken_the_picture() -> None:
 
 def test_noise_and_compression_of_the_camera_stay_small() -> None:
     rain = _rain(replace(_LAYER, density=0.1), camera=CameraEffects(noise=0.01, jpeg=90))
-    clean = _scene()
+    reference = _scene()
     difference = (
-        render(clean, rain).rainy - render(clean, replace(rain, camera=CameraEffects())).rainy
+        render(reference, rain).rainy
+        - render(reference, replace(rain, camera=CameraEffects())).rainy
     )
     assert 0.002 < float(difference.abs().mean()) < 0.02
 
@@ -321,9 +322,9 @@ class TestSynthesize:
         assert [pair.rainy.name for pair in pairs] == [
             f"{name}-{number:02d}.png" for name in ("a", "below-b") for number in range(3)
         ]
-        rainy, clean = pairs[0].load()
-        assert np.array_equal(clean[..., ::-1], cv2.imread(str(source / "a.png")))
-        assert not np.array_equal(rainy, clean)
+        rainy, reference = pairs[0].load()
+        assert np.array_equal(reference[..., ::-1], cv2.imread(str(source / "a.png")))
+        assert not np.array_equal(rainy, reference)
 
     def test_records_the_severity_and_directions_of_its_rain(
         self, source: Path, tmp_path: Path

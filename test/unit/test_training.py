@@ -85,12 +85,12 @@ def tiny_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight pairs in ``pairs``, their references in ``clean``, their rainy pictures in ``real``."""
     folder = tmp_path_factory.mktemp("data")
     for number in range(8):
-        clean = scene(number)
+        dry = scene(number)
         for name, picture in (
-            ("clean", clean),
-            ("pairs/target", clean),
-            ("pairs/input", rain_over(clean, number)),
-            ("real", rain_over(clean, number)),
+            ("clean", dry),
+            ("pairs/target", dry),
+            ("pairs/input", rain_over(dry, number)),
+            ("real", rain_over(dry, number)),
         ):
             (folder / name).mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(folder / name / f"{number}.png"), picture)
