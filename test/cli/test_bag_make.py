@@ -1,4 +1,4 @@
-"""``rain-removal bag-make``, as it is called."""
+"""``rain-removal bag-make`` makes recordings of drives, pictures and videos."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def make(*arguments: object) -> int:
     return cli.main(["bag-make", *map(str, arguments)])
 
 
-def test_a_drive_is_recorded_with_all_that_is_true_of_it(tmp_path: Path) -> None:
+def test_a_recorded_drive_has_images_references_depth_calibration_and_boxes(tmp_path: Path) -> None:
     out = tmp_path / "drive"
     assert make("drive", "-o", out, "--seconds", 0.3, "--fps", 10, "--size", "160x120") == 0
     with AnyReader([out]) as reader:
@@ -40,14 +40,14 @@ def test_a_drive_is_recorded_with_all_that_is_true_of_it(tmp_path: Path) -> None
         assert box.results[0].hypothesis.class_id in ("car", "person")
         assert 0 <= box.bbox.center.position.x <= 160
         assert box.bbox.size_x > 0
-    assert found["/camera/boxes"].header.stamp == rainy_stamp(found)
+    assert found["/camera/boxes"].header.stamp == stamp_of_the_rainy_image(found)
 
 
-def rainy_stamp(found: dict[str, object]) -> object:
+def stamp_of_the_rainy_image(found: dict[str, object]) -> object:
     return found["/camera/image_raw"].header.stamp  # type: ignore[attr-defined]
 
 
-def test_a_drive_has_boxes_as_soon_as_something_is_seen(tmp_path: Path) -> None:
+def test_the_first_frame_of_a_drive_has_boxes(tmp_path: Path) -> None:
     assert make("drive", "-o", tmp_path / "drive", "--seconds", 0.1, "--severity", 0) == 0
     with open_recording(tmp_path / "drive") as recording:
         wanted = [c for c in recording.channels if c.topic == "/camera/boxes"]
@@ -99,7 +99,7 @@ def test_a_video_becomes_a_recording(tmp_path: Path) -> None:
         (["drive", "--seconds", "-1"], "lasts longer than -1 seconds"),
     ],
 )
-def test_a_mistake_is_one_line_and_writes_nothing(
+def test_a_wrong_argument_gives_a_one_line_error_and_writes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     assert make(*arguments, "-o", tmp_path / "out") == 2
@@ -109,7 +109,9 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_mistyped_size_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_size_gives_a_one_line_error_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit, match="2"):
         make("drive", "--size", "large", "-o", tmp_path / "out")
     error = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""``rain-removal bench``: every configuration asked for is measured, and nothing takes for ever."""
+"""``rain-removal bench`` measures every requested case in limited time."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def case(**changes: Any) -> Case:
     return Case(**{**usual, **changes})
 
 
-def test_what_can_be_measured_is_written_and_the_rest_is_said(tmp_path: Path, capsys: Any) -> None:
+def test_bench_writes_its_measurements_and_reports_what_failed(tmp_path: Path, capsys: Any) -> None:
     arguments = ["--model", "prenet", "--size", "32x24", "--stages", "2", "--cameras", "3"]
     how = ["--precision", "bfloat16", "--repeat", "3", "--untrained", "--threads", "1"]
     where = ["--device", "quantum", "cpu"]
@@ -74,8 +74,8 @@ def test_every_combination_is_measured() -> None:
     ]
 
 
-def as_published(prenet: Network) -> dict[str, Tensor]:
-    """Our weights under the names that PReNet's authors gave them."""
+def with_published_names(prenet: Network) -> dict[str, Tensor]:
+    """The weights under the names that PReNet's authors use."""
     ours = prenet.state_dict()
     names = {"head": "conv0.0", "tail": "conv.0"}
     for block in range(prenet.config.blocks):
@@ -89,13 +89,11 @@ def as_published(prenet: Network) -> dict[str, Tensor]:
     return theirs
 
 
-def test_engines_and_weights_from_elsewhere_stand_beside_each_other_in_table_and_plot(
-    tmp_path: Path, capsys: Any
-) -> None:
+def test_table_and_plot_compare_engines_and_imported_weights(tmp_path: Path, capsys: Any) -> None:
     network = networks.create("prenet", channels=4, stages=1)
     ours, theirs = tmp_path / "ours.safetensors", tmp_path / "theirs.pth"
     checkpoints.save(ours, network, {})
-    torch.save(as_published(network), theirs)
+    torch.save(with_published_names(network), theirs)
     out, plot = tmp_path / "out.json", tmp_path / "plot.svg"
     arguments = ["--model", f"{ours},prenet:{theirs}", "--size", "32x24,48x32"]
     how = ["--engine", "torch,onnxruntime", "--stages", "1", "--repeat", "1"]
@@ -112,16 +110,16 @@ def test_engines_and_weights_from_elsewhere_stand_beside_each_other_in_table_and
     assert {"ours", "theirs"} == {text.partition(", ")[0] for text in drawn if ", torch, " in text}
 
 
-def test_what_would_not_fit_into_memory_is_not_tried() -> None:
-    """The system would end some process, and not of necessity this one."""
+def test_a_case_that_does_not_fit_into_memory_is_not_run() -> None:
+    """Otherwise the system would kill some process, not necessarily this one."""
     huge = case(width=100_000, height=100_000)
     measured, ((failed, reason),) = benchmark.measure([huge], Effort(repeat=1))
     assert (measured, failed) == ([], huge)
     assert "GiB may be used" in reason
 
 
-class Stand:
-    """An engine that fails at one of its steps."""
+class FakeEngine:
+    """An engine that fails at its step number ``fails_at``."""
 
     def __init__(self, *, name: str = "torch", device: str = "cpu", fails_at: int = 99) -> None:
         self.info = EngineInfo("prenet", name, device, "float32")
@@ -130,22 +128,22 @@ class Stand:
     def step(self, images: list[Any], states: list[Any]) -> list[Any]:
         self._fails_at -= 1
         if not self._fails_at:
-            raise RuntimeError("out of memory")  # an engine's own, which nobody foresaw
+            raise RuntimeError("out of memory")  # not an EngineError
         return [Derained(image, None, None, None) for image in images]
 
 
 @pytest.mark.parametrize("fails_at", [0, 1, 5], ids=["loading", "first frame", "third round"])
-def test_what_fails_beside_others_leaves_them_their_figures(
+def test_a_failing_case_does_not_affect_the_others(
     monkeypatch: pytest.MonkeyPatch, fails_at: int
 ) -> None:
-    """Alone it fitted into memory, which is measured first; in turns with others it does not."""
+    """Cases are first measured alone, where this one fits; it fails later, in turns with others."""
 
     def load(wanted: Case) -> tuple[Any, float, int, None]:
         if wanted.engine != "openvino":
-            return Stand(), 1.0, 1, None
+            return FakeEngine(), 1.0, 1, None
         if not fails_at:
             raise EngineError("out of memory")
-        return Stand(fails_at=fails_at), 1.0, 1, None
+        return FakeEngine(fails_at=fails_at), 1.0, 1, None
 
     monkeypatch.setattr(benchmark, "_in_a_new_process", lambda wanted: 5)
     monkeypatch.setattr(benchmark, "_load", load)
@@ -162,13 +160,13 @@ def test_what_fails_beside_others_leaves_them_their_figures(
 
 
 @pytest.mark.parametrize(("engine", "peak"), [("torch", 7 * 2**20), ("onnxruntime", None)])
-def test_memory_of_a_gpu_is_told_of_torch_alone(
+def test_gpu_memory_is_reported_for_torch_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any, engine: str, peak: int | None
 ) -> None:
-    """Torch knows nothing of what others allocate, and would say next to nothing."""
+    """Torch does not know what other engines allocate, so its figure would be far too small."""
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 7 * 2**20)
-    stand = Stand(name=engine, device="cuda")
-    monkeypatch.setattr(benchmark, "_load", lambda wanted: (stand, 1.0, 1, None))
+    fake = FakeEngine(name=engine, device="cuda")
+    monkeypatch.setattr(benchmark, "_load", lambda wanted: (fake, 1.0, 1, None))
     monkeypatch.setattr(benchmark, "_in_a_new_process", benchmark._peak)
     out = tmp_path / "out.json"
     assert main(["bench", "--model", "prenet", "--untrained", "--json", str(out)]) == 0
@@ -177,7 +175,7 @@ def test_memory_of_a_gpu_is_told_of_torch_alone(
     assert capsys.readouterr().out.split()[-1] == ("7" if peak else "-")
 
 
-def test_all_engines_are_all_there_are() -> None:
+def test_the_choices_of_engine_name_are_all_engines() -> None:
     (choices,) = (
         entry.described.choices for entry in entries(Settings) if entry.name == "engine.name"
     )
@@ -189,13 +187,13 @@ def test_all_engines_are_all_there_are() -> None:
     [["--size", "large"], ["--size", "0x5"], ["--repeat", "0"], ["--cameras", "none"]],
     ids=" ".join,
 )
-def test_a_mistyped_flag_is_one_line(arguments: list[str], capsys: Any) -> None:
+def test_a_wrong_flag_gives_a_one_line_error(arguments: list[str], capsys: Any) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["bench", *arguments])
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_mistyped_network_names_near_ones(capsys: Any) -> None:
+def test_the_error_for_an_unknown_network_names_similar_ones(capsys: Any) -> None:
     assert main(["bench", "--model", "prnet"]) == 2
     assert "no network is called 'prnet'; there are prenet" in capsys.readouterr().err
 
@@ -209,8 +207,8 @@ def test_a_network_without_stages_is_measured_once() -> None:
     ]
 
 
-def test_what_is_large_is_measured_less_often_and_takes_more_memory() -> None:
-    """Both take turns; the large one has used up its time long before the small one has."""
+def test_a_larger_case_is_measured_less_often_and_takes_more_memory() -> None:
+    """The cases take turns, and the large one uses up its time first."""
     small, large = case(), case(width=320, height=240, stages=6)
     (few, many), failures = benchmark.measure([large, small], Effort(repeat=30, seconds=0.2))
     assert not failures
@@ -218,6 +216,6 @@ def test_what_is_large_is_measured_less_often_and_takes_more_memory() -> None:
     assert few.ms_median > many.ms_median
     assert few.peak_bytes is not None
     assert many.peak_bytes is not None
-    # By what the tensors of the larger pass hold, at least; what libraries take is in both.
+    # They differ at least by the tensors of the larger pass; libraries take the same in both.
     held = 1000 * 320 * 240
     assert held < few.peak_bytes - many.peak_bytes < 5 * held

@@ -1,4 +1,4 @@
-"""``rain-removal board``: a candidate beside what ships, what is remembered, and a verdict."""
+"""``rain-removal board`` compares a candidate with the shipped model and caches the marks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write(path: Path, image: Image) -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sets of pairs and dry pictures, five small pictures each."""
+    """The data sets of pairs and dry pictures, with five small pictures each."""
     folder = tmp_path_factory.mktemp("data")
     for number in range(5):
         clean = scene(number)
@@ -43,8 +43,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def weights(path: Path, *, darker: float) -> str:
-    """A network that makes everything darker by so many grey levels, and does nothing else."""
+def darkening_weights(path: Path, *, darker: float) -> str:
+    """Weights of a network that only darkens pictures, by ``darker`` grey levels."""
     torch.manual_seed(0)
     network = networks.create("prenet", stages=1, channels=4, blocks=1)
     with torch.no_grad():
@@ -54,11 +54,11 @@ def weights(path: Path, *, darker: float) -> str:
     return str(path)
 
 
-def test_a_better_model_is_told_from_a_worse_one(
+def test_the_board_ranks_a_better_model_above_a_worse_one(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    slight = weights(tmp_path / "slight.safetensors", darker=5)
-    strong = weights(tmp_path / "strong.safetensors", darker=15)
+    slight = darkening_weights(tmp_path / "slight.safetensors", darker=5)
+    strong = darkening_weights(tmp_path / "strong.safetensors", darker=15)
     common = ["--data", str(data), "--only", "pairs", "--cache", str(tmp_path / "cache")]
     out = tmp_path / "board.json"
     assert main(["board", strong, "--shipped", slight, *common, "--json", str(out)]) == 1
@@ -67,17 +67,19 @@ def test_a_better_model_is_told_from_a_worse_one(
     found = json.loads(out.read_text())
     assert not found["ships"]
     assert not found["complete"]
-    # Each pair was brighter by at least 20 levels, so that taking 15 off helps every one.
+    # The rain adds at least 20 levels to each picture, so subtracting 15 improves all of them.
     gain = found["candidate"]["marks"]["rain100l/gain"]
     assert len(gain["amounts"]) == 5
     assert gain["value"] > found["shipped"]["marks"]["rain100l/gain"]["value"] > 0
     assert main(["board", slight, "--shipped", strong, *common, "--json", str(out)]) == 1
     assert "surely worse: rain800 test, PSNR-Y" in capsys.readouterr().out
-    # Both are known by now.
+    # Both models are in the cache by now.
     assert json.loads(out.read_text())["candidate"]["seconds"] == {"pairs": 0.0}
 
 
-def test_a_network_that_enlarges_is_measured_where_it_can_be(data: Path, tmp_path: Path) -> None:
+def test_an_enlarging_network_is_measured_on_pairs_and_dry_pictures_only(
+    data: Path, tmp_path: Path
+) -> None:
     network = networks.create("joint_derain_sr", scale=2, channels=4)
     checkpoints.save(tmp_path / "model.safetensors", network, {})
     model, out = str(tmp_path / "model.safetensors"), tmp_path / "board.json"
@@ -90,8 +92,8 @@ def test_a_network_that_enlarges_is_measured_where_it_can_be(data: Path, tmp_pat
     assert not any(name.startswith("strokes") for name in marks)
 
 
-def test_a_damaged_cache_is_measured_anew(data: Path, tmp_path: Path) -> None:
-    model = weights(tmp_path / "model.safetensors", darker=5)
+def test_a_damaged_cache_is_measured_again(data: Path, tmp_path: Path) -> None:
+    model = darkening_weights(tmp_path / "model.safetensors", darker=5)
     out, cache = tmp_path / "board.json", tmp_path / "cache"
     common = ["--only", "clean", "--cache", str(cache), "--json", str(out)]
     command = ["board", model, "--shipped", model, "--data", str(data), *common]
@@ -105,8 +107,8 @@ def test_a_damaged_cache_is_measured_anew(data: Path, tmp_path: Path) -> None:
     assert found[0]["marks"] == found[1]["marks"] == found[2]["marks"]
 
 
-def test_other_data_is_measured_anew(data: Path, tmp_path: Path) -> None:
-    model = weights(tmp_path / "model.safetensors", darker=5)
+def test_changed_data_is_measured_again(data: Path, tmp_path: Path) -> None:
+    model = darkening_weights(tmp_path / "model.safetensors", darker=5)
     out = tmp_path / "board.json"
     common = ["--only", "clean", "--cache", str(tmp_path / "cache"), "--json", str(out)]
     command = ["board", model, "--shipped", model, "--data", str(data), *common]
@@ -120,14 +122,14 @@ def test_other_data_is_measured_anew(data: Path, tmp_path: Path) -> None:
     assert seconds[1] == 0
 
 
-def test_what_ships_is_written_where_people_read_it(data: Path, tmp_path: Path) -> None:
+def test_publish_writes_the_marks_to_results_page_and_card(data: Path, tmp_path: Path) -> None:
     checkout = tmp_path / "checkout"
     (checkout / "docs").mkdir(parents=True)
     (checkout / "models").mkdir()
     page, card = checkout / "docs/results.md", checkout / "models/prenet.md"
     page.write_text("# Results\n\n<!-- board -->\nold\n<!-- end of board -->\n\nThe end.\n")
     card.write_text("# prenet\n\n<!-- board -->\n<!-- end of board -->\n\n## Limits\n")
-    model = weights(checkout / "models/prenet.safetensors", darker=5)
+    model = darkening_weights(checkout / "models/prenet.safetensors", darker=5)
     command = ["board", model, "--shipped", model, "--data", str(data), "--publish", str(checkout)]
     cache = ["--cache", str(tmp_path / "cache")]
     assert main([*command, *cache, "--only", "pairs"]) == 0
@@ -141,15 +143,15 @@ def test_what_ships_is_written_where_people_read_it(data: Path, tmp_path: Path) 
     assert "old" not in page.read_text()
     assert card.read_text().endswith("## Limits\n")
     assert kept["sha256"] in card.read_text()
-    # Another part is added to what is known of the same weights.
+    # Another part is added to the marks of the same weights.
     assert main([*command, *cache, "--only", "clean"]) == 0
     both = json.loads((checkout / "benchmarks/results/board/prenet.json").read_text())
     assert both["marks"]["rain800/gain"] == gain
     assert "clean/psnr_y" in both["marks"]
 
 
-def test_a_sheet_shows_strokes_and_what_is_left_of_them(data: Path, tmp_path: Path) -> None:
-    model = weights(tmp_path / "model.safetensors", darker=5)
+def test_sheet_writes_a_picture_of_the_right_size(data: Path, tmp_path: Path) -> None:
+    model = darkening_weights(tmp_path / "model.safetensors", darker=5)
     sheet = tmp_path / "sheet.jpg"
     command = ["board", model, "--shipped", model, "--data", str(data), "--only", "clean"]
     assert main([*command, "--cache", str(tmp_path / "cache"), "--sheet", str(sheet)]) == 0
@@ -168,9 +170,9 @@ def test_a_sheet_shows_strokes_and_what_is_left_of_them(data: Path, tmp_path: Pa
         (["--only", "clips"], "video/highway.mp4, which clips needs"),
     ],
 )
-def test_what_cannot_be_measured_is_one_line(
+def test_a_wrong_argument_gives_an_error(
     flags: list[str], line: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = weights(tmp_path / "model.safetensors", darker=5)
+    model = darkening_weights(tmp_path / "model.safetensors", darker=5)
     assert main(["board", model, "--data", str(data), *flags]) == 2
     assert line in capsys.readouterr().err

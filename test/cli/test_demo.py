@@ -1,4 +1,4 @@
-"""``rain-removal demo``: what it leaves behind, in files, and that it leaves no process behind."""
+"""``rain-removal demo`` writes a video and a still, and leaves no process behind."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ with_ros = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small untrained network: it hands frames on, give or take a little."""
+    """A small untrained network, which hardly changes a frame."""
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
     checkpoints.save(path, networks.create("rainstream", channels=8, blocks=1), {})
     return path
@@ -42,7 +42,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def start(weights: Path, tmp_path: Path) -> Iterator[Start]:
-    """The demo in a process of its own."""
+    """Starts the demo as a process."""
     started = []
 
     def begin(*arguments: str) -> subprocess.Popen[str]:
@@ -72,7 +72,7 @@ def frames_of(video: Path) -> int:
     return count
 
 
-def test_without_ros_the_same_is_shown(
+def test_the_demo_runs_without_ros(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "new" / "folder"
@@ -83,14 +83,14 @@ def test_without_ros_the_same_is_shown(
     assert frames_of(video) == 10
     still = cv2.imread(str(out / "still.png"))
     assert still.shape[1] == 2 * 480, "small frames are enlarged, or labels could not be read"
-    # An untrained network hardly changes anything, and the figures do not flatter it.
+    # An untrained network hardly changes anything, so the figures must hardly differ.
     before, after = map(float, re.findall(r"([\d.]+) dB,", said.replace(" dB (", " dB, (")))
     assert 5 < before < 40
     assert abs(after - before) < 3
 
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
-ASK = """
+PAGE = """
 <video muted src="NAME"></video>
 <script>
 const video = document.querySelector("video");
@@ -117,7 +117,7 @@ def test_the_video_plays_in_a_browser(
         for index in range(10):
             writer.write(np.full((64, 97, 3), 20 * index, np.uint8))
     page = tmp_path / "page.html"
-    page.write_text(ASK.replace("NAME", video.name))
+    page.write_text(PAGE.replace("NAME", video.name))
     assert BROWSER is not None
     shown = subprocess.run(
         [
@@ -144,7 +144,7 @@ def test_camera_and_node_run_as_processes_and_end_with_the_demo(
     count = int(re.search(r"(\d+) frames, against", said)[1])  # type: ignore[index]
     assert frames_of(videos.for_browsers(tmp_path / "out" / "demo")) == count > 0
     assert (tmp_path / "out" / "still.png").is_file()
-    assert gone(children)
+    assert all_gone(children)
 
 
 @with_ros
@@ -154,12 +154,12 @@ def test_no_process_outlives_the_demo(start: Start, tmp_path: Path, how: signal.
     children = processes_of(demo)
     demo.send_signal(how)
     assert demo.wait(PATIENCE_S) == (-how if how is signal.SIGKILL else 130)
-    assert until(lambda: gone(children))
+    assert wait_until(lambda: all_gone(children))
     assert not list((tmp_path / "out").iterdir())
 
 
 @with_ros
-def test_a_node_that_ends_is_an_error_and_not_waited_for(start: Start) -> None:
+def test_the_demo_fails_at_once_if_the_node_ends(start: Start) -> None:
     demo = start("--way", "ros", "--seconds", "300")
     os.kill(processes_of(demo)[-1], signal.SIGKILL)
     said, _ = demo.communicate(timeout=PATIENCE_S)
@@ -167,7 +167,7 @@ def test_a_node_that_ends_is_an_error_and_not_waited_for(start: Start) -> None:
     assert said.splitlines()[-1] == "rain-removal demo: the process node has ended with -9"
 
 
-def test_a_weight_file_that_is_not_there_is_said_before_anything_starts(
+def test_a_missing_weight_file_is_reported_before_anything_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     missing = str(tmp_path / "missing.safetensors")
@@ -176,26 +176,26 @@ def test_a_weight_file_that_is_not_there_is_said_before_anything_starts(
 
 
 def processes_of(demo: subprocess.Popen[str]) -> list[int]:
-    """The camera's and the node's, once they run."""
+    """The processes of camera and node, once they run."""
     listed = Path(f"/proc/{demo.pid}/task/{demo.pid}/children")
-    assert until(lambda: sum(map(is_ours, listed.read_text().split())) == 2)
+    assert wait_until(lambda: sum(map(is_a_node, listed.read_text().split())) == 2)
     return [int(child) for child in listed.read_text().split()]
 
 
-def is_ours(process: str) -> bool:
-    """Whether it is one of the nodes by now, and no longer a copy of what started it."""
+def is_a_node(process: str) -> bool:
+    """Whether the process runs a node, and is no longer a copy of the demo that started it."""
     try:
         return b"rain_removal_ros.ros." in Path(f"/proc/{process}/cmdline").read_bytes()
     except OSError:
         return False
 
 
-def gone(processes: list[int]) -> bool:
-    return not any(is_ours(str(process)) for process in processes)
+def all_gone(processes: list[int]) -> bool:
+    return not any(is_a_node(str(process)) for process in processes)
 
 
-def until(happened: Callable[[], bool]) -> bool:
+def wait_until(condition: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + PATIENCE_S
-    while not happened() and time.monotonic() < deadline:
+    while not condition() and time.monotonic() < deadline:
         time.sleep(0.02)
-    return happened()
+    return condition()

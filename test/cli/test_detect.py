@@ -1,4 +1,4 @@
-"""The command: one run, all reports, and wrong wishes answered in one line."""
+"""``rain-removal detect`` writes all reports in one run, and refuses wrong arguments."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rain_removal_ros import checkpoints, cli, networks
 
 @pytest.fixture
 def street(tmp_path: Path) -> Path:
-    """Two small pictures with a labelled person each, and a network that was never trained."""
+    """Two small pictures with a labelled person each, and an untrained network."""
     folder = tmp_path / "street"
     (folder / "labels").mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -36,9 +36,9 @@ def street(tmp_path: Path) -> Path:
 
 def detect(street: Path, *more: str) -> int:
     home = street.parent
-    wishes = ["--rain", "1", "--rounds", "100", "--cache", str(home / "cache")]
+    flags = ["--rain", "1", "--rounds", "100", "--cache", str(home / "cache")]
     model = ["--model", str(home / "small.safetensors")]
-    return cli.main(["detect", str(street), *wishes, *model, *more])
+    return cli.main(["detect", str(street), *flags, *model, *more])
 
 
 def test_one_command_writes_every_report(
@@ -70,7 +70,7 @@ def test_one_command_writes_every_report(
     assert [line["advice"] for line in lines if line["condition"] == "all"] == [
         gate["advice"] for gate in hog["gates"]
     ]
-    # Two pictures say nothing, and the report must not claim otherwise.
+    # Two pictures are too few for a verdict.
     assert {row["verdict"] for row in hog["rows"]} == {"", "cannot tell"}
     page = files["html"].read_text()
     for part in page.split("<svg")[1:]:
@@ -93,7 +93,7 @@ def test_one_command_writes_every_report(
         (["--limit", "0"], "--limit is a number"),
     ],
 )
-def test_wrong_wishes_are_answered_in_one_line(
+def test_a_wrong_argument_gives_a_one_line_error(
     flags: list[str], message: str, street: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert detect(street, *flags) == 2
@@ -102,14 +102,14 @@ def test_wrong_wishes_are_answered_in_one_line(
     assert error.count("\n") == 1
 
 
-def test_pictures_on_which_nothing_is_found_give_no_pseudo_ground_truth(
+def test_pseudo_ground_truth_without_any_detection_is_refused(
     street: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert detect(street) == 2
     assert "there is no pseudo ground truth" in " ".join(capsys.readouterr().err.split())
 
 
-def test_without_a_detector_it_is_said_which_one_there_is_and_where_others_are(
+def test_a_missing_detector_warning_names_the_default_and_where_to_get_others(
     street: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     truth = ["--truth", str(street / "labels")]

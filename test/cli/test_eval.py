@@ -1,4 +1,4 @@
-"""``rain-removal eval``: figures that can be trusted, from sets as they are."""
+"""``rain-removal eval`` measures models on pairs, dry pictures, clips and simulated drives."""
 
 from __future__ import annotations
 
@@ -31,33 +31,33 @@ def scene(number: int, height: int = 47, width: int = 63) -> Image:
     return (cv2.resize(coarse, (width, height)) * 200 + 20).astype(np.uint8)
 
 
-def rained_on(clean: Image, number: int) -> Image:
+def with_rain(clean: Image, number: int) -> Image:
     rng = np.random.default_rng((1, number))
     streaks = (rng.random(clean.shape[:2]) > 0.9) * 40
     return np.asarray(np.minimum(clean + streaks[..., None], 255), np.uint8)
 
 
-def write(path: Path, image: Image) -> None:
+def write_picture(path: Path, image: Image) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), image[..., ::-1])
 
 
 def paired_folders(folder: Path, count: int = 3) -> Path:
     for number in range(count):
-        write(folder / "target" / f"{number}.png", scene(number))
-        write(folder / "input" / f"{number}.png", rained_on(scene(number), number))
+        write_picture(folder / "target" / f"{number}.png", scene(number))
+        write_picture(folder / "input" / f"{number}.png", with_rain(scene(number), number))
     return folder
 
 
 def side_by_side(folder: Path, count: int = 3) -> Path:
     for number in range(count):
-        halves = [scene(number), rained_on(scene(number), number)]
-        write(folder / f"{number}.png", np.concatenate(halves, 1))
+        halves = [scene(number), with_rain(scene(number), number)]
+        write_picture(folder / f"{number}.png", np.concatenate(halves, 1))
     return folder
 
 
 def weights(path: Path, *, tail: float | None = None, add: float = 0.0) -> str:
-    """A small recurrent network, untrained, or one that adds ``add`` grey levels and no more."""
+    """A small untrained network; with ``tail`` 0, one that only adds ``add`` grey levels."""
     torch.manual_seed(0)
     network = networks.create("prenet", stages=2, channels=4, blocks=1)
     if tail is not None:
@@ -80,7 +80,7 @@ def unchanging(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def evaluate(tmp_path: Path) -> Evaluate:
-    """Runs the command and gives what it wrote."""
+    """Runs the command and returns the JSON that it wrote."""
 
     def run(*arguments: object, code: int = 0) -> dict[str, Any]:
         target = tmp_path / "out.json"
@@ -91,18 +91,18 @@ def evaluate(tmp_path: Path) -> Evaluate:
     return run
 
 
-def by_model(written: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def rows_by_model(written: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {row["model"]: row for row in written["results"]}
 
 
 MEASURES = ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb", "ms_ssim")
 
 
-def test_a_network_that_changes_nothing_scores_as_the_untouched_input(
+def test_a_network_that_changes_nothing_gets_the_scores_of_the_input(
     tmp_path: Path, evaluate: Evaluate, unchanging: str
 ) -> None:
     data = paired_folders(tmp_path / "set" / "test")
-    rows = by_model(evaluate("--model", unchanging, "--data", data))
+    rows = rows_by_model(evaluate("--model", unchanging, "--data", data))
     assert set(rows) == {"input", "unchanging"}
     for measure in MEASURES:
         assert rows["unchanging"][measure] == rows["input"][measure]
@@ -112,15 +112,15 @@ def test_a_network_that_changes_nothing_scores_as_the_untouched_input(
     assert rows["unchanging"]["images"] == 3
 
 
-def test_harm_shows_as_a_negative_gain(tmp_path: Path, evaluate: Evaluate) -> None:
+def test_a_harmful_network_has_a_negative_gain(tmp_path: Path, evaluate: Evaluate) -> None:
     data = paired_folders(tmp_path / "set")
     bright = weights(tmp_path / "bright.safetensors", tail=0.0, add=60)
-    row = by_model(evaluate("--model", bright, "--data", data))["bright"]
+    row = rows_by_model(evaluate("--model", bright, "--data", data))["bright"]
     assert row["gain_psnr_y"] < -3
     assert row["harmed"] == 3
 
 
-def test_published_figures_come_of_truncating_and_ours_of_rounding(
+def test_the_published_protocol_truncates_and_the_default_rounds(
     tmp_path: Path, evaluate: Evaluate
 ) -> None:
     data = paired_folders(tmp_path / "set")
@@ -137,7 +137,7 @@ def test_published_figures_come_of_truncating_and_ours_of_rounding(
         assert "none" in how["cropping"]
 
 
-def test_layouts_are_recognised_and_several_sets_and_models_are_measured_at_once(
+def test_eval_recognises_layouts_and_measures_several_sets_and_models(
     tmp_path: Path, evaluate: Evaluate, untrained: str, unchanging: str
 ) -> None:
     folders = paired_folders(tmp_path / "folders")
@@ -148,11 +148,11 @@ def test_layouts_are_recognised_and_several_sets_and_models_are_measured_at_once
     )
     rows = [row for row in written["results"] if row["model"] == "unchanging"]
     assert [row["images"] for row in rows] == [3, 3, 3]
-    # The same pictures in three ways, of odd sizes: nothing is lost at a seam.
+    # The same pictures in three layouts give equal scores, although their sizes are odd.
     assert len({(row["psnr_y"], row["ms_ssim"]) for row in rows}) == 1
 
 
-def test_what_was_measured_on_what_is_written_down(
+def test_the_manifest_names_pictures_models_and_checksums(
     tmp_path: Path, evaluate: Evaluate, untrained: str
 ) -> None:
     data = paired_folders(tmp_path / "set")
@@ -166,16 +166,16 @@ def test_what_was_measured_on_what_is_written_down(
     assert about["models"][0]["sha256"] == checkpoints.load(untrained).checksum
     assert about["models"][0]["precision"] == "float32"
     assert [each["name"] for each in first["pictures"]] == ["input/0"]
-    write(data / "input" / "0.png", scene(7))
+    write_picture(data / "input" / "0.png", scene(7))
     assert used["sha256"] != evaluate(*arguments)["manifest"]["sets"][0]["sha256"]
 
 
-def test_a_broken_pair_is_named_left_out_and_counted(
+def test_a_broken_pair_is_reported_skipped_and_counted(
     tmp_path: Path, evaluate: Evaluate, untrained: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = paired_folders(tmp_path / "set")
     (data / "input" / "1.png").write_bytes(b"no picture")
-    write(data / "target" / "2.png", scene(2, height=20))
+    write_picture(data / "target" / "2.png", scene(2, height=20))
     written = evaluate("--model", untrained, "--data", data, code=1)
     for row in written["results"]:
         assert (row["images"], row["skipped"]) == (1, 2)
@@ -187,31 +187,29 @@ def test_a_broken_pair_is_named_left_out_and_counted(
     assert len(written["skipped"]) == 2
 
 
-def test_clean_pictures_are_held_against_themselves(
+def test_dry_pictures_are_compared_with_themselves(
     tmp_path: Path, evaluate: Evaluate, untrained: str, unchanging: str
 ) -> None:
-    write(tmp_path / "clean" / "a.png", scene(1))
-    write(tmp_path / "clean" / "b.png", scene(2, height=30))
+    write_picture(tmp_path / "clean" / "a.png", scene(1))
+    write_picture(tmp_path / "clean" / "b.png", scene(2, height=30))
     written = evaluate("--model", untrained, unchanging, "--clean", tmp_path / "clean")
-    rows = by_model(written)
+    rows = rows_by_model(written)
     assert rows["unchanging"]["psnr_y"] == rows["unchanging"]["psnr_y_worst"] == 100
     assert rows["untrained"]["psnr_y_worst"] < rows["untrained"]["psnr_y"] < 100
 
 
-def test_a_network_that_enlarges_is_given_less_to_begin_with(
-    tmp_path: Path, evaluate: Evaluate
-) -> None:
+def test_an_enlarging_network_is_given_a_smaller_input(tmp_path: Path, evaluate: Evaluate) -> None:
     network = networks.create("joint_derain_sr")
     assert network.scale > 1
     checkpoints.save(tmp_path / "sr.safetensors", network, {})
     data = paired_folders(tmp_path / "set", 1)
     written = evaluate("--model", tmp_path / "sr.safetensors", "--data", data)
-    rows = by_model(written)
+    rows = rows_by_model(written)
     assert rows["sr"]["scale"] == network.scale
-    # Its gain is over its own input enlarged, which is not the input of the others.
+    # Its gain is measured from its own small input, enlarged; other networks get a larger input.
     scale = network.scale
     height, width = (side // scale * scale for side in (47, 63))
-    clean, rainy = scene(0)[:height, :width], rained_on(scene(0), 0)[:height, :width]
+    clean, rainy = scene(0)[:height, :width], with_rain(scene(0), 0)[:height, :width]
     small = cv2.resize(rainy, (width // scale, height // scale), interpolation=cv2.INTER_AREA)
     enlarged = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
     expected = metrics.score(np.asarray(enlarged, np.uint8), clean).psnr_y
@@ -219,17 +217,17 @@ def test_a_network_that_enlarges_is_given_less_to_begin_with(
     assert rows["input"]["psnr_y"] != pytest.approx(expected)
 
 
-def frames(folder: Path, count: int = 6) -> Path:
+def write_frames(folder: Path, count: int = 6) -> Path:
     whole = scene(0, 80, 120)
     for number in range(count):
-        write(folder / f"{number:03d}.png", whole[10:58, 4 * number : 4 * number + 64])
+        write_picture(folder / f"{number:03d}.png", whole[10:58, 4 * number : 4 * number + 64])
     return folder
 
 
-def test_clips_are_measured_with_state_and_without_and_always_in_the_same_rain(
+def test_clips_are_measured_with_and_without_state_in_the_same_rain(
     tmp_path: Path, evaluate: Evaluate, untrained: str, unchanging: str
 ) -> None:
-    clips = frames(tmp_path / "clip")
+    clips = write_frames(tmp_path / "clip")
     arguments = ("--clips", clips, "--frames", 4, "--rains", 2, "--model", untrained, unchanging)
     first, second = evaluate(*arguments), evaluate(*arguments)
     assert first["results"] == second["results"]
@@ -247,17 +245,19 @@ def test_clips_are_measured_with_state_and_without_and_always_in_the_same_rain(
     assert other["manifest"]["sets"][0]["sha256"] != first["manifest"]["sets"][0]["sha256"]
 
 
-def test_a_simulated_drive_tells_what_should_have_stayed(
+def test_rain_on_a_simulated_drive_raises_the_warping_error(
     evaluate: Evaluate, unchanging: str
 ) -> None:
     written = evaluate("--drive", "--frames", 3, "--model", unchanging, "--stages", 1)
     for row in written["results"]:
         assert row["images"] == 3
-        # Rain comes and goes; the street without it only moves.
+        # Streaks change from frame to frame; the reference only moves with the flow.
         assert row["warping_error"] > 1.5 * row["warping_error_clean"]
 
 
-def test_numbers_of_stages_are_compared(tmp_path: Path, evaluate: Evaluate, untrained: str) -> None:
+def test_eval_compares_numbers_of_stages(
+    tmp_path: Path, evaluate: Evaluate, untrained: str
+) -> None:
     data = paired_folders(tmp_path / "set", 1)
     written = evaluate("--model", untrained, "--data", data, "--stages", 1, 0, 2)
     rows = [row for row in written["results"] if row["model"] == "untrained"]
@@ -265,7 +265,7 @@ def test_numbers_of_stages_are_compared(tmp_path: Path, evaluate: Evaluate, untr
     assert rows[0]["psnr_y"] != rows[1]["psnr_y"]
 
 
-def test_the_page_shows_the_worst_first_and_needs_nothing_else(
+def test_the_report_shows_the_worst_first_and_loads_nothing_from_elsewhere(
     tmp_path: Path, evaluate: Evaluate, untrained: str
 ) -> None:
     data = paired_folders(tmp_path / "set")
@@ -274,7 +274,7 @@ def test_the_page_shows_the_worst_first_and_needs_nothing_else(
         "--data",
         data,
         "--clips",
-        frames(tmp_path / "clip"),
+        write_frames(tmp_path / "clip"),
         "--frames",
         3,
         "--report",
@@ -293,7 +293,7 @@ def test_the_page_shows_the_worst_first_and_needs_nothing_else(
     assert "http" not in shown
 
 
-def test_the_table_is_markdown(
+def test_eval_prints_a_markdown_table(
     tmp_path: Path, evaluate: Evaluate, untrained: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     evaluate("--model", untrained, "--data", paired_folders(tmp_path / "set"))
@@ -303,7 +303,9 @@ def test_the_table_is_markdown(
     assert set(lines[1]) == {"|", "-", " "}
 
 
-def test_two_models_of_one_name_are_told_apart(tmp_path: Path, evaluate: Evaluate) -> None:
+def test_two_models_with_the_same_name_are_shown_with_their_paths(
+    tmp_path: Path, evaluate: Evaluate
+) -> None:
     files = [weights(tmp_path / place / "best.safetensors") for place in "ab"]
     written = evaluate("--model", *files, "--data", paired_folders(tmp_path / "set", 1))
     assert {row["model"] for row in written["results"]} == {"input", *files}
@@ -332,7 +334,7 @@ def test_two_models_of_one_name_are_told_apart(tmp_path: Path, evaluate: Evaluat
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_cannot_be_measured_is_one_line(
+def test_a_wrong_argument_gives_a_one_line_error(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -352,11 +354,11 @@ def test_what_cannot_be_measured_is_one_line(
     assert message in lines[0]
 
 
-# --- against an independent computation ----------------------------------------------------------
+# --- An independent computation ------------------------------------------------------------------
 
 
-def published_prenet(state: dict[str, Tensor], rainy: Image) -> Image:
-    """PReNet as its paper describes it, straight from the published names, in six stages."""
+def independent_prenet(state: dict[str, Tensor], rainy: Image) -> Image:
+    """PReNet with six stages, written from its paper, on weights with their published names."""
 
     def convolve(name: str, values: Tensor) -> Tensor:
         return F.conv2d(values, state[f"{name}.weight"], state[f"{name}.bias"], padding=1)
@@ -375,7 +377,7 @@ def published_prenet(state: dict[str, Tensor], rainy: Image) -> Image:
             inner = F.relu(convolve(f"res_conv{block}.0", features))
             features = F.relu(F.relu(convolve(f"res_conv{block}.2", inner)) + features)
         background = convolve("conv.0", features) + frame
-    bytes_ = (255 * background.clamp(0, 1)[0].numpy()).astype(np.uint8)  # which truncates
+    bytes_ = (255 * background.clamp(0, 1)[0].numpy()).astype(np.uint8)  # truncates
     return np.ascontiguousarray(bytes_.transpose(1, 2, 0))
 
 
@@ -387,7 +389,7 @@ def independent_figures(weight_file: Path, folder: Path) -> tuple[float, float]:
     for path in sorted(folder.glob("norain-*.png")):
         rainy_path = folder / "rainy" / path.name.replace("norain", "rain")
         clean, rainy = (cv2.imread(str(each))[..., ::-1] for each in (path, rainy_path))
-        produced = published_prenet(state, np.ascontiguousarray(rainy))
+        produced = independent_prenet(state, np.ascontiguousarray(rainy))
         y, truth = (rgb2ycbcr(each)[..., 0] for each in (produced, clean))
         figures.append(
             (
@@ -410,7 +412,7 @@ def assert_agreement(evaluate: Evaluate, weight_file: Path, folder: Path, count:
     written = evaluate(
         *("--model", f"prenet:{weight_file}", "--data", folder, "--protocol", "published")
     )
-    row = by_model(written)["prenet_rain100l"]
+    row = rows_by_model(written)["prenet_rain100l"]
     psnr, ssim = independent_figures(weight_file, folder)
     assert row["images"] == count
     assert row["psnr_y"] == pytest.approx(psnr, abs=0.01)
@@ -420,12 +422,12 @@ def assert_agreement(evaluate: Evaluate, weight_file: Path, folder: Path, count:
     assert len(written["manifest"]["sets"][0]["images"]) == count
 
 
-def test_published_weights_score_as_computed_independently_on_cut_outs(
+def test_scores_of_published_weights_equal_an_independent_computation_on_crops(
     shared_data: Path, tmp_path: Path, evaluate: Evaluate
 ) -> None:
     for path in sorted((shared_data / "rain100l" / "test").rglob("*rain-00*.png")):
         target = tmp_path / path.relative_to(shared_data)
-        write(target, cv2.imread(str(path))[100:180, 90:211, ::-1])
+        write_picture(target, cv2.imread(str(path))[100:180, 90:211, ::-1])
     folder = tmp_path / "rain100l" / "test"
     count = len(list(folder.glob("norain-*.png")))
     assert count > 3
@@ -433,7 +435,7 @@ def test_published_weights_score_as_computed_independently_on_cut_outs(
 
 
 @pytest.mark.slow
-def test_published_weights_score_as_computed_independently(
+def test_scores_of_published_weights_equal_an_independent_computation(
     shared_data: Path, evaluate: Evaluate
 ) -> None:
     folder = shared_data / "rain100l" / "test"

@@ -1,4 +1,4 @@
-"""``rain-removal export`` writes a file that runs where there is no torch."""
+"""``rain-removal export`` writes an ONNX file that runs without torch."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def frames() -> list[np.ndarray]:
     return list(np.random.default_rng(0).integers(0, 256, (3, 37, 50, 3), np.uint8))
 
 
-def test_the_file_runs_without_torch_and_gives_torchs_frames(
+def test_an_exported_file_runs_without_torch_and_gives_the_same_frames(
     exported: Path, weights: Path, tmp_path: Path
 ) -> None:
     given, got = tmp_path / "given.npy", tmp_path / "got.npy"
@@ -68,7 +68,7 @@ def test_the_file_runs_without_torch_and_gives_torchs_frames(
     assert np.abs(np.load(got).astype(int) - wanted.image.astype(int)).max() <= 1
 
 
-def test_onnx_runtime_alone_runs_it_by_what_its_metadata_say(exported: Path) -> None:
+def test_onnx_runtime_alone_can_run_the_file_from_its_metadata(exported: Path) -> None:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
@@ -90,7 +90,7 @@ def test_onnx_runtime_alone_runs_it_by_what_its_metadata_say(exported: Path) -> 
         assert outputs[part["output"]].shape == inputs[part["input"]].shape
 
 
-def test_a_network_that_cannot_be_exported_ends_in_one_line(
+def test_a_network_that_cannot_be_exported_gives_a_one_line_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "joint.safetensors"
@@ -101,7 +101,7 @@ def test_a_network_that_cannot_be_exported_ends_in_one_line(
     assert not (tmp_path / "a.onnx").exists()
 
 
-def test_a_folder_that_cannot_be_written_ends_in_one_line(
+def test_an_output_that_cannot_be_written_is_refused(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
@@ -110,7 +110,7 @@ def test_a_folder_that_cannot_be_written_ends_in_one_line(
     assert "cannot write" in capsys.readouterr().err
 
 
-def test_what_is_no_graph_of_ours_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_or_foreign_graph_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.onnx"
     with pytest.raises(EngineError, match="cannot read"):
         ort_engine.open_file(path)
@@ -119,14 +119,14 @@ def test_what_is_no_graph_of_ours_is_an_error(tmp_path: Path) -> None:
         ort_engine.open_file(path)
 
 
-def test_stages_are_fixed_in_a_file(exported: Path) -> None:
+def test_an_exported_file_has_fixed_stages(exported: Path) -> None:
     engine = ort_engine.open_file(exported)
     with pytest.raises(EngineError, match="was exported for 1 stages"):
         engine.step([np.zeros((32, 32, 3), np.uint8)], [None], stages=2)
     assert engine.info.stages == 1
 
 
-def test_folders_of_the_file_are_made(weights: Path, tmp_path: Path) -> None:
+def test_export_makes_the_folders_of_its_output(weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "folder" / "small.onnx"
     assert main(["export", str(weights), "-o", str(out)]) == 0
     assert out.stat().st_size > 1000

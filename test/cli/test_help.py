@@ -1,4 +1,4 @@
-"""How the command line starts, finds its commands, and ends."""
+"""The command line: start, commands, help, errors and exit codes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COMMAND = [sys.executable, "-m", "rain_removal_ros"]
 
 
 class Commands:
-    """A folder whose files are commands too."""
+    """A folder whose files are additional commands."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -39,8 +39,8 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Comman
         sys.modules.pop(f"{cli.__name__}.{path.stem}", None)
 
 
-def test_help_comes_up_at_once(repository: Path) -> None:
-    """0.3 s is asked for and 0.05 s usual; the bound leaves room for a machine that is busy."""
+def test_help_starts_fast(repository: Path) -> None:
+    """It should take 0.3 s and usually takes 0.05 s; the bound leaves room for a busy machine."""
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
@@ -81,7 +81,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     "arguments", [[], ["fly"], ["networks", "--fast"], ["import", "x.pth"]], ids=" ".join
 )
-def test_a_mistyped_command_is_answered_in_one_line(
+def test_a_wrong_command_line_gives_a_one_line_error(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
@@ -114,7 +114,7 @@ def test_a_mistyped_command_is_answered_in_one_line(
         ("detect . --detector yolox.onnx", "there is no detector yolox.onnx; give --detector"),
     ],
 )
-def test_a_slip_of_the_finger_is_answered_with_what_may_have_been_meant(
+def test_the_error_for_a_mistyped_word_names_similar_ones(
     arguments: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:
@@ -127,7 +127,7 @@ def test_a_slip_of_the_finger_is_answered_with_what_may_have_been_meant(
     assert len(said) == 1
 
 
-def test_what_follows_two_dashes_is_no_flag(commands: Commands) -> None:
+def test_words_after_two_dashes_are_not_flags(commands: Commands) -> None:
     commands.folder.joinpath("thing.py").write_text(
         '"""Does a thing."""\n'
         "def add_arguments(parser): parser.add_argument('names', nargs='+')\n"
@@ -153,7 +153,7 @@ def test_a_new_file_is_a_new_command(
         ("raise KeyboardInterrupt", 130, ""),
     ],
 )
-def test_how_a_command_ends_is_its_exit_code(
+def test_the_result_of_a_command_becomes_its_exit_code(
     commands: Commands, capsys: pytest.CaptureFixture[str], body: str, code: int, message: str
 ) -> None:
     commands.add("thing", body)
@@ -161,16 +161,16 @@ def test_how_a_command_ends_is_its_exit_code(
     assert capsys.readouterr().err == (f"rain-removal thing: {message}\n" if message else "")
 
 
-def test_a_defect_of_ours_keeps_its_traceback(commands: Commands) -> None:
+def test_an_unexpected_error_keeps_its_traceback(commands: Commands) -> None:
     commands.add("thing", "return 1 // 0")
     with pytest.raises(ZeroDivisionError):
         cli.main(["thing"])
 
 
-def test_a_reader_that_has_enough_is_no_error(repository: Path) -> None:
+def test_a_closed_pipe_is_not_an_error(repository: Path) -> None:
     readable, writable = os.pipe()
     os.close(readable)
-    # Unbuffered, argparse itself would meet the closed pipe, and says nothing of it.
+    # With unbuffered output, argparse itself would meet the closed pipe, and hide it.
     buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
     with os.fdopen(writable, "w") as pipe:
         process = subprocess.run(

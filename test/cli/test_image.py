@@ -1,4 +1,4 @@
-"""``rain-removal image``: what is asked for comes out; what is wrong is one line about one file."""
+"""``rain-removal image`` derains pictures and videos; each bad file gives a line of its own."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Run = Callable[..., int]
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network that is small, and changes what it sees."""
+    """A small network that changes its input."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
     checkpoints.save(path, networks.create("prenet", channels=4, stages=1, blocks=1), {})
@@ -59,7 +59,7 @@ def stripes(height: int = 24, width: int = 32, *, seed: int = 0) -> np.ndarray:
 
 
 def expected(image: np.ndarray, weights: Path) -> np.ndarray:
-    """What the network makes of an RGB image."""
+    """The RGB image, derained by the network."""
     settings = EngineSettings(device="cpu", precision="float32")
     engine = engines.create(checkpoints.load(weights).network, settings)
     return engine.step([image], [None])[0].image
@@ -80,8 +80,8 @@ def frames_of(path: Path) -> list[np.ndarray]:
     return frames
 
 
-def opened(path: Path) -> Pillow.Image:
-    """A picture, as another program sees it, its file closed again."""
+def read_by_pillow(path: Path) -> Pillow.Image:
+    """A picture as another program reads it, with its file closed."""
     with Pillow.open(path) as picture:
         picture.load()
         return picture
@@ -91,18 +91,20 @@ def names_in(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_the_obvious_first_try(run: Run, weights: Path, tmp_path: Path, capsys: Any) -> None:
+def test_a_picture_is_derained_next_to_its_source(
+    run: Run, weights: Path, tmp_path: Path, capsys: Any
+) -> None:
     image = stripes()
     Pillow.fromarray(image).save(tmp_path / "in.png")
     assert run(tmp_path / "in.png") == 0
     assert names_in(tmp_path) == ["in.png", "in_derained.png"]
     assert capsys.readouterr() == (f"{tmp_path / 'in_derained.png'}\n", "")
-    clean = np.asarray(opened(tmp_path / "in_derained.png"))
+    clean = np.asarray(read_by_pillow(tmp_path / "in_derained.png"))
     assert np.array_equal(clean, expected(image, weights))
     assert not np.array_equal(clean, image)
 
 
-def test_a_folder_keeps_its_names_and_its_order_of_folders(
+def test_a_folder_is_derained_with_its_names_and_subfolders(
     run: Run, tmp_path: Path, capsys: Any
 ) -> None:
     (tmp_path / "in" / "night").mkdir(parents=True)
@@ -120,20 +122,20 @@ def test_a_folder_keeps_its_names_and_its_order_of_folders(
     assert names_in(tmp_path / "in_derained") == kept
 
 
-def test_a_folder_within_the_folder_is_not_read_again(run: Run, tmp_path: Path) -> None:
+def test_an_output_folder_inside_the_input_is_not_read(run: Run, tmp_path: Path) -> None:
     Pillow.fromarray(stripes()).save(tmp_path / "a.png")
     for _ in range(2):
         assert run(tmp_path, "-o", tmp_path / "clean") == 0
     assert names_in(tmp_path) == ["a.png", "clean/a.png"]
 
 
-def test_an_output_that_names_a_file_is_one(run: Run, tmp_path: Path) -> None:
+def test_an_output_with_a_picture_suffix_is_a_file(run: Run, tmp_path: Path) -> None:
     Pillow.fromarray(stripes()).save(tmp_path / "in.png")
     assert run(tmp_path / "in.png", "-o", tmp_path / "new" / "clean.jpg") == 0
-    assert opened(tmp_path / "new" / "clean.jpg").format == "JPEG"
+    assert read_by_pillow(tmp_path / "new" / "clean.jpg").format == "JPEG"
 
 
-def test_a_name_that_is_no_picture_is_no_folder_either(
+def test_an_output_with_an_unknown_suffix_is_refused_unless_it_is_a_folder(
     run: Run, tmp_path: Path, capsys: Any
 ) -> None:
     Pillow.fromarray(stripes()).save(tmp_path / "in.png")
@@ -153,47 +155,47 @@ def test_a_picture_cannot_become_a_video(run: Run, tmp_path: Path, capsys: Any) 
     assert "in.png is a picture and cannot become out.mp4" in capsys.readouterr().err
 
 
-def test_attention_and_comparison(run: Run, tmp_path: Path) -> None:
+def test_attention_and_side_by_side_pictures_are_written(run: Run, tmp_path: Path) -> None:
     Pillow.fromarray(stripes(20, 30)).save(tmp_path / "in.png")
     source, out = tmp_path / "in.png", tmp_path / "out"
     assert run(source, "-o", out, "--attention") == 0
     assert names_in(out) == ["in.png", "in_attention.png"]
-    assert opened(out / "in_attention.png").mode == "L"
-    assert opened(out / "in_attention.png").size == (30, 20)
+    assert read_by_pillow(out / "in_attention.png").mode == "L"
+    assert read_by_pillow(out / "in_attention.png").size == (30, 20)
 
     assert run(source, "-o", tmp_path / "both.png", "--side-by-side") == 0
-    both = np.asarray(opened(tmp_path / "both.png"))
+    both = np.asarray(read_by_pillow(tmp_path / "both.png"))
     assert both.shape == (20, 62, 3)
     assert np.array_equal(both[:, :30], stripes(20, 30))
-    assert np.array_equal(both[:, 32:], np.asarray(opened(out / "in.png")))
+    assert np.array_equal(both[:, 32:], np.asarray(read_by_pillow(out / "in.png")))
 
     assert run(source, "-o", tmp_path / "three.png", "--side-by-side", "--attention") == 0
-    assert opened(tmp_path / "three.png").size == (94, 20)
+    assert read_by_pillow(tmp_path / "three.png").size == (94, 20)
     assert not (tmp_path / "three_attention.png").exists()
 
 
-def test_an_enlarging_network_enlarges_all_there_is(
+def test_an_enlarging_network_enlarges_transparency_and_comparison(
     run: Run, enlarging: Path, tmp_path: Path
 ) -> None:
     image = np.dstack([stripes(20, 30), np.full((20, 30), 77, np.uint8)])
     Pillow.fromarray(image).save(tmp_path / "in.png")
     assert run(tmp_path / "in.png", "-o", tmp_path / "out.png", model=enlarging) == 0
-    clean = np.asarray(opened(tmp_path / "out.png"))
+    clean = np.asarray(read_by_pillow(tmp_path / "out.png"))
     assert clean.shape == (40, 60, 4)
     assert (clean[..., 3] == 77).all()
     both = tmp_path / "both.png"
     assert run(tmp_path / "in.png", "-o", both, "--side-by-side", model=enlarging) == 0
-    assert opened(both).size == (122, 40)
+    assert read_by_pillow(both).size == (122, 40)
 
 
 def test_grey_stays_grey(run: Run, tmp_path: Path) -> None:
     Pillow.fromarray(stripes()[..., 0]).save(tmp_path / "in.png")
     assert run(tmp_path / "in.png") == 0
-    assert opened(tmp_path / "in_derained.png").mode == "L"
+    assert read_by_pillow(tmp_path / "in_derained.png").mode == "L"
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_16_bit_stays_16_bit_and_gets_the_correction(
+def test_16_bit_stays_16_bit_and_is_derained(
     run: Run, weights: Path, tmp_path: Path, suffix: str
 ) -> None:
     fine = np.random.default_rng(0).integers(20000, 40000, (24, 32, 3), np.uint16)
@@ -211,7 +213,7 @@ def test_transparency_is_kept(run: Run, tmp_path: Path, suffix: str) -> None:
     image = np.dstack([stripes(), np.arange(24 * 32).reshape(24, 32).astype(np.uint8) | 1])
     Pillow.fromarray(image).save(tmp_path / f"in{suffix}", lossless=True)
     assert run(tmp_path / f"in{suffix}") == 0
-    clean = np.asarray(opened(tmp_path / f"in_derained{suffix}"))
+    clean = np.asarray(read_by_pillow(tmp_path / f"in_derained{suffix}"))
     assert np.array_equal(clean[..., 3], image[..., 3])
     assert not np.array_equal(clean[..., :3], image[..., :3])
 
@@ -220,26 +222,26 @@ def test_a_cmyk_jpeg_keeps_its_colours(run: Run, weights: Path, tmp_path: Path) 
     image = np.full((24, 32, 3), (200, 60, 20), np.uint8)
     Pillow.fromarray(image).convert("CMYK").save(tmp_path / "in.jpg", quality=95)
     assert run(tmp_path / "in.jpg", "-o", tmp_path / "out.png") == 0
-    clean = np.asarray(opened(tmp_path / "out.png")).astype(int)
+    clean = np.asarray(read_by_pillow(tmp_path / "out.png")).astype(int)
     assert np.abs(clean - expected(image, weights)).mean() < 3
 
 
-def test_a_photograph_taken_upright_stays_upright(run: Run, tmp_path: Path) -> None:
+def test_the_orientation_of_a_photograph_is_applied(run: Run, tmp_path: Path) -> None:
     turned = Pillow.Exif()
     turned[0x0112] = 6
     Pillow.fromarray(stripes(20, 30)).save(tmp_path / "in.jpg", exif=turned)
     assert run(tmp_path / "in.jpg") == 0
-    assert opened(tmp_path / "in_derained.jpg").size == (20, 30)
+    assert read_by_pillow(tmp_path / "in_derained.jpg").size == (20, 30)
 
 
-def test_a_picture_of_one_pixel(run: Run, tmp_path: Path) -> None:
+def test_a_picture_of_one_pixel_is_derained(run: Run, tmp_path: Path) -> None:
     Pillow.fromarray(stripes(1, 1)).save(tmp_path / "in.png")
     assert run(tmp_path / "in.png", "--attention") == 0
-    assert opened(tmp_path / "in_derained.png").size == (1, 1)
+    assert read_by_pillow(tmp_path / "in_derained.png").size == (1, 1)
 
 
 def bad_files(folder: Path) -> dict[str, str]:
-    """Files of which nothing can be made, and what is to be said of them."""
+    """Files that cannot be derained, with the reason that must be printed."""
     images = [Pillow.fromarray(stripes(seed=seed)) for seed in range(3)]
     for name in ("moving.png", "moving.gif", "moving.webp", "pages.tif"):
         images[0].save(folder / name, save_all=True, append_images=images[1:])
@@ -259,7 +261,7 @@ def bad_files(folder: Path) -> dict[str, str]:
     giant[16:24] = struct.pack(">II", 30_000, 30_000)
     (folder / "giant.png").write_bytes(giant)
     write_video(folder / "whole.mp4")
-    # What a player needs comes last in a video of this kind: without it there is nothing to see.
+    # The index of an MP4 file is at its end, and nothing can be decoded without it.
     (folder / "cut.mp4").write_bytes((folder / "whole.mp4").read_bytes()[:-500])
     (folder / "whole.mp4").unlink()
     return {
@@ -275,10 +277,10 @@ def bad_files(folder: Path) -> dict[str, str]:
     }
 
 
-def test_bad_files_are_one_line_each_and_the_good_one_is_done(
+def test_each_bad_file_gives_one_line_and_the_good_one_is_derained(
     weights: Path, tmp_path: Path
 ) -> None:
-    """In a process of its own: libraries print to the real stderr."""
+    """The command runs as a process, because libraries print to the real stderr."""
     (tmp_path / "in").mkdir()
     reasons = bad_files(tmp_path / "in")
     (tmp_path / "in" / "moving.gif").rename(tmp_path / "in" / "gif.gif")
@@ -308,7 +310,7 @@ def test_bad_files_are_one_line_each_and_the_good_one_is_done(
     assert written["manifest"]["package"] == "rain_removal_ros"
 
 
-def test_files_that_are_not_there_do_not_keep_the_rest_from_being_done(
+def test_missing_files_are_reported_and_the_rest_is_derained(
     run: Run, tmp_path: Path, capsys: Any
 ) -> None:
     Pillow.fromarray(stripes()).save(tmp_path / "good.png")
@@ -321,14 +323,16 @@ def test_files_that_are_not_there_do_not_keep_the_rest_from_being_done(
     assert names_in(out) == ["good.png"]
 
 
-def test_nothing_to_do_is_a_mistake(run: Run, tmp_path: Path, capsys: Any) -> None:
+def test_a_folder_without_pictures_is_refused(run: Run, tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "in").mkdir()
     assert run(tmp_path / "in", "-o", tmp_path / "out") == 2
     assert "holds no pictures or videos" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_no_input_is_overwritten_and_no_output_twice(run: Run, tmp_path: Path, capsys: Any) -> None:
+def test_no_input_and_no_earlier_output_is_overwritten(
+    run: Run, tmp_path: Path, capsys: Any
+) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         Pillow.fromarray(stripes()).save(tmp_path / folder / "x.png")
@@ -341,7 +345,7 @@ def test_no_input_is_overwritten_and_no_output_twice(run: Run, tmp_path: Path, c
     assert (tmp_path / "a" / "x.png").read_bytes() == before
 
 
-def test_a_folder_that_cannot_be_written_is_said_before_any_work(
+def test_an_unwritable_output_folder_gives_a_one_line_error(
     run: Run, tmp_path: Path, capsys: Any
 ) -> None:
     Pillow.fromarray(stripes()).save(tmp_path / "in.png")
@@ -353,8 +357,8 @@ def test_a_folder_that_cannot_be_written_is_said_before_any_work(
 
 
 @pytest.mark.parametrize("name", ["large.png", "large.mp4"])
-def test_a_full_disk_leaves_nothing_half_written(weights: Path, tmp_path: Path, name: str) -> None:
-    """What a full disk looks like to a process: no file may grow beyond a few pages."""
+def test_a_full_disk_leaves_no_partial_file(weights: Path, tmp_path: Path, name: str) -> None:
+    """A limit on the size of files looks like a full disk to the process."""
     if name.endswith("png"):
         Pillow.fromarray(stripes(150, 200)).save(tmp_path / name)
     else:
@@ -384,7 +388,7 @@ def test_a_full_disk_leaves_nothing_half_written(weights: Path, tmp_path: Path, 
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["small.png"]
 
 
-def test_a_video_is_one_stream(run: Run, tmp_path: Path, weights: Path) -> None:
+def test_a_video_is_derained_as_one_stream(run: Run, tmp_path: Path, weights: Path) -> None:
     write_video(tmp_path / "in.mp4", 5)
     assert run(tmp_path / "in.mp4", "--attention", "--json", tmp_path / "out.json") == 0
     clean = frames_of(tmp_path / "in_derained.mp4")
@@ -400,7 +404,7 @@ def test_a_video_is_one_stream(run: Run, tmp_path: Path, weights: Path) -> None:
     ):
         rgb = np.ascontiguousarray(frame[..., ::-1])
         step = stream.step(Frame(rgb, stamp_ns=index * 40_000_000))
-        # The video's compression is between the two.
+        # The video is compressed, so the two differ a little.
         assert np.abs(result[..., ::-1].astype(int) - step.frame.image).mean() < 4
 
 
@@ -413,7 +417,7 @@ def test_video_containers_are_kept(run: Run, tmp_path: Path, name: str, result: 
     assert len(frames_of(tmp_path / result)) == 4
 
 
-def test_of_a_video_that_ends_mid_frame_what_is_there_is_cleaned_and_the_rest_missed(
+def test_a_truncated_video_is_derained_as_far_as_it_goes_and_the_loss_reported(
     run: Run, tmp_path: Path, capsys: Any
 ) -> None:
     code = cv2.VideoWriter.fourcc(*"mp4v")
@@ -431,8 +435,8 @@ def test_of_a_video_that_ends_mid_frame_what_is_there_is_cleaned_and_the_rest_mi
     assert len(frames_of(tmp_path / "in_derained.avi")) == readable
 
 
-def sound_of(path: Path) -> str:
-    """What ffmpeg says of a file's streams."""
+def streams_of(path: Path) -> str:
+    """The streams of a file, as ffmpeg describes them."""
     program = videos._ffmpeg()
     assert program is not None
     said = subprocess.run([program, "-i", str(path)], capture_output=True, text=True, check=False)
@@ -440,7 +444,7 @@ def sound_of(path: Path) -> str:
 
 
 @pytest.fixture
-def loud(tmp_path: Path) -> Path:
+def video_with_sound(tmp_path: Path) -> Path:
     """A video with sound."""
     if (program := videos._ffmpeg()) is None:
         pytest.skip("there is no ffmpeg")
@@ -460,32 +464,32 @@ def loud(tmp_path: Path) -> Path:
     ],
 )
 def test_a_video_becomes_h264_and_keeps_its_sound(
-    run: Run, loud: Path, capsys: Any, name: str, video: str, sound: str
+    run: Run, video_with_sound: Path, capsys: Any, name: str, video: str, sound: str
 ) -> None:
-    out = loud.with_name(name)
-    assert run(loud, "-o", out) == 0
+    out = video_with_sound.with_name(name)
+    assert run(video_with_sound, "-o", out) == 0
     assert capsys.readouterr().err == ""
     assert len(frames_of(out)) == 10
-    said = sound_of(out)
+    said = streams_of(out)
     assert f"Video: {video}" in said
     assert f"Audio: {sound}" in said
 
 
-def test_without_ffmpeg_a_video_is_written_and_what_it_lost_is_said(
-    run: Run, loud: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+def test_without_ffmpeg_a_video_loses_its_sound_with_a_warning(
+    run: Run, video_with_sound: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(videos, "_ffmpeg", lambda: None)
     monkeypatch.setattr(videos, "_opencv_has_h264", lambda: False)
-    out = loud.with_name("out.mp4")
-    assert run(loud, "-o", out) == 0
+    out = video_with_sound.with_name("out.mp4")
+    assert run(video_with_sound, "-o", out) == 0
     assert "lost its sound, if it had any; where ffmpeg is installed" in capsys.readouterr().err
     assert len(frames_of(out)) == 10
-    assert videos.for_browsers(out) == loud.with_name("out.webm")
+    assert videos.for_browsers(out) == video_with_sound.with_name("out.webm")
     monkeypatch.undo()
-    assert "Audio" not in sound_of(out)
+    assert "Audio" not in streams_of(out)
 
 
-def test_a_video_is_compared_in_one_video(run: Run, tmp_path: Path) -> None:
+def test_side_by_side_of_a_video_is_one_video(run: Run, tmp_path: Path) -> None:
     write_video(tmp_path / "in.mp4", 3)
     out = tmp_path / "both.mp4"
     assert run(tmp_path / "in.mp4", "-o", out, "--side-by-side", "--attention") == 0
@@ -493,10 +497,10 @@ def test_a_video_is_compared_in_one_video(run: Run, tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["both.mp4", "in.mp4"]
 
 
-def test_a_video_of_odd_size_loses_a_pixel_and_says_so(
+def test_a_video_of_odd_size_loses_a_pixel_with_a_warning(
     run: Run, tmp_path: Path, capsys: Any
 ) -> None:
-    # OpenCV writes no such video; one made of separate pictures, a Motion JPEG stream, has any.
+    # OpenCV writes no video of odd size, but a Motion JPEG stream can have any.
     pictures = [cv2.imencode(".jpg", stripes(33, 47, seed=seed))[1] for seed in range(4)]
     (tmp_path / "in.mjpg").write_bytes(b"".join(picture.tobytes() for picture in pictures))
     assert run(tmp_path / "in.mjpg") == 0
@@ -504,7 +508,7 @@ def test_a_video_of_odd_size_loses_a_pixel_and_says_so(
     assert frames_of(tmp_path / "in_derained.mp4")[0].shape == (32, 46, 3)
 
 
-def test_large_pictures_are_tiled(run: Run, tmp_path: Path) -> None:
+def test_a_tiled_picture_equals_the_whole_one(run: Run, tmp_path: Path) -> None:
     Pillow.fromarray(stripes(200, 400)).save(tmp_path / "in.png")
     source = tmp_path / "in.png"
     assert run(source, "-o", tmp_path / "whole.png") == 0
@@ -512,7 +516,8 @@ def test_large_pictures_are_tiled(run: Run, tmp_path: Path) -> None:
     assert run(source, "-o", tmp_path / "tiled.png", *tiled) == 0
     assert json.loads((tmp_path / "out.json").read_text())["results"][0]["tiles"] == 3
     whole, tiles = (
-        np.asarray(opened(tmp_path / name)).astype(int) for name in ("whole.png", "tiled.png")
+        np.asarray(read_by_pillow(tmp_path / name)).astype(int)
+        for name in ("whole.png", "tiled.png")
     )
     assert np.abs(whole - tiles).max() <= 1
 
@@ -531,7 +536,7 @@ def test_large_pictures_are_tiled(run: Run, tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_what_cannot_be_is_one_line(
+def test_a_wrong_argument_gives_a_one_line_error(
     weights: Path, tmp_path: Path, capsys: Any, arguments: list[str], message: str
 ) -> None:
     Pillow.fromarray(stripes()).save(tmp_path / "in.png")
@@ -543,7 +548,7 @@ def test_what_cannot_be_is_one_line(
     assert names_in(tmp_path) == ["in.png"]
 
 
-def test_a_model_that_is_not_there_is_one_line(tmp_path: Path, capsys: Any) -> None:
+def test_a_missing_model_is_refused(tmp_path: Path, capsys: Any) -> None:
     Pillow.fromarray(stripes()).save(tmp_path / "in.png")
     assert main(["image", str(tmp_path / "in.png"), "--model", "no.safetensors"]) == 2
     assert "there is no weight file no.safetensors" in capsys.readouterr().err

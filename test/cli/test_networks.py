@@ -1,4 +1,4 @@
-"""``rain-removal networks`` and ``rain-removal import``."""
+"""``rain-removal networks`` lists networks; ``rain-removal import`` reads published weights."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def test_every_network_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert by_name["prenet"]["recurrent"] is True
 
 
-def test_the_list_fits_a_terminal_and_does_not_wait_for_torch(tmp_path: Path) -> None:
-    """A second is asked for and 0.4 s usual; torch alone takes longer where others compute."""
+def test_the_list_fits_a_terminal_and_needs_no_torch(tmp_path: Path) -> None:
+    """The list should appear within a second; importing torch can take longer."""
     listed = subprocess.run(
         [sys.executable, "-m", "rain_removal_ros", "networks"],
         env={**os.environ, **without_torch(tmp_path)},
@@ -49,7 +49,7 @@ def test_the_list_fits_a_terminal_and_does_not_wait_for_torch(tmp_path: Path) ->
     )
 
 
-def test_a_network_that_did_not_ship_is_counted(
+def test_a_network_without_stored_facts_is_counted(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(_described, "FILE", tmp_path / "described.json")
@@ -57,7 +57,7 @@ def test_a_network_that_did_not_ship_is_counted(
     assert _described.describe("prenet")["parameters"] == 168963
 
 
-def test_a_package_without_its_c_code_says_so(
+def test_networks_reports_a_missing_c_library(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for library, said in ((object(), 0), (None, 1)):
@@ -66,7 +66,7 @@ def test_a_package_without_its_c_code_says_so(
         assert capsys.readouterr().out.count("built without its C code") == said
 
 
-def test_cost_is_counted_over_the_padded_frame_and_its_stages() -> None:
+def test_cost_is_counted_over_the_padded_frame_and_all_stages() -> None:
     one, three = (networks.create("prenet", stages=stages) for stages in (1, 3))
     # 6 to 32, then a ConvLSTM's 4 gates of 64 to 32, 10 convolutions of 32 to 32, 32 to 3; 3x3 all.
     weights = 9 * (6 * 32 + 4 * 64 * 32 + 10 * 32 * 32 + 32 * 3)
@@ -74,14 +74,14 @@ def test_cost_is_counted_over_the_padded_frame_and_its_stages() -> None:
     assert macs(three, width=20, height=10) == 3 * 20 * 10 * weights
 
 
-def test_counting_leaves_the_network_as_it_was() -> None:
+def test_counting_does_not_change_the_network() -> None:
     network = networks.create("prenet", stages=1)
     macs(network, width=8, height=8)
     assert {parameter.device.type for parameter in network.parameters()} == {"cpu"}
     assert network.training
 
 
-def test_results_that_cannot_be_written_are_one_line(
+def test_an_unwritable_output_gives_a_one_line_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
@@ -93,7 +93,7 @@ def test_results_that_cannot_be_written_are_one_line(
     assert message.count("\n") == 1
 
 
-def test_published_weights_come_in_and_answer_the_same(
+def test_imported_weights_give_the_same_output(
     shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     published = shared_data / "peers" / "prenet_rain100l.pth"
@@ -108,7 +108,7 @@ def test_published_weights_come_in_and_answer_the_same(
         assert torch.equal(loaded.network(frame).derained, expected)
 
 
-def test_a_file_that_would_run_code_is_refused(
+def test_importing_a_file_with_code_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Payload:
@@ -132,7 +132,7 @@ def test_a_file_that_would_run_code_is_refused(
         ("weights.pth", "prenet", "does not have weights of prenet"),
     ],
 )
-def test_what_cannot_be_imported_is_one_line(
+def test_a_failed_import_gives_a_one_line_error(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     file: str,

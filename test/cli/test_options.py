@@ -1,4 +1,4 @@
-"""Flags mean one thing in every command, and old spellings go on with a line that says so."""
+"""A flag means the same in every command, and deprecated flags still work with a warning."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rain_removal_ros import cli
 from rain_removal_ros.cli import _options
 from rain_removal_ros.settings import Settings, entries
 
-OLD = [
+DEPRECATED = [
     ("eval", "--models", "--model"),
     ("eval", "--html", "--report"),
     ("detect", "--html", "--report"),
@@ -36,8 +36,8 @@ def parser_of(name: str) -> argparse.ArgumentParser:
     return parser
 
 
-@pytest.mark.parametrize(("name", "old", "new"), OLD)
-def test_an_old_flag_does_what_the_new_one_does(
+@pytest.mark.parametrize(("name", "old", "new"), DEPRECATED)
+def test_a_deprecated_flag_works_as_the_new_one_and_warns(
     name: str, old: str, new: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parser = parser_of(name)
@@ -50,15 +50,15 @@ def test_an_old_flag_does_what_the_new_one_does(
 
 
 @pytest.mark.parametrize("name", sorted(cli.commands()))
-def test_a_shared_flag_has_the_settings_help(name: str) -> None:
+def test_a_shared_flag_has_the_help_of_its_setting(name: str) -> None:
     helps = {entry.name: entry.described.help for entry in entries(Settings)}
     shown = " ".join(parser_of(name).format_help().split())
     for flag in ("--stages", "--device", "--precision"):
-        if f"{flag} " in shown and name != "train":  # which trains with settings of its own
+        if f"{flag} " in shown and name != "train":  # train has settings of its own
             assert helps[_options._FLAGS[flag[2:]][0]] in shown
 
 
-def test_several_values_may_have_blanks_or_commas_between_them_and_come_again() -> None:
+def test_several_values_are_separated_by_blanks_commas_or_repeated_flags() -> None:
     parser = argparse.ArgumentParser()
     _options.add_several(parser, "--stages", int, "N", "help", default=0)
     assert list(parser.parse_args([]).stages) == [0]
@@ -66,7 +66,7 @@ def test_several_values_may_have_blanks_or_commas_between_them_and_come_again() 
     assert found.stages == [1, 2, 3, 4]
 
 
-WRITTEN = {
+OUTPUT_FLAGS = {
     "bag-bench": {"--json", "--report"},
     "bag-play": {"--schedule"},
     "bench": {"--json", "--plot"},
@@ -79,10 +79,10 @@ WRITTEN = {
     "networks": {"--json"},
     "replay": {"--json", "--report"},
 }
-"""The files that commands write at their end, after minutes or hours."""
+"""The flags for files that commands write at their end, after minutes or hours."""
 
 
-def test_every_file_to_be_written_is_checked_before_the_work() -> None:
+def test_every_output_file_is_checked_before_the_work() -> None:
     checked = {
         name: {
             action.option_strings[-1]
@@ -91,10 +91,10 @@ def test_every_file_to_be_written_is_checked_before_the_work() -> None:
         }
         for name in cli.commands()
     }
-    assert {name: flags for name, flags in checked.items() if flags} == WRITTEN
+    assert {name: flags for name, flags in checked.items() if flags} == OUTPUT_FLAGS
 
 
-def test_what_stands_in_the_way_of_a_file_is_said(tmp_path: Path) -> None:
+def test_the_error_for_an_unwritable_output_names_the_reason(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path, reason in (
         (tmp_path, "is a folder"),

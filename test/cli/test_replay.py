@@ -1,4 +1,4 @@
-"""``rain-removal replay``, as it is called."""
+"""``rain-removal replay`` derains recordings; ``bag-bench --offline`` compares settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rain_removal_ros import checkpoints, cli, networks
 from rain_removal_ros.bags import open_recording
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
-ASK = """
+SCRIPT = """
 <script>
 Element.prototype.setPointerCapture = () => {};  // there is no pointer, only its event
 addEventListener("load", () => {
@@ -52,7 +52,7 @@ def replay(weights: Path, *arguments: object) -> int:
     return cli.main(["replay", *map(str, (*arguments, *flags))])
 
 
-def test_a_recording_is_cleaned_judged_and_reported(
+def test_a_recording_is_derained_scored_and_reported(
     bag: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page, figures = tmp_path / "report.html", tmp_path / "figures.json"
@@ -72,12 +72,10 @@ def test_a_recording_is_cleaned_judged_and_reported(
 
 
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here")
-def test_in_a_browser_the_report_draws_slides_and_has_no_error(
-    bag: Path, weights: Path, tmp_path: Path
-) -> None:
+def test_the_report_works_in_a_browser(bag: Path, weights: Path, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     assert replay(weights, bag, "-o", tmp_path / "out", "--report", page) == 0
-    page.write_text(page.read_text() + ASK)
+    page.write_text(page.read_text() + SCRIPT)
     assert BROWSER
     shown = subprocess.run(
         [
@@ -110,7 +108,7 @@ def test_in_a_browser_the_report_draws_slides_and_has_no_error(
         (["--safety.watchdog-s", "9"], "a replay cannot honour safety.watchdog_s: "),
     ],
 )
-def test_a_mistake_is_one_line_and_writes_nothing(
+def test_a_wrong_argument_gives_a_one_line_error_and_writes_nothing(
     bag: Path,
     weights: Path,
     tmp_path: Path,
@@ -125,7 +123,7 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["bag"]
 
 
-def test_settings_come_from_a_file_and_flags_win(bag: Path, weights: Path, tmp_path: Path) -> None:
+def test_flags_override_the_settings_of_a_file(bag: Path, weights: Path, tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text("stream: {strength: 0.5, scene_cut: 0.1}\n")
     figures = tmp_path / "figures.json"
     flags = ("--config", tmp_path / "my.yaml", "--stream.strength", "0.75", "--json", figures)
@@ -134,7 +132,7 @@ def test_settings_come_from_a_file_and_flags_win(bag: Path, weights: Path, tmp_p
     assert (settings["stream.strength"], settings["stream.scene_cut"]) == (0.75, 0.1)
 
 
-def test_what_is_lost_is_said(
+def test_losses_of_a_damaged_recording_are_reported(
     bag: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = recordings.storage_file(bag)
@@ -143,7 +141,7 @@ def test_what_is_lost_is_said(
     assert "lost: bag.mcap is cut off in the middle of a record" in capsys.readouterr().err
 
 
-def test_of_many_recordings_a_bad_one_is_named_and_the_rest_done(
+def test_a_bad_recording_in_a_folder_is_reported_and_the_others_are_derained(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "in"
@@ -160,7 +158,7 @@ def test_of_many_recordings_a_bad_one_is_named_and_the_rest_done(
     assert (tmp_path / "out" / "good" / "metadata.yaml").is_file()
 
 
-def test_bag_bench_measures_settings_side_by_side_without_ros(
+def test_bag_bench_offline_compares_settings(
     bag: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     figures, page = tmp_path / "bench.json", tmp_path / "bench.html"

@@ -1,4 +1,4 @@
-"""``rain-removal train``: what is typed, what is printed, and how it ends."""
+"""``rain-removal train``: recipes, overrides, output and errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rain_removal_ros.cli import main
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    """Four pairs, and a recipe of four steps over them."""
+    """Four pairs, and a recipe that trains on them for four steps."""
     rng = np.random.default_rng(0)
     for number in range(4):
         clean = cv2.resize(rng.integers(0, 200, (4, 4, 3), dtype=np.uint8), (48, 40))
@@ -39,7 +39,7 @@ def train(recipe: Path, *flags: str) -> int:
     )  # fmt: skip
 
 
-def test_it_trains_says_how_and_where_and_goes_on(
+def test_train_stops_at_its_time_limit_and_resumes(
     recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = recipe.parent / "run"
@@ -75,7 +75,7 @@ def test_it_trains_says_how_and_where_and_goes_on(
         (["--set", "init_from=gone.safetensors"], "there is no weight file gone.safetensors"),
     ],
 )
-def test_a_mistake_is_one_line_and_code_2(
+def test_a_wrong_argument_gives_a_one_line_error_and_exit_code_2(
     recipe: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
 ) -> None:
     assert train(recipe, *flags) == 2
@@ -86,12 +86,12 @@ def test_a_mistake_is_one_line_and_code_2(
     assert message in line
 
 
-def test_a_missing_recipe_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_recipe_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--config", str(tmp_path / "none.yaml")]) == 2
     assert "cannot read" in capsys.readouterr().err
 
 
-def test_recipes_that_ship_go_by_their_name(
+def test_a_shipped_recipe_is_found_by_its_name(
     recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     nowhere = str(recipe.parent / "nowhere")

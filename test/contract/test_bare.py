@@ -1,4 +1,4 @@
-"""Graphs that ship without weights: they give what torch gives, and need no torch for it."""
+"""The shipped graphs, which contain no weights, give the results of torch without torch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """The command line where there is no torch."""
+    """The command line in an environment without torch."""
     hiding = tmp_path / "hiding"
     hiding.mkdir()
     environment = {**os.environ, **without_torch(hiding)}
@@ -48,24 +48,24 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_frames_and_states_are_torchs_over_a_clip_with_a_reset(name: str) -> None:
-    """Stale is a graph that no longer computes what the network does, whatever its weights."""
+def test_frames_and_states_equal_those_of_torch_over_a_clip_with_a_reset(name: str) -> None:
+    """A graph is stale if it no longer computes what the network does, whatever the weights."""
     ours = bare_graphs.load(NetworkSettings(name=name), EngineSettings(device="cpu"))
-    torchs = engines.load(NetworkSettings(name=name), CPU)
+    by_torch = engines.load(NetworkSettings(name=name), CPU)
     assert (ours.info.scale, ours.info.recurrent, ours.info.stages, ours.info.cautions) == (
-        torchs.info.scale,
-        torchs.info.recurrent,
-        torchs.info.stages,
-        torchs.info.cautions,
+        by_torch.info.scale,
+        by_torch.info.recurrent,
+        by_torch.info.stages,
+        by_torch.info.cautions,
     ), STALE
-    for width, height in ((96, 64), (75, 53)):  # another size is another start
+    for width, height in ((96, 64), (75, 53)):  # another size starts afresh
         street = Drive(3, width=width, height=height)
         state: Any = None
         wanted_state: Any = None
         for index in range(3):
             frame = street.frame(60 + index).image
             (got,) = ours.step([frame], [state])
-            (wanted,) = torchs.step([frame], [wanted_state])
+            (wanted,) = by_torch.step([frame], [wanted_state])
             assert np.abs(got.image.astype(int) - wanted.image).max() <= GREY_LEVELS, STALE
             assert got.attention is not None
             assert wanted.attention is not None
@@ -75,14 +75,14 @@ def test_frames_and_states_are_torchs_over_a_clip_with_a_reset(name: str) -> Non
                 np.testing.assert_allclose(part.numpy(), other.numpy(), atol=STATE, err_msg=STALE)
 
 
-def test_every_size_of_rainstream_that_ships_has_its_graph() -> None:
+def test_every_shipped_size_of_rainstream_has_a_graph() -> None:
     shipped = [path for path in checkpoints.shipped() if checkpoints.name_of(path) == "rainstream"]
     assert {path.stem for path in shipped} == set(MODELS)
     for path in shipped:
         assert bare_graphs.find(path)[0].fits(checkpoints.read(path)), STALE
 
 
-def test_weights_trained_further_take_the_same_graph(tmp_path: Path) -> None:
+def test_weights_trained_further_use_the_same_graph(tmp_path: Path) -> None:
     network = checkpoints.load(checkpoints.resolve("rainstream_s")).network
     for parameter in network.parameters():
         parameter.data *= 1.01
@@ -95,7 +95,7 @@ def test_weights_trained_further_take_the_same_graph(tmp_path: Path) -> None:
     assert np.abs(got.image.astype(int) - wanted.image).max() <= GREY_LEVELS
 
 
-def test_a_damaged_graph_is_one_line(tmp_path: Path) -> None:
+def test_a_damaged_graph_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "rainstream.graph"
     path.write_bytes(b"PK no zip")
     with pytest.raises(EngineError, match=r"rainstream\.graph is damaged; install"):
@@ -146,7 +146,7 @@ def test_the_demo_runs_without_torch(run: Run, tmp_path: Path) -> None:
     ],
     ids=lambda words: words[0],
 )
-def test_what_needs_torch_says_so_in_one_line(
+def test_a_command_that_needs_torch_says_so_in_one_line(
     run: Run, tmp_path: Path, repository: Path, arguments: tuple[str, ...]
 ) -> None:
     cv2.imwrite(str(tmp_path / "in.png"), np.full((64, 64, 3), 90, np.uint8))

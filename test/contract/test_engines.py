@@ -1,4 +1,4 @@
-"""Every engine gives what torch gives: the same frames, the same state, in any order of events."""
+"""Every engine gives the frames and states of torch, keeps its cache safe, and can be replaced."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from rain_removal_ros.networks._base import Network
 from rain_removal_ros.settings import EngineSettings, NetworkSettings, StreamSettings
 from rain_removal_ros.stream import Stream
 
-GREY_LEVELS = 1  # a value on the border of two may be rounded either way
+GREY_LEVELS = 1  # rounding may differ
 STATE = 1e-3
 
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -43,11 +43,11 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "frequency_gan": {"channels": 8, "blocks": 1, "stages": 1},
     "joint_derain_sr": {"channels": 8, "blocks": 1, "growth": 4},
 }
-EXPORTED = [of for of in NETWORKS if of != "joint_derain_sr"]
+EXPORTED = [each for each in NETWORKS if each != "joint_derain_sr"]
 
 
 def network(name: str) -> Network:
-    """A small network that does something: some of ours start as next to the identity."""
+    """A small network that changes its input; without noise some would nearly be the identity."""
     torch.manual_seed(0)
     made = networks.create(name, **NETWORKS.get(name, {}))
     with torch.no_grad():
@@ -80,7 +80,7 @@ def installed(engine: str) -> str:
 
 
 def clip(width: int, height: int, *, seed: int = 0, frames: int = 3) -> list[Image]:
-    """A scene with some detail, seen by a camera that turns."""
+    """A scene with some detail, seen by a turning camera."""
     rng = np.random.default_rng(seed)
     cells = rng.integers(0, 256, (height // 8 + 2, (width + 4 * frames) // 8 + 2, 3), np.uint8)
     scene = cells.repeat(8, 0).repeat(8, 1)
@@ -93,36 +93,36 @@ def arrays(state: Any) -> list[Any]:
     return [np.asarray(part.numpy() if hasattr(part, "numpy") else part) for part in state or ()]
 
 
-def assert_alike(ours: Any, torchs: Any) -> None:
-    for image, wanted in ((ours.image, torchs.image), (ours.attention, torchs.attention)):
+def assert_alike(ours: Any, by_torch: Any) -> None:
+    for image, wanted in ((ours.image, by_torch.image), (ours.attention, by_torch.attention)):
         assert image.shape == wanted.shape
         assert np.abs(image.astype(int) - wanted.astype(int)).max() <= GREY_LEVELS
-    assert ours.rain_level == pytest.approx(torchs.rain_level, abs=STATE)
-    assert len(arrays(ours.state)) == len(arrays(torchs.state))
-    for part, wanted in zip(arrays(ours.state), arrays(torchs.state), strict=True):
+    assert ours.rain_level == pytest.approx(by_torch.rain_level, abs=STATE)
+    assert len(arrays(ours.state)) == len(arrays(by_torch.state))
+    for part, wanted in zip(arrays(ours.state), arrays(by_torch.state), strict=True):
         np.testing.assert_allclose(part, wanted, atol=STATE)
 
 
-@pytest.mark.parametrize("of", EXPORTED)
-def test_frames_and_states_are_torchs_over_a_clip_with_a_reset(
-    name: str, of: str, cache: Path
+@pytest.mark.parametrize("network_name", EXPORTED)
+def test_frames_and_states_equal_those_of_torch_over_a_clip_with_a_reset(
+    name: str, network_name: str, cache: Path
 ) -> None:
-    ours = engines.create(network(of), settings(name, cache))
-    torchs = engines.create(network(of), settings("torch", cache))
-    about = replace(torchs.info, engine=name, any_stages=False)
+    ours = engines.create(network(network_name), settings(name, cache))
+    by_torch = engines.create(network(network_name), settings("torch", cache))
+    about = replace(by_torch.info, engine=name, any_stages=False)
     assert ours.info == about
-    for frames in (clip(45, 39), clip(64, 32, seed=1)):  # another size is another start
+    for frames in (clip(45, 39), clip(64, 32, seed=1)):  # another size starts afresh
         state: Any = None
         wanted_state: Any = None
         for frame in frames:
             (got,) = ours.step([frame], [state])
-            (wanted,) = torchs.step([frame], [wanted_state])
+            (wanted,) = by_torch.step([frame], [wanted_state])
             assert_alike(got, wanted)
             state, wanted_state = got.state, wanted.state
     assert np.abs(wanted.image.astype(int) - frame).max() > 4  # it did something
 
 
-def test_a_batch_of_two_is_two_single_frames(name: str, cache: Path) -> None:
+def test_a_batch_of_two_equals_two_single_frames(name: str, cache: Path) -> None:
     engine = engines.create(network("rainstream"), settings(name, cache))
     left, right = clip(45, 39), clip(45, 39, seed=1)
     before = [engine.step([camera[0]], [None])[0].state for camera in (left, right)]
@@ -132,9 +132,7 @@ def test_a_batch_of_two_is_two_single_frames(name: str, cache: Path) -> None:
         assert np.array_equal(alone.image, result.image)
 
 
-def test_a_step_leaves_the_state_it_was_given_and_its_frame_as_they_were(
-    name: str, cache: Path
-) -> None:
+def test_a_step_does_not_change_its_state_and_frame(name: str, cache: Path) -> None:
     engine = engines.create(network("rainstream"), settings(name, cache))
     first, second, third = clip(64, 32)
     (start,) = engine.step([first], [None])
@@ -148,7 +146,7 @@ def test_a_step_leaves_the_state_it_was_given_and_its_frame_as_they_were(
     assert np.array_equal(second, clip(64, 32)[1])
 
 
-def test_clean_frames_are_written_where_asked_also_with_gaps_between_rows(
+def test_derained_frames_are_written_into_a_given_array_even_with_padded_rows(
     name: str, cache: Path
 ) -> None:
     engine = engines.create(network("rainstream"), settings(name, cache))
@@ -163,7 +161,7 @@ def test_clean_frames_are_written_where_asked_also_with_gaps_between_rows(
     assert not wide[:, 45:].any()
 
 
-def test_a_stream_changes_size_midway(name: str, cache: Path) -> None:
+def test_a_stream_can_change_the_frame_size(name: str, cache: Path) -> None:
     engine = engines.create(network("rainstream"), settings(name, cache))
     stream = Stream(engine, StreamSettings(scene_cut=0.0))
     steps = [
@@ -175,28 +173,28 @@ def test_a_stream_changes_size_midway(name: str, cache: Path) -> None:
 
 
 @pytest.mark.parametrize("engine_name", engines.NAMES)
-@pytest.mark.parametrize("of", ["prenet", "rainstream"])
-def test_a_state_of_another_size_is_an_error_and_the_engine_lives_on(
-    engine_name: str, of: str, cache: Path
+@pytest.mark.parametrize("network_name", ["prenet", "rainstream"])
+def test_a_state_of_another_size_raises_and_the_engine_goes_on(
+    engine_name: str, network_name: str, cache: Path
 ) -> None:
-    engine = engines.create(network(of), settings(installed(engine_name), cache))
+    engine = engines.create(network(network_name), settings(installed(engine_name), cache))
     for before, after in (((32, 32), (64, 64)), ((64, 64), (32, 32)), ((64, 32), (32, 64))):
         (other,) = engine.step([clip(*before)[0]], [None])
-        with pytest.raises(EngineError, match=f"^{of} failed: [^\n]*$"):
+        with pytest.raises(EngineError, match=f"^{network_name} failed: [^\n]*$"):
             engine.step([clip(*after)[0]], [other.state])
         for size in (before, after):
             (alive,) = engine.step([clip(*size)[0]], [None])
             assert alive.image.shape == (size[1], size[0], 3)
 
 
-def test_a_state_of_another_network_is_an_error(name: str, cache: Path) -> None:
+def test_a_state_of_another_network_raises(name: str, cache: Path) -> None:
     frame = clip(32, 32)[:1]
     (other,) = engines.create(network("prenet"), settings(name, cache)).step(frame, [None])
     with pytest.raises(EngineError, match="rainstream failed: the state is of another"):
         engines.create(network("rainstream"), settings(name, cache)).step(frame, [other.state])
 
 
-def test_what_is_not_finite_is_an_error(name: str, cache: Path) -> None:
+def test_non_finite_output_raises(name: str, cache: Path) -> None:
     engine = engines.create(network("prenet"), settings(name, cache))
     frame = clip(32, 32)[:1]
     (start,) = engine.step(frame, [None])
@@ -213,7 +211,7 @@ def test_weights_that_are_not_finite_are_not_exported() -> None:
         export(broken)
 
 
-def test_networks_may_be_exported_at_the_same_time() -> None:
+def test_networks_can_be_exported_in_parallel() -> None:
     with ThreadPoolExecutor() as pool:
         done = list(pool.map(lambda _: export(network("prenet"))[1].stages, range(3)))
     assert done == [2, 2, 2]
@@ -221,14 +219,14 @@ def test_networks_may_be_exported_at_the_same_time() -> None:
 
 def test_stages_can_be_changed(name: str, cache: Path) -> None:
     ours = engines.create(network("prenet"), settings(name, cache))
-    torchs = engines.create(network("prenet"), settings("torch", cache))
+    by_torch = engines.create(network("prenet"), settings("torch", cache))
     frames = clip(32, 32)[:1]
     one, all_of_them = (ours.step(frames, [None], stages=stages)[0] for stages in (1, 0))
-    assert_alike(one, torchs.step(frames, [None], stages=1)[0])
-    assert_alike(all_of_them, torchs.step(frames, [None])[0])
+    assert_alike(one, by_torch.step(frames, [None], stages=1)[0])
+    assert_alike(all_of_them, by_torch.step(frames, [None])[0])
 
 
-def test_stages_are_built_once_however_often_they_change(
+def test_a_graph_for_each_number_of_stages_is_built_once(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = engines.create(network("prenet"), settings(name, tmp_path))
@@ -243,35 +241,35 @@ def test_stages_are_built_once_however_often_they_change(
         assert np.array_equal(again, wanted[stages])
 
 
-def files(cache: Path) -> dict[str, int]:
+def modification_times(cache: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file()}
 
 
-def test_a_graph_is_built_once_and_again_only_for_other_weights(name: str, tmp_path: Path) -> None:
+def test_a_graph_is_rebuilt_only_for_other_weights(name: str, tmp_path: Path) -> None:
     chosen = settings(name, tmp_path)
     engines.create(network("prenet"), chosen)
-    built = files(tmp_path)
+    built = modification_times(tmp_path)
     assert len(built) == 2
     engines.create(network("prenet"), chosen)
-    assert files(tmp_path) == built
+    assert modification_times(tmp_path) == built
     other = network("prenet")
     with torch.no_grad():
         next(other.parameters()).add_(0.01)
     engines.create(other, chosen)
-    assert len(files(tmp_path)) == 4
+    assert len(modification_times(tmp_path)) == 4
 
 
-def test_a_graph_is_built_again_for_another_driver(tmp_path: Path) -> None:
+def test_a_graph_is_rebuilt_for_another_driver(tmp_path: Path) -> None:
     chosen = settings("onnxruntime", tmp_path)
     for driver in ("550", "550", "551"):
         described("prenet", chosen, device=f"cuda, {driver}")
-    assert len(files(tmp_path)) == 4
+    assert len(modification_times(tmp_path)) == 4
 
 
 @pytest.mark.parametrize(
     "which", ["graph", "description", "channels", "missing", "nonsense", "sealed nonsense"]
 )
-def test_a_damaged_cache_is_built_anew(
+def test_a_damaged_cache_is_rebuilt(
     name: str, which: str, cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     frames = clip(32, 32)[:1]
@@ -297,7 +295,7 @@ def damage(graph: Path, which: str) -> None:
         wrong = {**sealed, "graph": sealed["graph"].replace('"channels": 8', '"channels": 9')}
         assert wrong != sealed
         description.write_text(json.dumps(wrong))
-    elif which == "sealed nonsense":  # whole, and nothing that an engine could load
+    elif which == "sealed nonsense":  # a valid checksum of an invalid graph
         graph.write_bytes(b"no graph")
         checksum = _cache._checksum(b"no graph", sealed["graph"])
         description.write_text(json.dumps({**sealed, "sha256": checksum}))
@@ -312,61 +310,62 @@ def damage(graph: Path, which: str) -> None:
         description.write_text(text)
 
 
-def private(cache: Path) -> Path:
+def user_folder(cache: Path) -> Path:
     (folder,) = cache.iterdir()
     return folder
 
 
-def test_the_cache_is_this_users_alone(name: str, tmp_path: Path) -> None:
+def test_only_the_user_can_access_the_cache(name: str, tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         engines.create(network("prenet"), settings(name, tmp_path))
     finally:
         os.umask(before)
-    assert private(tmp_path).stat().st_mode & 0o777 == 0o700
+    assert user_folder(tmp_path).stat().st_mode & 0o777 == 0o700
 
 
-def opened_to_others(cache: Path) -> None:
-    private(cache).chmod(0o777)
+def make_folder_writable(cache: Path) -> None:
+    user_folder(cache).chmod(0o777)
 
 
-def written_by_others(cache: Path) -> None:
-    for path in private(cache).iterdir():
+def make_files_writable(cache: Path) -> None:
+    for path in user_folder(cache).iterdir():
         path.chmod(0o666)
 
 
-def given_by_others(cache: Path) -> None:
-    for path in private(cache).iterdir():
+def change_owner(cache: Path) -> None:
+    for path in user_folder(cache).iterdir():
         os.chown(path, 12345, 12345)
 
 
-def linked(cache: Path) -> None:
-    for path in private(cache).iterdir():
+def replace_by_links(cache: Path) -> None:
+    for path in user_folder(cache).iterdir():
         path.rename(cache / path.name)
         path.symlink_to(cache / path.name)
 
 
-def piped(cache: Path) -> None:
-    for path in private(cache).iterdir():
+def replace_by_pipes(cache: Path) -> None:
+    for path in user_folder(cache).iterdir():
         path.unlink()
         os.mkfifo(path)
 
 
 @pytest.mark.parametrize(
-    "spoil", [opened_to_others, written_by_others, given_by_others, linked, piped]
+    "tamper",
+    [make_folder_writable, make_files_writable, change_owner, replace_by_links, replace_by_pipes],
 )
-def test_what_another_user_could_have_written_is_not_loaded(
-    spoil: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_files_that_another_user_could_have_written_are_not_loaded(
+    tamper: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    if spoil is given_by_others and os.geteuid():
+    if tamper is change_owner and os.geteuid():
         pytest.skip("only root gives files away")
     chosen = settings("onnxruntime", tmp_path)
     described("prenet", chosen)
-    spoil(tmp_path)
+    tamper(tmp_path)
     with caplog.at_level(logging.WARNING):
         described("prenet", chosen)
     assert "again: " in caplog.text
-    if spoil is opened_to_others:
+    if tamper is make_folder_writable:
         assert "the next start will build again" in caplog.text
         return
     caplog.clear()
@@ -376,7 +375,7 @@ def test_what_another_user_could_have_written_is_not_loaded(
 
 
 @pytest.mark.parametrize("inside", ["", "below", "below/../deeper"])
-def test_nothing_is_written_beside_the_models_that_ship(
+def test_a_cache_in_the_folder_of_shipped_models_is_refused(
     inside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = tmp_path / "share" / "rain_removal_ros" / "models"
@@ -386,10 +385,10 @@ def test_nothing_is_written_beside_the_models_that_ship(
     for folder in (models / inside, tmp_path / "link" / inside):
         with pytest.raises(EngineError, match="the folder of models that ship; choose another"):
             engines.create(network("prenet"), settings("onnxruntime", folder))
-    assert files(tmp_path) == {}
+    assert modification_times(tmp_path) == {}
 
 
-def test_a_cache_that_cannot_be_written_costs_a_build_and_no_more(
+def test_an_engine_works_with_an_unwritable_cache(
     name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     in_the_way = tmp_path / "file"
@@ -399,7 +398,7 @@ def test_a_cache_that_cannot_be_written_costs_a_build_and_no_more(
     engine.step(clip(32, 32)[:1], [None])
 
 
-def test_an_engine_that_is_not_installed_is_one_line(
+def test_an_engine_that_is_not_installed_gives_a_one_line_error(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, name, None)
@@ -410,7 +409,7 @@ def test_an_engine_that_is_not_installed_is_one_line(
 def test_auto_builds_nothing(tmp_path: Path) -> None:
     engine = engines.create(network("rainstream"), settings("auto", tmp_path))
     assert engine.info.engine == "torch"
-    assert not files(tmp_path)
+    assert not modification_times(tmp_path)
 
 
 def weight_file(folder: Path) -> NetworkSettings:
@@ -419,23 +418,23 @@ def weight_file(folder: Path) -> NetworkSettings:
     return NetworkSettings(weights=str(path))
 
 
-def tried(engine: Engine) -> None:
+def try_engine(engine: Engine) -> None:
     engine.step(clip(32, 32)[:1], [None])
 
 
-def test_an_engine_that_cannot_be_had_is_replaced_and_its_replacement_says_so(
+def test_an_engine_that_is_not_installed_is_replaced_by_torch_with_a_note(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights, chosen = weight_file(tmp_path), settings(name, tmp_path)
-    wanted = engines.load_somehow(weights, chosen, tried)
+    wanted = engines.load_somehow(weights, chosen, try_engine)
     assert (wanted.info.engine, wanted.note) == (name, "")
     monkeypatch.setitem(sys.modules, name, None)
-    engine = engines.load_somehow(weights, chosen, tried)
+    engine = engines.load_somehow(weights, chosen, try_engine)
     assert engine.info.engine == "torch"
     assert engine.note.startswith(f"running in torch on cpu instead: {name} is not installed")
 
 
-def test_an_engine_that_is_there_and_fails_at_its_first_frame_is_replaced_too(
+def test_an_engine_that_fails_at_its_first_frame_is_replaced_by_torch(
     tmp_path: Path,
 ) -> None:
     def fails_but_in_torch(engine: Engine) -> None:
@@ -447,7 +446,7 @@ def test_an_engine_that_is_there_and_fails_at_its_first_frame_is_replaced_too(
     assert engine.note == "running in torch on cpu instead: no room for this frame"
 
 
-def test_whatever_an_engine_raises_it_is_replaced(
+def test_an_engine_that_raises_any_error_is_replaced_by_torch(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fails_but_in_torch(engine: Engine) -> None:
@@ -460,30 +459,30 @@ def test_whatever_an_engine_raises_it_is_replaced(
     assert "Traceback" in caplog.text
 
 
-def test_a_wrong_weight_file_is_said_as_it_is(tmp_path: Path) -> None:
+def test_a_missing_weight_file_is_not_hidden_by_a_replacement(tmp_path: Path) -> None:
     wrong = NetworkSettings(weights=str(tmp_path / "none.safetensors"))
     with pytest.raises(CheckpointError, match=r"none\.safetensors"):
-        engines.load_somehow(wrong, settings("onnxruntime", tmp_path), tried)
+        engines.load_somehow(wrong, settings("onnxruntime", tmp_path), try_engine)
 
 
-def test_without_a_home_folder_an_engine_that_is_built_says_what_to_set(
+def test_the_note_without_a_home_folder_says_what_to_set(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def homeless() -> Path:
+    def no_home() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.setattr(Path, "home", no_home)
     chosen = EngineSettings(name=name, device="cpu")
-    engine = engines.load_somehow(weight_file(tmp_path), chosen, tried)
+    engine = engines.load_somehow(weight_file(tmp_path), chosen, try_engine)
     assert engine.info.engine == "torch"
     assert engine.note.endswith("set engine.cache")
 
 
-def test_a_gpu_that_does_not_work_is_replaced_by_the_cpu_if_it_was_not_asked_for(
+def test_a_broken_gpu_is_replaced_by_the_cpu_unless_it_was_requested(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ONNX Runtime for GPUs leaves out what it cannot start."""
+    """ONNX Runtime for GPUs silently drops a provider that it cannot start."""
     start = onnxruntime.InferenceSession
     providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
@@ -496,7 +495,7 @@ def test_a_gpu_that_does_not_work_is_replaced_by_the_cpu_if_it_was_not_asked_for
     engine = engines.create(network("prenet"), settings("onnxruntime", tmp_path, device="auto"))
     assert engine.info.device == "cpu"
     assert engine.note.startswith(f"running on cpu instead: {unusable}")
-    tried(engine)
+    try_engine(engine)
     with pytest.raises(EngineError, match=unusable):
         engines.create(network("prenet"), settings("onnxruntime", tmp_path, device="cuda"))
 
@@ -504,48 +503,48 @@ def test_a_gpu_that_does_not_work_is_replaced_by_the_cpu_if_it_was_not_asked_for
 @pytest.mark.parametrize(
     ("precision", "on_cpu"), [("float32", "float32"), ("float16", "auto"), ("bfloat16", "auto")]
 )
-def test_a_device_left_open_may_become_the_cpu_and_one_asked_for_may_not(
+def test_a_full_gpu_is_replaced_by_the_cpu_unless_it_was_requested(
     precision: str, on_cpu: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The CUDA device of this test is seen and has no memory left."""
+    """Simulates a CUDA device that is available but has no memory left."""
     seen: list[tuple[str, str]] = []
 
-    def full(network: Network, settings: EngineSettings) -> Engine:
+    def create_without_gpu_memory(network: Network, settings: EngineSettings) -> Engine:
         seen.append((settings.device, settings.precision))
         if settings.device != "cpu":
             raise EngineError("out of memory on cuda at 64x48")
         return torch_engine.TorchEngine(network, settings)
 
-    monkeypatch.setattr(engines, "create", full)
+    monkeypatch.setattr(engines, "create", create_without_gpu_memory)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     weights = weight_file(tmp_path)
     chosen = settings("torch", tmp_path, device="auto", precision=precision)
-    engine = engines.load_somehow(weights, chosen, tried)
+    engine = engines.load_somehow(weights, chosen, try_engine)
     assert seen == [("auto", precision), ("cpu", on_cpu)]
     assert engine.note == "running in torch on cpu instead: out of memory on cuda at 64x48"
     with pytest.raises(EngineError, match=r"^out of memory on cuda at 64x48$"):
-        engines.load_somehow(weights, settings("torch", tmp_path, device="cuda"), tried)
+        engines.load_somehow(weights, settings("torch", tmp_path, device="cuda"), try_engine)
 
 
-def test_what_an_engine_cannot_do_is_refused(cache: Path) -> None:
+def test_settings_that_an_engine_does_not_support_are_refused(cache: Path) -> None:
     for wrong in ({"precision": "bfloat16"}, {"device": "cuda:7"}, {"device": "tpu"}):
         with pytest.raises(EngineError):
             engines.create(network("prenet"), settings("onnxruntime", cache, **wrong))
 
 
-@pytest.mark.parametrize("of", networks.available())
-def test_every_network_is_exported_or_says_why_not(of: str, cache: Path) -> None:
+@pytest.mark.parametrize("network_name", networks.available())
+def test_every_network_can_be_exported_or_says_why_not(network_name: str, cache: Path) -> None:
     pytest.importorskip("onnx")
-    if network(of).not_exportable:
-        with pytest.raises(EngineError, match=f"^{of} cannot be exported: [^\n]+$"):
-            export(network(of))
+    if network(network_name).not_exportable:
+        with pytest.raises(EngineError, match=f"^{network_name} cannot be exported: [^\n]+$"):
+            export(network(network_name))
     else:
-        facts = described(of, settings("onnxruntime", cache))
-        assert facts.network == of
+        facts = described(network_name, settings("onnxruntime", cache))
+        assert facts.network == network_name
         assert facts.difference <= facts.tolerance
 
 
-def test_a_network_that_cannot_be_exported_says_what_can() -> None:
+def test_the_error_for_a_network_that_cannot_be_exported_names_an_alternative() -> None:
     pytest.importorskip("onnx")
     with pytest.raises(EngineError, match=r"its patches grow .*; regions=none can be$"):
         export(network("joint_derain_sr"))
@@ -553,7 +552,7 @@ def test_a_network_that_cannot_be_exported_says_what_can() -> None:
     assert facts.scale == 2
 
 
-def test_a_graph_that_cannot_be_checked_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_that_cannot_be_checked_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnx")
 
     def refuse(*_: object, **__: object) -> None:
@@ -564,10 +563,13 @@ def test_a_graph_that_cannot_be_checked_is_an_error(monkeypatch: pytest.MonkeyPa
         export(network("prenet"))
 
 
-def test_what_a_fresh_start_is_is_found_out(cache: Path) -> None:
+def test_export_finds_the_fresh_value_of_each_state(cache: Path) -> None:
     pytest.importorskip("onnx")
     chosen = settings("onnxruntime", cache)
-    kinds = {of: [part.fresh for part in described(of, chosen).state] for of in EXPORTED}
+    kinds = {
+        network_name: [part.fresh for part in described(network_name, chosen).state]
+        for network_name in EXPORTED
+    }
     assert kinds == {
         "rainstream": ["frame", "zeros", "zeros", "zeros"],
         "prenet": ["zeros", "zeros"],
@@ -578,10 +580,10 @@ def test_what_a_fresh_start_is_is_found_out(cache: Path) -> None:
     }
 
 
-def described(of: str, chosen: EngineSettings, device: str = "cpu") -> GraphDescription:
+def described(network_name: str, chosen: EngineSettings, device: str = "cpu") -> GraphDescription:
     return _cache.started(
         lambda _, facts: facts,
-        network(of),
+        network(network_name),
         chosen,
         stages=0,
         engine=f"onnxruntime {onnxruntime.__version__}",

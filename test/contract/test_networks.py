@@ -1,7 +1,7 @@
-"""What every network promises, whichever files there are in ``networks/``.
+"""The contract that every network in ``networks/`` must fulfil.
 
-Networks are shrunk through the config fields they have, so that all of them together stay quick;
-what is promised does not depend on width.
+The tests make networks small through their config, to be fast; the contract does not depend on
+width.
 """
 
 from __future__ import annotations
@@ -89,9 +89,7 @@ def test_a_file_holds_a_frozen_config_a_network_with_facts_and_an_objective(name
 
 
 @pytest.mark.parametrize(("height", "width"), [(37, 53), (16, 1), (1, 1)])
-def test_sizes_follow_from_scale_and_values_are_in_range(
-    network: Network, height: int, width: int
-) -> None:
+def test_outputs_have_the_right_size_and_range(network: Network, height: int, width: int) -> None:
     stride = network.facts.stride
     frame = rainy_clip(1, height, width)
     frame = F.pad(frame, (0, -width % stride, 0, -height % stride), "replicate")
@@ -116,7 +114,7 @@ def test_a_flat_frame_gives_finite_values(network: Network, shade: float) -> Non
         assert output.attention.isfinite().all()
 
 
-def test_gradients_reach_every_parameter_of_the_player_and_none_of_another(
+def test_gradients_reach_all_parameters_of_the_player_and_no_others(
     network: Network, name: str
 ) -> None:
     objective: Objective = networks.module(name).Objective(network).train()
@@ -151,13 +149,13 @@ def test_state_is_carried_exactly_if_the_facts_say_so(network: Network) -> None:
     assert torch.equal(alone.derained, after.derained) == (not network.facts.recurrent)
 
 
-def test_stepping_with_a_state_from_outside_equals_unrolling(network: Network) -> None:
+def test_stepping_with_a_copied_state_equals_unrolling(network: Network) -> None:
     clip = rainy_clip(4)
     unrolled = run(network, clip)
 
     state: State = ()
     for frame, expected in zip(clip, unrolled, strict=True):
-        # Another object with the same weights: all there is to remember must be in the state.
+        # A copy of the network remembers nothing, so everything must be in the state.
         output = run(copy.deepcopy(network), [frame], state)[0]
         state = tuple(torch.from_numpy(tensor.numpy().copy()) for tensor in output.state)
         torch.testing.assert_close(output.derained, expected.derained, rtol=0, atol=1e-5)
@@ -175,7 +173,7 @@ def test_interleaved_streams_equal_separate_ones(network: Network) -> None:
             assert torch.equal(output.derained, separate[stream][index].derained)
 
 
-def test_state_is_not_written_to(network: Network) -> None:
+def test_a_step_does_not_change_its_state(network: Network) -> None:
     first, second = rainy_clip(2)
     state = run(network, [first])[0].state
     before = [tensor.clone() for tensor in state]
@@ -257,7 +255,7 @@ def test_stages_can_be_changed_at_any_time(name: str) -> None:
     assert not torch.equal(*results)
 
 
-def test_every_switch_of_the_config_gives_a_network_that_learns(name: str) -> None:
+def test_every_switch_of_the_config_gives_a_trainable_network(name: str) -> None:
     file = networks.module(name)
     for field in dataclasses.fields(file.Config):
         if not isinstance(field.default, bool):
@@ -269,7 +267,7 @@ def test_every_switch_of_the_config_gives_a_network_that_learns(name: str) -> No
         assert torch.stack(list(losses.values())).sum().requires_grad, field.name
 
 
-def test_a_checkpoint_brings_back_the_same_network(
+def test_a_checkpoint_restores_the_same_network(
     network: Network, name: str, tmp_path: Path
 ) -> None:
     checkpoints.save(tmp_path / "weights.safetensors", network, {"images": 3})

@@ -1,4 +1,4 @@
-"""The same messages and settings give the same bytes on a robot and from a recording."""
+"""Node and replay make the same bytes from the same messages and settings."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def raw(pixels: np.ndarray, stamp_ns: int, encoding: str = "rgb8") -> bytes:
 
 
 def packed(pixels: np.ndarray, stamp_ns: int, suffix: str) -> bytes:
-    """A compressed message whose format says nothing of use, as some drivers' do."""
+    """A compressed message whose format names no codec, as some drivers write it."""
     _, data = cv2.imencode(suffix, np.ascontiguousarray(pixels[..., ::-1]))
     message = recordings.STORE.types["sensor_msgs/msg/CompressedImage"](
         header=recordings.header(stamp_ns), format="camera", data=data.reshape(-1)
@@ -69,19 +69,19 @@ def packed(pixels: np.ndarray, stamp_ns: int, suffix: str) -> bytes:
 
 @dataclass(frozen=True)
 class Case:
-    """Settings, what comes in, and what is to become of it."""
+    """Settings, input, and the expected output and counts."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     frames: Callable[[], Frames] = rain
     message: Callable[[np.ndarray, int], bytes] = raw
     orders: Mapping[int, str] = field(default_factory=dict)
-    """What a network that fails on command is told before some frames."""
+    """What the failing network is told to do, by number of the frame before which it is told."""
     scale: int = 1
     derained: int = 6
     passed: Mapping[str, int] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
     compressed: bool = False
-    """Whether compressed images come in."""
+    """Whether the input is compressed."""
 
 
 CASES = {
@@ -149,7 +149,7 @@ CASES = {
 
 @dataclass(frozen=True)
 class Run:
-    """What came out by topic, and what was counted."""
+    """The published messages by topic, and the counts."""
 
     messages: dict[str, list[bytes]]
     passed: dict[str, int]
@@ -166,7 +166,7 @@ def desk() -> Iterator[Desk]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_node_and_replay_give_the_same(
+def test_node_and_replay_give_the_same_messages_and_counts(
     name: str, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = CASES[name]
@@ -190,7 +190,7 @@ def test_node_and_replay_give_the_same(
 
 
 def small(folder: Path) -> Path:
-    """Weights of a network with a state, which does something."""
+    """Weights of a recurrent network that changes its input."""
     path = folder / "small.safetensors"
     torch.manual_seed(0)
     network = networks.create("rainstream", channels=8, blocks=1)
@@ -208,7 +208,7 @@ def offline(
     order: Callable[[int], None],
     folder: Path,
 ) -> tuple[int, Run]:
-    """How many frames a replay derains, and all that it writes."""
+    """The number of frames that a replay derains, and what it writes."""
     topic = "/camera/image_raw" + "/compressed" * case.compressed
     entries = []
     for index, image in enumerate(images):
@@ -241,7 +241,7 @@ def online(
     order: Callable[[int], None],
     counts: Mapping[str, int],
 ) -> Run:
-    """All that the node publishes on these topics, to the byte, over DDS."""
+    """What the node publishes on these topics over DDS, byte for byte."""
     order(0)
     node = desk.derainer({**settings, "safety.watchdog_s": 60.0})
     topic, kind = ("image/compressed", CompressedImage) if case.compressed else ("image", Image)
@@ -260,22 +260,22 @@ def online(
         infos.publish(recordings.camera_info(stamp(index)))
         until(lambda at=index: stamp(at) in topics.calibrations, "the calibration")
         camera.publish(image)
-        until(lambda number=index + 1: accounted(statistics.summary()) == number, "the frame's end")
+        until(lambda number=index + 1: finished(statistics.summary()) == number, "the frame's end")
     for name, inbox in inboxes.items():
         inbox.count(counts[name])
     summary = statistics.summary()
     messages = {
-        topic: [without_garbage(topic, data) for data in inbox.messages]
+        topic: [without_padding(topic, data) for data in inbox.messages]
         for topic, inbox in inboxes.items()
     }
     return Run(messages, summary.passed, summary.dropped, summary.faults, summary.resets)
 
 
-def without_garbage(topic: str, data: bytes) -> bytes:
-    """A message's bytes, with zeros in the gaps for alignment, where DDS leaves anything."""
+def without_padding(topic: str, data: bytes) -> bytes:
+    """A message's bytes with zeros as alignment padding, in which DDS leaves arbitrary values."""
     kind = f"{TOPICS[topic].__module__.split('.')[0]}/msg/{TOPICS[topic].__name__}"
     return bytes(recordings.STORE.serialize_cdr(recordings.STORE.deserialize_cdr(data, kind), kind))
 
 
-def accounted(summary: Any) -> int:
+def finished(summary: Any) -> int:
     return int(summary.published + summary.dropped.total())

@@ -37,7 +37,7 @@ def constant_network(
     shape = [1, 3, side, side]
     graph = helper.make_graph(
         [value, nothing, zero, added],
-        "constant_network",
+        "constant",
         [helper.make_tensor_value_info("images", TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info("output", TensorProto.FLOAT, list(output.shape))],
         [numpy_helper.from_array(np.float32(0), "nought")],
@@ -206,7 +206,7 @@ def endless_network(path: Path, *, names: str = str(NAMES)) -> Path:
             helper.make_node("Loop", ["many", "true", "mean"], ["end"], body=body),
             helper.make_node("Expand", ["end", "shape"], ["output"]),
         ],
-        "endless_network",
+        "endless",
         [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, SIDE, SIDE])],
         [helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, 10, 6])],
         [

@@ -143,14 +143,8 @@ def test_classes_get_the_names_of_coco(name: str, common: str) -> None:
         (json.dumps(coco(categories=[{"id": 1, "name": 5}])), "the name of 1 is 5, not text"),
         (json.dumps(coco(categories=[{"id": 1, "name": "\ud800"}])), "not text"),
         (json.dumps(coco(images=[{"id": 7, "file_name": ["a"]}])), "not text"),
-        (
-            json.dumps(coco(annotations=[annotation(1e300)])),
-            "annotation 5: 4 finite numbers",
-        ),
-        (
-            json.dumps(coco(annotations=[annotation(10**400)])),
-            "annotation 5: .* not all numbers",
-        ),
+        (json.dumps(coco(annotations=[annotation(1e300)])), "annotation 5: 4 finite numbers"),
+        (json.dumps(coco(annotations=[annotation(10**400)])), "annotation 5: .* not all numbers"),
         ("[]", "is not COCO"),
         (json.dumps({"images": []}), "no 'categories'"),
         (json.dumps(coco(images=[])), "annotation 1 is of image 7"),

@@ -143,10 +143,7 @@ def test_a_failed_piece_stops_no_other_and_is_repeated_last(
     script: ModuleType, rehearsal: Rehearsal, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     broken = fake_piece(script, "broken", "print('about to fail'); raise SystemExit('out of luck')")
-    good, late = (
-        fake_piece(script, "good", WRITES),
-        fake_piece(script, "late", WRITES),
-    )
+    good, late = fake_piece(script, "good", WRITES), fake_piece(script, "late", WRITES)
     monkeypatch.setattr(script, "pieces", lambda *_: [broken, good])
     assert rehearsal.run() == 1
     assert rehearsal.found["broken"]["error"] == "out of luck"
@@ -183,10 +180,7 @@ def test_a_piece_that_takes_too_long_is_killed_with_its_children(
         "import fcntl, subprocess, sys, time\n"
         f"subprocess.Popen([sys.executable, '-c', {child!r}, {str(held)!r}]).wait()"
     )
-    hanging, good = (
-        fake_piece(script, "hanging", code),
-        fake_piece(script, "good", WRITES),
-    )
+    hanging, good = fake_piece(script, "hanging", code), fake_piece(script, "good", WRITES)
     monkeypatch.setattr(script, "pieces", lambda *_: [hanging, good])
     monkeypatch.setattr(script, "LIMIT_S", 3.0)
     assert rehearsal.run() == 1
