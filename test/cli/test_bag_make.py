@@ -28,9 +28,11 @@ def test_a_recorded_drive_has_images_references_depth_calibration_and_boxes(tmp_
             for connection, _, data in reader.messages()
         }
         assert {c.topic: c.msgcount for c in reader.connections} == dict.fromkeys(found, 3)
-    rainy, clean = (codec.decode(found[f"/camera/image_{name}"]).image for name in ("raw", "clean"))
-    assert rainy.shape == clean.shape == (120, 160, 3)
-    assert np.abs(rainy.astype(int) - clean).mean() > 1
+    rainy, reference = (
+        codec.decode(found[f"/camera/image_{name}"]).image for name in ("raw", "clean")
+    )
+    assert rainy.shape == reference.shape == (120, 160, 3)
+    assert np.abs(rainy.astype(int) - reference).mean() > 1
     depth = found["/camera/depth"]
     metres = depth.data.view(np.float32).reshape(120, 160)
     assert depth.encoding == "32FC1"

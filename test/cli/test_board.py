@@ -31,15 +31,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data sets of pairs and dry pictures, with five small pictures each."""
     folder = tmp_path_factory.mktemp("data")
     for number in range(5):
-        clean = scene(number)
-        rainy = np.minimum(clean.astype(int) + 20 * (number + 1), 255).astype(np.uint8)
-        write(folder / f"rain800/test/{number}.png", np.concatenate([clean, rainy], 1))
-        write(folder / f"rain100l/test/norain-{number}.png", clean)
+        reference = scene(number)
+        rainy = np.minimum(reference.astype(int) + 20 * (number + 1), 255).astype(np.uint8)
+        write(folder / f"rain800/test/{number}.png", np.concatenate([reference, rainy], 1))
+        write(folder / f"rain100l/test/norain-{number}.png", reference)
         write(folder / f"rain100l/test/rainy/rain-{number}.png", rainy)
-        write(folder / f"roadscene/test/target/{number}.png", clean)
+        write(folder / f"roadscene/test/target/{number}.png", reference)
         write(folder / f"roadscene/test/input/{number}.png", rainy)
-        write(folder / f"clean/bsds500/{number}.png", clean)
-        write(folder / f"detection/pennfudan/images/{number}.png", clean)
+        write(folder / f"clean/bsds500/{number}.png", reference)
+        write(folder / f"detection/pennfudan/images/{number}.png", reference)
     return folder
 
 

@@ -31,10 +31,10 @@ def scene(number: int, height: int = 47, width: int = 63) -> Image:
     return (cv2.resize(coarse, (width, height)) * 200 + 20).astype(np.uint8)
 
 
-def with_rain(clean: Image, number: int) -> Image:
+def with_rain(reference: Image, number: int) -> Image:
     rng = np.random.default_rng((1, number))
-    streaks = (rng.random(clean.shape[:2]) > 0.9) * 40
-    return np.asarray(np.minimum(clean + streaks[..., None], 255), np.uint8)
+    streaks = (rng.random(reference.shape[:2]) > 0.9) * 40
+    return np.asarray(np.minimum(reference + streaks[..., None], 255), np.uint8)
 
 
 def write_picture(path: Path, image: Image) -> None:
@@ -209,10 +209,10 @@ def test_an_enlarging_network_is_given_a_smaller_input(tmp_path: Path, evaluate:
     # Its gain is measured from its own small input, enlarged; other networks get a larger input.
     scale = network.scale
     height, width = (side // scale * scale for side in (47, 63))
-    clean, rainy = scene(0)[:height, :width], with_rain(scene(0), 0)[:height, :width]
+    reference, rainy = scene(0)[:height, :width], with_rain(scene(0), 0)[:height, :width]
     small = cv2.resize(rainy, (width // scale, height // scale), interpolation=cv2.INTER_AREA)
     enlarged = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
-    expected = metrics.score(np.asarray(enlarged, np.uint8), clean).psnr_y
+    expected = metrics.score(np.asarray(enlarged, np.uint8), reference).psnr_y
     assert rows["sr"]["psnr_y"] - rows["sr"]["gain_psnr_y"] == pytest.approx(expected)
     assert rows["input"]["psnr_y"] != pytest.approx(expected)
 
@@ -388,9 +388,9 @@ def independent_figures(weight_file: Path, folder: Path) -> tuple[float, float]:
     figures = []
     for path in sorted(folder.glob("norain-*.png")):
         rainy_path = folder / "rainy" / path.name.replace("norain", "rain")
-        clean, rainy = (cv2.imread(str(each))[..., ::-1] for each in (path, rainy_path))
+        reference, rainy = (cv2.imread(str(each))[..., ::-1] for each in (path, rainy_path))
         produced = independent_prenet(state, np.ascontiguousarray(rainy))
-        y, truth = (rgb2ycbcr(each)[..., 0] for each in (produced, clean))
+        y, truth = (rgb2ycbcr(each)[..., 0] for each in (produced, reference))
         figures.append(
             (
                 peak_signal_noise_ratio(truth, y, data_range=255),

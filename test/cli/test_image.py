@@ -99,9 +99,9 @@ def test_a_picture_is_derained_next_to_its_source(
     assert run(tmp_path / "in.png") == 0
     assert names_in(tmp_path) == ["in.png", "in_derained.png"]
     assert capsys.readouterr() == (f"{tmp_path / 'in_derained.png'}\n", "")
-    clean = np.asarray(read_by_pillow(tmp_path / "in_derained.png"))
-    assert np.array_equal(clean, expected(image, weights))
-    assert not np.array_equal(clean, image)
+    derained = np.asarray(read_by_pillow(tmp_path / "in_derained.png"))
+    assert np.array_equal(derained, expected(image, weights))
+    assert not np.array_equal(derained, image)
 
 
 def test_a_folder_is_derained_with_its_names_and_subfolders(
@@ -180,9 +180,9 @@ def test_an_enlarging_network_enlarges_transparency_and_comparison(
     image = np.dstack([stripes(20, 30), np.full((20, 30), 77, np.uint8)])
     Pillow.fromarray(image).save(tmp_path / "in.png")
     assert run(tmp_path / "in.png", "-o", tmp_path / "out.png", model=enlarging) == 0
-    clean = np.asarray(read_by_pillow(tmp_path / "out.png"))
-    assert clean.shape == (40, 60, 4)
-    assert (clean[..., 3] == 77).all()
+    derained = np.asarray(read_by_pillow(tmp_path / "out.png"))
+    assert derained.shape == (40, 60, 4)
+    assert (derained[..., 3] == 77).all()
     both = tmp_path / "both.png"
     assert run(tmp_path / "in.png", "-o", both, "--side-by-side", model=enlarging) == 0
     assert read_by_pillow(both).size == (122, 40)
@@ -201,11 +201,11 @@ def test_16_bit_stays_16_bit_and_is_derained(
     fine = np.random.default_rng(0).integers(20000, 40000, (24, 32, 3), np.uint16)
     cv2.imwrite(str(tmp_path / f"in{suffix}"), fine)
     assert run(tmp_path / f"in{suffix}") == 0
-    clean = cv2.imread(str(tmp_path / f"in_derained{suffix}"), cv2.IMREAD_UNCHANGED)
-    assert clean.dtype == np.uint16
+    derained = cv2.imread(str(tmp_path / f"in_derained{suffix}"), cv2.IMREAD_UNCHANGED)
+    assert derained.dtype == np.uint16
     coarse = np.round(fine / 257).astype(np.uint8)[..., ::-1]
     change = expected(coarse, weights).astype(int) - coarse
-    assert np.array_equal(clean, (fine + 257 * change[..., ::-1]).clip(0, 65535))
+    assert np.array_equal(derained, (fine + 257 * change[..., ::-1]).clip(0, 65535))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".tif"])
@@ -213,17 +213,17 @@ def test_transparency_is_kept(run: Run, tmp_path: Path, suffix: str) -> None:
     image = np.dstack([stripes(), np.arange(24 * 32).reshape(24, 32).astype(np.uint8) | 1])
     Pillow.fromarray(image).save(tmp_path / f"in{suffix}", lossless=True)
     assert run(tmp_path / f"in{suffix}") == 0
-    clean = np.asarray(read_by_pillow(tmp_path / f"in_derained{suffix}"))
-    assert np.array_equal(clean[..., 3], image[..., 3])
-    assert not np.array_equal(clean[..., :3], image[..., :3])
+    derained = np.asarray(read_by_pillow(tmp_path / f"in_derained{suffix}"))
+    assert np.array_equal(derained[..., 3], image[..., 3])
+    assert not np.array_equal(derained[..., :3], image[..., :3])
 
 
 def test_a_cmyk_jpeg_keeps_its_colours(run: Run, weights: Path, tmp_path: Path) -> None:
     image = np.full((24, 32, 3), (200, 60, 20), np.uint8)
     Pillow.fromarray(image).convert("CMYK").save(tmp_path / "in.jpg", quality=95)
     assert run(tmp_path / "in.jpg", "-o", tmp_path / "out.png") == 0
-    clean = np.asarray(read_by_pillow(tmp_path / "out.png")).astype(int)
-    assert np.abs(clean - expected(image, weights)).mean() < 3
+    derained = np.asarray(read_by_pillow(tmp_path / "out.png")).astype(int)
+    assert np.abs(derained - expected(image, weights)).mean() < 3
 
 
 def test_the_orientation_of_a_photograph_is_applied(run: Run, tmp_path: Path) -> None:
@@ -391,8 +391,8 @@ def test_a_full_disk_leaves_no_partial_file(weights: Path, tmp_path: Path, name:
 def test_a_video_is_derained_as_one_stream(run: Run, tmp_path: Path, weights: Path) -> None:
     write_video(tmp_path / "in.mp4", 5)
     assert run(tmp_path / "in.mp4", "--attention", "--json", tmp_path / "out.json") == 0
-    clean = frames_of(tmp_path / "in_derained.mp4")
-    assert len(clean) == 5
+    derained = frames_of(tmp_path / "in_derained.mp4")
+    assert len(derained) == 5
     assert len(frames_of(tmp_path / "in_derained_attention.mp4")) == 5
     row = json.loads((tmp_path / "out.json").read_text())["results"][0]
     assert (row["frames"], row["width"], row["height"]) == (5, 64, 48)
@@ -400,7 +400,7 @@ def test_a_video_is_derained_as_one_stream(run: Run, tmp_path: Path, weights: Pa
     settings = EngineSettings(device="cpu", precision="float32")
     stream = Stream(engines.create(checkpoints.load(weights).network, settings))
     for index, (frame, result) in enumerate(
-        zip(frames_of(tmp_path / "in.mp4"), clean, strict=True)
+        zip(frames_of(tmp_path / "in.mp4"), derained, strict=True)
     ):
         rgb = np.ascontiguousarray(frame[..., ::-1])
         step = stream.step(Frame(rgb, stamp_ns=index * 40_000_000))

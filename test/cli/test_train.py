@@ -17,8 +17,8 @@ def recipe(tmp_path: Path) -> Path:
     """Four pairs, and a recipe that trains on them for four steps."""
     rng = np.random.default_rng(0)
     for number in range(4):
-        clean = cv2.resize(rng.integers(0, 200, (4, 4, 3), dtype=np.uint8), (48, 40))
-        for folder, picture in (("target", clean), ("input", clean + 20)):
+        reference = cv2.resize(rng.integers(0, 200, (4, 4, 3), dtype=np.uint8), (48, 40))
+        for folder, picture in (("target", reference), ("input", reference + 20)):
             (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(tmp_path / "data" / folder / f"{number}.png"), picture)
     path = tmp_path / "recipe.yaml"

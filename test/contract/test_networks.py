@@ -60,10 +60,10 @@ def run(network: Network, clip: Iterable[Tensor], state: State = ()) -> list[Out
 def batch_for(objective: Objective, *, size: int = 64) -> Batch:
     rainy = torch.stack([rainy_clip(2, size, size, seed=seed) for seed in (0, 1)])
     scale = float(objective.network.scale)
-    clean = [F.interpolate((clip - 0.1).clamp(0, 1), scale_factor=scale) for clip in rainy]
+    references = [F.interpolate((clip - 0.1).clamp(0, 1), scale_factor=scale) for clip in rainy]
     return Batch(
         rainy=rainy,
-        reference=torch.stack(clean),
+        reference=torch.stack(references),
         unlabelled=rainy.flip(-1) if objective.wants_unlabelled else None,
     )
 

@@ -48,13 +48,13 @@ def test_no_study_trains_on_its_held_out_data(script: ModuleType) -> None:
 
 
 def test_a_constant_error_lowers_psnr_and_adds_no_flicker(script: ModuleType) -> None:
-    clean = np.random.default_rng(0).integers(0, 200, (3, 16, 16, 3), dtype=np.uint8)
-    even = script.scores([clean + np.uint8(20)], [clean])
+    reference = np.random.default_rng(0).integers(0, 200, (3, 16, 16, 3), dtype=np.uint8)
+    even = script.scores([reference + np.uint8(20)], [reference])
     # 20 levels of RGB are 20 * 219 / 255 of Y.
     assert even["PSNR-Y"] == pytest.approx(20 * np.log10(255 / (20 * 219 / 255)))
     assert even["flicker"] == pytest.approx(0)
-    flashing = clean + np.array([0, 20, 0], np.uint8)[:, None, None, None]
-    assert script.scores([flashing], [clean])["flicker"] == pytest.approx(20 * 219 / 255)
+    flashing = reference + np.array([0, 20, 0], np.uint8)[:, None, None, None]
+    assert script.scores([flashing], [reference])["flicker"] == pytest.approx(20 * 219 / 255)
 
 
 def test_the_spread_is_the_largest_distance_of_a_seed_from_the_mean(script: ModuleType) -> None:

@@ -24,11 +24,11 @@ def streaked(seed: int, count: int = 4, side: int = 32) -> tuple[Tensor, Tensor]
     """Rainy pictures and their references: smooth scenes with a few upright streaks."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 3, 4, 4, generator=generator) * 0.6
-    clean = F.interpolate(coarse, side, mode="bilinear")
+    reference = F.interpolate(coarse, side, mode="bilinear")
     columns = torch.rand(count, 1, 1, side, generator=generator) > 0.85
     rows = torch.rand(count, 1, side // 8, 1, generator=generator) > 0.4
     streaks = 0.2 * columns * F.interpolate(rows.float(), (side, 1))
-    return (clean + streaks).clamp(0, 1), clean
+    return (reference + streaks).clamp(0, 1), reference
 
 
 def correlation_after(name: str, steps: int, **config: Any) -> float:
@@ -38,15 +38,15 @@ def correlation_after(name: str, steps: int, **config: Any) -> float:
     objective: Objective = networks.module(name).Objective(network).train()
     optimiser = torch.optim.Adam(network.parameters(), 3e-3)
     for step in range(steps):
-        rainy, clean = streaked(step)
-        losses = objective(Batch(rainy[:, None], clean[:, None]))
+        rainy, reference = streaked(step)
+        losses = objective(Batch(rainy[:, None], reference[:, None]))
         optimiser.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         optimiser.step()
-    rainy, clean = streaked(10_000, count=8)
+    rainy, reference = streaked(10_000, count=8)
     with torch.no_grad():
         attention = network.eval()(rainy).attention
-    change = (rainy - clean).abs().mean(1, keepdim=True)
+    change = (rainy - reference).abs().mean(1, keepdim=True)
     pairs = zip(attention.numpy(), change.numpy(), strict=True)
     return sum(correlation(*pair) for pair in pairs) / len(rainy)
 
@@ -62,25 +62,25 @@ def test_the_attention_loss_makes_attention_follow_the_change_by_rain(
 @pytest.mark.parametrize("name", list(SMALL))
 def test_a_weight_of_zero_removes_the_attention_loss(name: str) -> None:
     network = networks.create(name, **SMALL[name], attention_weight=0.0)
-    rainy, clean = streaked(0)
-    losses = networks.module(name).Objective(network)(Batch(rainy[:, None], clean[:, None]))
+    rainy, reference = streaked(0)
+    losses = networks.module(name).Objective(network)(Batch(rainy[:, None], reference[:, None]))
     assert "attention" not in losses
 
 
 def test_the_true_change_has_the_smallest_loss() -> None:
-    rainy, clean = streaked(0)
-    truth = change_map(clean, rainy).clone().requires_grad_()
-    least = attention_loss(truth, clean, rainy)
+    rainy, reference = streaked(0)
+    truth = change_map(reference, rainy).clone().requires_grad_()
+    least = attention_loss(truth, reference, rainy)
     (slope,) = torch.autograd.grad(least, truth)
     assert slope[(truth > 0.01) & (truth < 0.99)].abs().max() < 1e-6
     for wrong in (torch.zeros_like(truth), truth.flip(-1), truth * 0.5 + 0.2):
-        assert attention_loss(wrong, clean, rainy) > least + 0.01
+        assert attention_loss(wrong, reference, rainy) > least + 0.01
 
 
 def test_the_loss_of_an_inverted_map_is_finite_in_half_precision() -> None:
-    rainy, clean = streaked(0)
-    wrong = (1 - change_map(clean, rainy)).round().requires_grad_()
+    rainy, reference = streaked(0)
+    wrong = (1 - change_map(reference, rainy)).round().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
-        loss = attention_loss(wrong.bfloat16(), clean, rainy)
+        loss = attention_loss(wrong.bfloat16(), reference, rainy)
     assert loss.dtype == torch.float32
     assert loss.isfinite()

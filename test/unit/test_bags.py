@@ -54,11 +54,11 @@ class PassThrough:
     ) -> list[Derained]:
         results = []
         for image, target in zip(images, into or [None] * len(images), strict=True):
-            clean = image.repeat(self.info.scale, 0).repeat(self.info.scale, 1)
+            derained = image.repeat(self.info.scale, 0).repeat(self.info.scale, 1)
             if target is not None:
-                target[...] = clean
-                clean = target
-            results.append(Derained(clean, np.zeros(image.shape[:2], np.uint8), None, None))
+                target[...] = derained
+                derained = target
+            results.append(Derained(derained, np.zeros(image.shape[:2], np.uint8), None, None))
         return results
 
 
@@ -376,9 +376,9 @@ def test_the_derained_image_keeps_stamp_frame_id_and_encoding(
     with open_recording(tmp_path / "out") as recording:
         wanted = [c for c in recording.channels if c.topic == "/camera/image_derained"]
         (message,) = recording.messages(wanted)
-        clean = decoded(message.channel, message.data)
+        derained = decoded(message.channel, message.data)
     assert message.stamp_ns == stamp(1)
-    assert (clean.encoding, clean.header.frame_id, clean.header.stamp.nanosec) == (
+    assert (derained.encoding, derained.header.frame_id, derained.header.stamp.nanosec) == (
         "mono8", "camera", 5,
     )  # fmt: skip
 
@@ -390,9 +390,9 @@ def test_a_replay_gives_the_same_frames_as_a_stream(
 
     run(bag, tmp_path / "out", engine)
     stream = Stream(engine)
-    for index, clean in enumerate(images(tmp_path / "out", "/camera/image_derained")):
+    for index, derained in enumerate(images(tmp_path / "out", "/camera/image_derained")):
         step = stream.step(Frame(recordings.picture(index), stamp(index)))
-        assert np.array_equal(step.frame.image, clean)
+        assert np.array_equal(step.frame.image, derained)
 
 
 def test_two_replays_of_a_recording_are_identical(
@@ -515,8 +515,8 @@ def test_a_replay_can_take_a_time_range_and_every_nth_frame(
     assert {entry.stamp_ns // STEP_NS for entry in after} == {
         stamp(i) // STEP_NS for i in range(1, 5)
     }
-    clean = [entry.stamp_ns for entry in after if entry.topic == "/camera/image_derained"]
-    assert clean == [stamp(1), stamp(3)]
+    derained = [entry.stamp_ns for entry in after if entry.topic == "/camera/image_derained"]
+    assert derained == [stamp(1), stamp(3)]
     assert (done.frames, done.cameras[0].skipped) == (2, 2)
 
 
@@ -739,10 +739,10 @@ def test_a_recording_with_references_is_scored_frame_by_frame(tmp_path: Path) ->
     written = []
     for index in range(4):
         at, pixels = stamp(index), recordings.picture(index)
-        clean = recordings.image(np.minimum(pixels, 200), at)
+        reference = recordings.image(np.minimum(pixels, 200), at)
         written += [
             Entry("/camera/image_raw", at, recordings.image(pixels, at)),
-            Entry("/camera/image_clean", at + (1 if index % 2 else -1), clean),
+            Entry("/camera/image_clean", at + (1 if index % 2 else -1), reference),
         ]
     bag = recordings.write(tmp_path / "bag", written)
     scorer = FrameScorer()

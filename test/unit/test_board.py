@@ -172,14 +172,14 @@ class BrightSquares:
 
 def test_a_model_that_returns_the_reference_recovers_everything(tmp_path: Path) -> None:
     stems = tuple(name.removeprefix("pennfudan ") for name in rains.names("pennfudan ")[:6])
-    clean, truths = [], []
+    references, truths = [], []
     for number in range(len(stems)):
         image = np.full((120, 160, 3), 90, np.uint8)
         left = 20 + 15 * number
         image[30:70, left : left + 30] = 255
-        clean.append(image)
+        references.append(image)
         truths.append(Truths(("person",), as_boxes([(left, 30, left + 30, 70)]), np.zeros(1, bool)))
-    shown = detections.Labelled("pennfudan", stems, clean, truths, "squares")
+    shown = detections.Labelled("pennfudan", stems, references, truths, "squares")
     setup = Setup(data=tmp_path, cache=tmp_path / "cache")
     # Rain darkens the squares and brightens what is around them.
     nothing = found(
@@ -189,7 +189,7 @@ def test_a_model_that_returns_the_reference_recovers_everything(tmp_path: Path) 
 
     def knowing(image: Image) -> Image:
         asked.append(image)
-        return clean[(len(asked) - 1) % len(clean)]
+        return references[(len(asked) - 1) % len(references)]
 
     all_known = found(detections.seen_through(model(knowing), shown, BrightSquares(), setup))
     assert nothing["pennfudan/won_1"].value == 0

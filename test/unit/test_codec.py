@@ -724,7 +724,7 @@ class TestStamps:
 
 
 @pytest.mark.parametrize(
-    ("encoding", "clean"),
+    ("encoding", "derained"),
     [
         ("bgr8", "bgr8"),
         ("rgb8", "rgb8"),
@@ -738,5 +738,5 @@ class TestStamps:
         ("never_heard_of", "rgb8"),
     ],
 )
-def test_the_derained_image_is_grey_if_the_input_is(encoding: str, clean: str) -> None:
-    assert codec.output_encoding(encoding) == clean
+def test_the_derained_image_is_grey_if_the_input_is(encoding: str, derained: str) -> None:
+    assert codec.output_encoding(encoding) == derained

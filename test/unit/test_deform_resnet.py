@@ -184,8 +184,8 @@ def test_the_error_for_an_unknown_option_names_the_known_ones() -> None:
 
 
 def test_the_robust_loss_equals_the_formula_of_the_paper() -> None:
-    rainy, clean = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0))
-    features = torch.cat([rainy, clean])
+    rainy, reference = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0))
+    features = torch.cat([rainy, reference])
     expected = 0.0
     for anchor, partner in [(0, 3), (1, 4), (2, 5), (3, 0), (4, 1), (5, 2)]:
         alike = {
@@ -194,7 +194,9 @@ def test_the_robust_loss_equals_the_formula_of_the_paper() -> None:
             if other != anchor
         }
         expected -= math.log(alike[partner] / sum(alike.values())) / 6
-    assert float(robust_loss(rainy, clean, temperature=0.25)) == pytest.approx(expected, rel=1e-4)
+    assert float(robust_loss(rainy, reference, temperature=0.25)) == pytest.approx(
+        expected, rel=1e-4
+    )
 
 
 def test_the_robust_loss_of_a_single_picture_is_zero() -> None:
@@ -208,11 +210,11 @@ def test_the_robust_loss_of_a_single_picture_is_zero() -> None:
 
 def clips(*, size: int = 32) -> Batch:
     generator = torch.Generator().manual_seed(5)
-    clean = torch.rand(2, 1, 3, 4, 4, generator=generator) * 0.4 + 0.2
-    clean = clean.repeat_interleave(size // 4, -1).repeat_interleave(size // 4, -2)
-    clean = clean.repeat(1, 2, 1, 1, 1)
+    reference = torch.rand(2, 1, 3, 4, 4, generator=generator) * 0.4 + 0.2
+    reference = reference.repeat_interleave(size // 4, -1).repeat_interleave(size // 4, -2)
+    reference = reference.repeat(1, 2, 1, 1, 1)
     streaks = (torch.rand(2, 2, 1, 1, size, generator=generator) > 0.8) * 0.3
-    return Batch(rainy=clean + streaks, reference=clean)
+    return Batch(rainy=reference + streaks, reference=reference)
 
 
 def test_mixed_rain_depends_on_the_seed_and_mixes_the_rain_of_the_batch() -> None:

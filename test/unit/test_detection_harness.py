@@ -321,13 +321,13 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
         online = standard("/camera/image_derained", IMAGE)
         for channel in [*source.channels, online]:
             output.add(channel)
-        cleaned = 0
+        references = 0
         for message in source.messages():
             output.write(message.channel, message.stamp_ns, message.data)
             if message.channel.topic == "/camera/image_clean":
-                cleaned += 1
+                references += 1
                 # The node dropped one frame.
-                if cleaned != 3:
+                if references != 3:
                     output.write(online, message.stamp_ns, message.data)
     return out
 

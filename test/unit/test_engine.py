@@ -42,10 +42,10 @@ class Identity(_base.Network):
 
     def forward(self, frame: Tensor, state: State = ()) -> Output:
         self.seen.append(frame.clone())
-        clean = frame.repeat_interleave(self.scale, 2).repeat_interleave(self.scale, 3)
+        derained = frame.repeat_interleave(self.scale, 2).repeat_interleave(self.scale, 3)
         if self.config.gives_nan:
-            clean = clean / 0 * 0
-        return Output(clean, frame[:, :1], (frame,), frame.mean((1, 2, 3)))
+            derained = derained / 0 * 0
+        return Output(derained, frame[:, :1], (frame,), frame.mean((1, 2, 3)))
 
 
 def engine(network: _base.Network, **changes: object) -> TorchEngine:

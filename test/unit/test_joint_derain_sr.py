@@ -169,10 +169,10 @@ def test_a_single_branch_and_an_unknown_scale_are_refused() -> None:
 def pairs(*, scale: int = 2) -> Batch:
     generator = torch.Generator().manual_seed(1)
     blocks = torch.rand(2, 3, 4, 4, generator=generator) * 0.4 + 0.2
-    clean = F.interpolate(blocks, size=24 * scale)
+    reference = F.interpolate(blocks, size=24 * scale)
     streaks = (torch.rand(2, 1, 1, 24, generator=generator) > 0.8) * 0.3
-    rainy = F.avg_pool2d(clean, scale) * 0.7 + 0.2 + streaks
-    return Batch(rainy=rainy[:, None], reference=clean[:, None])
+    rainy = F.avg_pool2d(reference, scale) * 0.7 + 0.2 + streaks
+    return Batch(rainy=rainy[:, None], reference=reference[:, None])
 
 
 def test_the_first_stage_is_compared_with_the_reference_at_the_size_of_the_input() -> None:

@@ -21,9 +21,9 @@ def pair(height: int, width: int, *, noise: float = 0.1) -> tuple[Tensor, Tensor
     rows = torch.linspace(0, 6, height).sin().view(1, 1, -1, 1)
     columns = torch.linspace(0, 9, width).cos().view(1, 1, 1, -1)
     tint = torch.tensor([0.25, 0.2, 0.15]).view(1, 3, 1, 1)
-    clean = 0.5 + tint * (rows + columns)
-    noisy = clean + noise * torch.randn(clean.shape, generator=generator)
-    return clean.clamp(0, 1), noisy.clamp(0, 1)
+    reference = 0.5 + tint * (rows + columns)
+    noisy = reference + noise * torch.randn(reference.shape, generator=generator)
+    return reference.clamp(0, 1), noisy.clamp(0, 1)
 
 
 def scikit_image_ssim(first: Tensor, second: Tensor) -> float:

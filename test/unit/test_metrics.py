@@ -103,10 +103,10 @@ def test_the_order_of_two_pictures_does_not_matter() -> None:
 
 
 def test_a_clip_that_changes_as_its_reference_does_not_flicker() -> None:
-    clean = [metrics.luma(scene(seed=seed)) for seed in range(2)]
-    tinted = [plane + 9 for plane in clean]
-    assert metrics.flicker(*tinted, *clean) == pytest.approx(0)
-    assert metrics.flicker(tinted[0], tinted[1] + 4, *clean) == pytest.approx(4)
+    reference = [metrics.luma(scene(seed=seed)) for seed in range(2)]
+    tinted = [plane + 9 for plane in reference]
+    assert metrics.flicker(*tinted, *reference) == pytest.approx(0)
+    assert metrics.flicker(tinted[0], tinted[1] + 4, *reference) == pytest.approx(4)
 
 
 @pytest.fixture(scope="module")
