@@ -72,7 +72,7 @@ def test_the_file_name_is_the_command_unless_the_file_says_otherwise() -> None:
     assert "import-weights" not in cli.commands()
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_prints_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         cli.main(["--version"])
     assert capsys.readouterr().out == f"rain-removal {__version__}\n"

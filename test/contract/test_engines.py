@@ -119,7 +119,7 @@ def test_frames_and_states_equal_those_of_torch_over_a_clip_with_a_reset(
             (wanted,) = by_torch.step([frame], [wanted_state])
             assert_alike(got, wanted)
             state, wanted_state = got.state, wanted.state
-    assert np.abs(wanted.image.astype(int) - frame).max() > 4  # it did something
+    assert np.abs(wanted.image.astype(int) - frame).max() > 4  # the network changed the frame
 
 
 def test_a_batch_of_two_equals_two_single_frames(name: str, cache: Path) -> None:

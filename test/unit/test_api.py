@@ -23,7 +23,7 @@ from rain_removal_ros.stream import Stream
 SECOND = 1_000_000_000
 
 
-class Counting:
+class CountingEngine:
     """An engine that counts images in its state and darkens each image by the count."""
 
     info = EngineInfo("counting", "counting", "counting", "counting", recurrent=True)
@@ -94,19 +94,19 @@ def test_a_loaded_network_returns_the_same_frames_as_a_stream(image: Image) -> N
 
 
 def test_a_reversed_view_of_a_bgr_image_is_accepted(image: Image) -> None:
-    rgb, bgr = Derainer(Counting()), np.ascontiguousarray(image[..., ::-1])
+    rgb, bgr = Derainer(CountingEngine()), np.ascontiguousarray(image[..., ::-1])
     assert (rgb(bgr[..., ::-1]) == image - 1).all()
 
 
 def test_the_input_image_is_not_changed(image: Image) -> None:
     before = image.copy()
-    derained = Derainer(Counting())(image)
+    derained = Derainer(CountingEngine())(image)
     assert (image == before).all()
     assert not np.shares_memory(image, derained)
 
 
 def test_state_is_carried_until_it_is_reset(image: Image) -> None:
-    derain = Derainer(Counting())
+    derain = Derainer(CountingEngine())
     assert [int((image - derain(image)).max()) for _ in range(3)] == [1, 2, 3]
     assert derain.restarted is None
     derain.reset()
@@ -117,7 +117,7 @@ def test_state_is_carried_until_it_is_reset(image: Image) -> None:
 
 
 def test_a_gap_between_stamps_restarts_the_stream(image: Image) -> None:
-    derain = Derainer(Counting(), StreamSettings(max_gap_s=0.5))
+    derain = Derainer(CountingEngine(), StreamSettings(max_gap_s=0.5))
     derain(image, stamp_ns=0)
     derain(image, stamp_ns=SECOND // 10)
     assert derain.restarted is None
@@ -126,7 +126,7 @@ def test_a_gap_between_stamps_restarts_the_stream(image: Image) -> None:
 
 
 def test_attention_and_rain_level_are_those_of_the_last_image(image: Image) -> None:
-    derain = Derainer(Counting(level=0.7))
+    derain = Derainer(CountingEngine(level=0.7))
     assert (derain.attention, derain.rain_level) == (None, None)
     derain(image)
     derain(image)
@@ -136,7 +136,7 @@ def test_attention_and_rain_level_are_those_of_the_last_image(image: Image) -> N
 
 
 def test_the_rain_level_is_measured_if_the_network_does_not_estimate_it(image: Image) -> None:
-    derain = Derainer(Counting())
+    derain = Derainer(CountingEngine())
     for _ in range(4):
         derain(image)
     dry = derain.rain_level
@@ -150,7 +150,7 @@ def test_the_rain_level_is_measured_if_the_network_does_not_estimate_it(image: I
 
 
 def test_a_failed_image_clears_attention_and_rain_level(image: Image) -> None:
-    engine = Counting()
+    engine = CountingEngine()
     derain = Derainer(engine)
     derain(image)
     engine.broken = True
@@ -164,7 +164,7 @@ def test_a_failed_image_clears_attention_and_rain_level(image: Image) -> None:
 
 
 def test_a_fork_has_its_own_state_and_the_same_settings(image: Image) -> None:
-    front = Derainer(Counting(), StreamSettings(strength=0.0))
+    front = Derainer(CountingEngine(), StreamSettings(strength=0.0))
     front(image)
     rear = front.fork()
     assert rear.attention is None
@@ -185,7 +185,7 @@ def test_a_fork_has_its_own_state_and_the_same_settings(image: Image) -> None:
 )
 def test_an_invalid_image_is_refused(wrong: Any, said: str) -> None:
     with pytest.raises(FrameError, match=said):
-        Derainer(Counting())(wrong)
+        Derainer(CountingEngine())(wrong)
 
 
 @pytest.mark.parametrize(

@@ -236,7 +236,7 @@ def test_a_truncated_file_gives_its_intact_messages(
         found = [Entry(m.channel.topic, m.stamp_ns, bytes(m.data)) for m in recording.messages()]
         assert recording.losses or found == written
     assert found == written[: len(found)]
-    # Lost are the chunk that the compressor had not written yet and the record at the cut.
+    # At most the chunk that was not written yet and the record at the cut are lost.
     assert len(found) >= share * len(written) - 40
 
 

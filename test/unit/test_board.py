@@ -151,7 +151,7 @@ def test_a_moving_dry_scene_shows_that_a_model_repeats_old_frames() -> None:
     assert max(likeness["a clip 10"]) < 30
 
 
-def test_the_loss_of_state_is_its_worth_at_first_minus_later() -> None:
+def test_the_loss_of_state_is_its_early_worth_minus_its_late_worth() -> None:
     worth = {f"a clip {number}": 2.0 for number in (10, 20)}
     worth |= {f"a clip {number}": 0.5 for number in range(100, 150, 10)}
     assert clips._lost(worth, "a clip") == pytest.approx(1.5)
@@ -214,7 +214,7 @@ def test_lighter_rain_has_the_same_seed_and_fewer_drops() -> None:
     assert light.veil.thickness < heavy.veil.thickness
 
 
-def test_speed_is_measured_by_turns_and_compared_with_the_shipped_model() -> None:
+def test_speed_is_measured_in_turns_and_compared_with_the_shipped_model() -> None:
     shipped, candidate = timing.by_turns([lambda: 20.0, lambda: 30.0], lambda: 3000.0)
     assert {mark.name: mark.value for mark in candidate} == {
         "speed/ms": 30.0,

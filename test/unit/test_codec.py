@@ -599,7 +599,7 @@ class TestWriting:
         image=hnp.arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6), st.just(3))),
         encoding=st.sampled_from(["rgb8", "bgr8"]),
     )
-    def test_what_is_written_decodes_to_the_same(self, image: np.ndarray, encoding: str) -> None:
+    def test_decoding_restores_a_written_image(self, image: np.ndarray, encoding: str) -> None:
         message = rosbags_image("", 0, 0, 0, b"")
         codec.write_image(message, image[:, ::-1], encoding=encoding, header=self.HEADER)
         np.testing.assert_array_equal(codec.decode(message).image, image[:, ::-1])

@@ -74,7 +74,7 @@ def picture_files() -> list[bytes]:
 
 @st.composite
 def compressed_images(draw: st.DrawFn) -> Any:
-    """Picture picture_files with bytes changed, inserted and removed, or random bytes."""
+    """Picture files with bytes changed, inserted and removed, or random bytes."""
     data = bytearray(draw(st.sampled_from(picture_files()) | st.binary(max_size=40)))
     for _ in range(draw(st.integers(0, 4))):
         # The headers are at the beginning of a file.

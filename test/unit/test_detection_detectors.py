@@ -180,7 +180,7 @@ def test_detectors_find_the_pedestrians_of_a_street(
 
 
 def endless_network(path: Path, *, names: str = str(NAMES)) -> Path:
-    """An ONNX file that doubles the picture's mean in an endless_network loop."""
+    """An ONNX file that doubles the picture's mean in an endless loop."""
     scalars = [
         helper.make_tensor_value_info(name, kind, shape)
         for name, kind, shape in (

@@ -92,7 +92,7 @@ def test_padding_contains_nothing_of_a_previous_larger_frame() -> None:
 
 
 def test_read_only_views_with_padded_rows_are_accepted() -> None:
-    """The images of ROS messages may be both."""
+    """Images of ROS messages can be read-only and have padded rows."""
     buffer = noise(20, 40)
     view = buffer[:, 3:33]
     view.flags.writeable = False

@@ -1,4 +1,4 @@
-"""What a fleet meets on a cluster: killed workers, lost nodes, a broken recording, a full disk."""
+"""A fleet on a Ray cluster: killed workers, lost nodes, a broken recording, a full disk."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ class Cluster:
     def node(self, *before: str) -> None:
         self._start([f"--address={self.address}"], before)
 
-    def lose(self, number: int) -> None:
-        """As when a machine loses its power."""
+    def kill_node(self, number: int) -> None:
+        """Kill a node at once, as a power failure does."""
         node = self.nodes.pop(number)
         os.killpg(node.pid, signal.SIGKILL)
         node.wait()
 
     def close(self) -> None:
         while self.nodes:
-            self.lose(-1)
+            self.kill_node(-1)
 
     def _start(self, where: list[str], before: tuple[str, ...] = ()) -> None:
         command = [sys.executable, "-m", "ray.scripts.scripts", "start"]
@@ -81,8 +81,8 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """One for all tests, as a node takes seconds to start. Each test leaves only the head."""
-    folder = Path(f"/tmp/ray{os.getpid()}")  # paths of its sockets may not be long
+    """One cluster for all tests, because nodes start slowly. Each test leaves only the head."""
+    folder = Path(f"/tmp/ray{os.getpid()}")  # the paths of sockets must be short
     folder.mkdir(exist_ok=True)
     started = Cluster(folder)
     try:
@@ -94,7 +94,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 class Fleet:
-    """The command as it is typed on the head."""
+    """``rain-removal replay`` on the cluster, as a user types it on the head."""
 
     def __init__(self, cluster: Cluster, sources: list[Path], folder: Path, weights: Path) -> None:
         self.out = folder / "out"
@@ -106,7 +106,7 @@ class Fleet:
         ]
 
     def replay(self, **environment: str) -> dict[str, Any]:
-        """What is in its summary."""
+        """Run the command and return its summary."""
         said = subprocess.run(
             self._command,
             env={**os.environ, **TOKEN, **environment},
@@ -122,7 +122,7 @@ class Fleet:
         return summary
 
     def begun(self) -> list[Path]:
-        """Marks of the recordings that are being derained."""
+        """The mark files of the recordings that are being derained."""
         return list(self.out.glob(".*.begun"))
 
 
@@ -140,12 +140,12 @@ def sources(tmp_path: Path) -> list[Path]:
     return [good[0], tmp_path / "broken.mcap", *good[1:]]
 
 
-def meanwhile(happened: Callable[[], object], then: Callable[[], object]) -> threading.Thread:
-    """Do something once something has happened, while the fleet is at work."""
+def call_when(condition: Callable[[], object], then: Callable[[], object]) -> threading.Thread:
+    """Call ``then`` in a thread as soon as ``condition`` holds."""
 
     def wait() -> None:
         deadline = time.monotonic() + PATIENCE_S
-        while not happened() and time.monotonic() < deadline:
+        while not condition() and time.monotonic() < deadline:
             time.sleep(0.005)
         then()
 
@@ -155,7 +155,7 @@ def meanwhile(happened: Callable[[], object], then: Callable[[], object]) -> thr
 
 
 def workers(cluster: Cluster) -> list[int]:
-    """The processes of this cluster that derain something at the moment."""
+    """The worker processes of this cluster that are deraining now."""
     sessions = {node.pid for node in cluster.nodes}
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -173,11 +173,11 @@ def frames(summary: dict[str, Any]) -> dict[str, int]:
 ALL = {"one": 3, "two": 3, "three": 3}
 
 
-def test_two_nodes_share_the_work_and_a_killed_worker_costs_nothing(
+def test_two_nodes_derain_every_recording_although_a_worker_is_killed(
     cluster: Cluster, run: Fleet
 ) -> None:
     cluster.node()
-    killer = meanwhile(
+    killer = call_when(
         lambda: run.begun() and workers(cluster),
         lambda: os.kill(workers(cluster)[0], signal.SIGKILL),
     )
@@ -187,22 +187,22 @@ def test_two_nodes_share_the_work_and_a_killed_worker_costs_nothing(
     assert list(done["failures"]) == ["broken"]
     assert "is no MCAP file" in done["failures"]["broken"]
     assert not run.begun()
-    cluster.lose(1)
+    cluster.kill_node(1)
 
 
-def test_what_a_lost_node_was_at_is_done_by_another(cluster: Cluster, run: Fleet) -> None:
+def test_another_node_derains_the_recording_of_a_lost_node(cluster: Cluster, run: Fleet) -> None:
     cluster.node()
-    killer = meanwhile(lambda: len(run.begun()) == 2, lambda: cluster.lose(1))
+    killer = call_when(lambda: len(run.begun()) == 2, lambda: cluster.kill_node(1))
     done = run.replay()
     killer.join()
     assert frames(done) == ALL
     assert list(done["failures"]) == ["broken"]
 
 
-def test_a_full_disk_is_named_with_its_machine_and_the_same_command_goes_on(
+def test_the_error_for_a_full_disk_names_the_machine_and_the_same_command_continues(
     cluster: Cluster, sources: list[Path], tmp_path: Path, weights: Path
 ) -> None:
-    # The other node takes seconds to begin, and there has to be something left for it then.
+    # The other node takes seconds to start, and there must still be work for it then.
     names = [f"long{number}" for number in range(8)]
     long = [recordings.write(tmp_path / name, recordings.entries(40)) for name in names]
     run = Fleet(cluster, [*sources, *long], tmp_path, weights)
@@ -219,13 +219,13 @@ def test_a_full_disk_is_named_with_its_machine_and_the_same_command_goes_on(
     for text in failures.values():
         assert "No space left on device" in text
         assert f"(on {os.uname().nodename})" in text
-    cluster.lose(1)
+    cluster.kill_node(1)
     again = run.replay()
     assert frames(again) == ALL | dict.fromkeys(names, 40)
     assert set(again["before"]) == set(frames(done))
 
 
-def test_a_cluster_that_wants_another_token_is_one_line(cluster: Cluster, run: Fleet) -> None:
+def test_a_wrong_token_gives_a_one_line_error(cluster: Cluster, run: Fleet) -> None:
     with pytest.raises(AssertionError) as refused:
         run.replay(RAY_AUTH_TOKEN=secrets.token_hex(32))
     (line,) = (one for one in str(refused.value).splitlines() if "rain-removal replay:" in one)
