@@ -287,7 +287,9 @@ class Cameras:
         budget_s = self._settings.safety.budget_ms / 1e3
         after = self._budget.update(seconds, self._clock(), budget_s)
         if after != before:
-            self._log(f"a frame took {1e3 * seconds:.0f} ms: now at {after.name}")
+            usual_ms, budget_ms = 1e3 * self._budget.usual_s, 1e3 * budget_s
+            why = f"frames take {usual_ms:.0f} ms of {budget_ms:.0f}" if budget_s else "no budget"
+            self._log(f"{why}: now at {after.name}")
 
     # --- First stage: decode, and decide whether to derain -------------------------------------
 

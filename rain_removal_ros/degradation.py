@@ -86,6 +86,8 @@ class Budget:
     """
 
     rungs: list[Rung]
+    usual_s: float = 0.0
+    """What frames take at present: the median of the last ones, which decides."""
     _at: int = 0
     calm_s: float = 3.0
     """How long frames must be in time before a step up."""
@@ -103,12 +105,13 @@ class Budget:
         """Note how long a frame took, and return the rung for the next one."""
         if budget_s <= 0:
             self._at = 0
+            self._recent.clear()
             return self.rung
         self._recent.append(seconds)
-        usual = median(self._recent)
-        if len(self._recent) == self._recent.maxlen and usual > budget_s:
+        self.usual_s = median(self._recent)
+        if len(self._recent) == self._recent.maxlen and self.usual_s > budget_s:
             self._down(now)
-        elif self._at == 0 or usual > 0.7 * budget_s:
+        elif self._at == 0 or self.usual_s > 0.7 * budget_s:
             self._calm_since = None
         elif self._calm_since is None:
             self._calm_since = now

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fuzz.pictures import jpeg_of_many_scans
+from rcl_interfaces.msg import Log
 from ros.desk import Desk, Faulty, Inbox, message, picture, pixels, until
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -216,6 +217,7 @@ def test_a_network_that_takes_too_long_is_asked_for_less_and_later_for_more_agai
         "safety.budget_ms": 40.0,
         "safety.watchdog_s": 5.0,
     }
+    said = desk.inbox("/rosout", Log)
     scene = Scene(desk, faulty, parameters)
     scene.until_clean()
 
@@ -225,6 +227,9 @@ def test_a_network_that_takes_too_long_is_asked_for_less_and_later_for_more_agai
     sinks_or_rises_to("full")
     faulty.order("slow 0.03")
     sinks_or_rises_to("1 stage")
+    line = said.wait(lambda log: "now at" in log.msg).msg
+    took_ms, rung = line.removeprefix("frames take ").split(" ms of 40: now at ")
+    assert (int(took_ms) > 40, rung) == (True, "1 stage"), line
     assert is_clean(scene.through())
     faulty.order("slow 0.1")
     sinks_or_rises_to("half size")

@@ -94,6 +94,21 @@ def test_one_slow_frame_changes_nothing() -> None:
     assert budget.rung.name == "full"
 
 
+def test_the_figure_to_report_is_the_one_that_decided() -> None:
+    budget = Budget(ladder(1))
+    rungs = [budget.update(took, 0.0, 0.1).name for took in (0.3, 0.01, 0.3, 0.3, 0.01)]
+    assert rungs[3:] == ["full", "half size"]
+    assert budget.usual_s == 0.3
+
+
+def test_times_from_before_there_was_no_budget_count_no_more() -> None:
+    budget = Budget(ladder(1))
+    for _ in range(4):
+        budget.update(0.3, 0.0, 0.1)
+    budget.update(0.3, 0.0, 0.0)
+    assert [budget.update(0.3, 0.0, 0.1).name for _ in range(5)] == 4 * ["full"] + ["half size"]
+
+
 def test_a_new_message_replaces_one_that_was_not_taken() -> None:
     mailbox = Mailbox()
     assert [mailbox.put(0, "old"), mailbox.put(0, "new"), mailbox.put(1, "other")] == [
