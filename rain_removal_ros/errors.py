@@ -10,8 +10,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-WITH_TORCH = "pip install 'rain_removal_ros[torch]'"
-"""The command that installs torch, for error messages."""
+
+def with_extra(extra: str, *options: str) -> str:
+    """The command that installs an extra of this package, for error messages."""
+    command = " ".join(["pip install", f"'.[{extra}]'", *options])
+    return f"{command} (in the folder of this package's source)"
+
+
+WITH_TORCH = with_extra("torch")
 
 
 class RainRemovalError(Exception):

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rain_removal_ros.errors import BagError, RainRemovalError, first_line
+from rain_removal_ros.errors import BagError, RainRemovalError, first_line, with_extra
 from rain_removal_ros.manifest import manifest
 from rain_removal_ros.runtime.files import write_json
 from rain_removal_ros.settings import Settings, build, flatten
@@ -274,7 +274,7 @@ def _on_ray(works: Sequence[FleetTask], address: str) -> Iterator[tuple[FleetTas
     try:
         import ray
     except ModuleNotFoundError as error:
-        raise BagError("--ray needs Ray: pip install 'rain_removal_ros[ray]'") from error
+        raise BagError(f"--ray needs Ray: {with_extra('ray')}") from error
     started = not ray.is_initialized()
     if started:
         _check_reachable(address)

@@ -49,13 +49,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from rain_removal_ros.errors import BagError
+    from rain_removal_ros.errors import BagError, with_extra
 
     try:
         from rain_removal_ros.ros.tools import player
     except ModuleNotFoundError as error:
         raise BagError(
-            f"bag-play needs ROS ({error.name} is not here): pip install 'rain_removal_ros[ros]'"
+            f"bag-play needs ROS ({error.name} is not here): source its setup.bash, or without "
+            f"ROS on this machine: {with_extra('ros', '-c constraints-kilted.txt')}"
         ) from error
     options = player.PlayOptions(
         rate=args.rate,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rain_removal_ros.detection.bootstrap import Values, Weights
 from rain_removal_ros.detection.boxes import Detections, Truths, areas
-from rain_removal_ros.errors import DataError
+from rain_removal_ros.errors import DataError, with_extra
 
 IOUS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 SIZES = ("all", "small", "medium", "large")
@@ -287,7 +287,7 @@ def _evaluated(
         from pycocotools.cocoeval import COCOeval
     except ImportError as error:
         raise DataError(
-            "scoring detections needs pycocotools; pip install 'rain_removal_ros[detect]'"
+            f"scoring detections needs pycocotools: {with_extra('detect,torch')}"
         ) from error
     numbers = {label: index for index, label in enumerate(labels, 1)}
     common = {

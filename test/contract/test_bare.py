@@ -155,4 +155,4 @@ def test_a_command_that_needs_torch_says_so_in_one_line(
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "torch" in done.stderr
-    assert "pip install 'rain_removal_ros[torch]'" in done.stderr
+    assert "pip install '.[torch]'" in done.stderr

@@ -11,12 +11,14 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.metadata import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from rain_removal_ros import __version__
+from rain_removal_ros.errors import with_extra
 
 NAME = "rain_removal_ros"
 PROGRAMS = sorted((Path(__file__).resolve().parents[2] / "resource" / "lib").iterdir())
@@ -169,6 +171,18 @@ def test_a_build_without_c_warns_on_the_terminal_although_pip_hides_output(
     assert "sudo apt install g++" in said
     (package,) = prefix.glob(f"lib/python*/site-packages/{NAME}")
     assert not list(package.glob("_in_c*"))
+
+
+def test_messages_name_extras_that_exist_and_where_to_install_them(repository: Path) -> None:
+    """The package is in no index, so an extra comes from its source."""
+    known = set(metadata(NAME).get_all("Provides-Extra", []))
+    paths = [path for name in (NAME, "launch") for path in (repository / name).rglob("*.py")]
+    source = "\n".join(path.read_text(encoding="utf-8") for path in paths)
+    named = re.findall(r"""with_extra\(["']([a-z,]+)["']""", source)
+    assert {"torch", "ros", "ray", "detect,torch"} <= set(named)
+    assert {extra for names in named for extra in names.split(",")} <= known
+    assert f"{NAME}[" not in source
+    assert with_extra("torch").startswith("pip install '.[torch]' (in ")
 
 
 def test_type_information_is_installed(installation: Installation) -> None:
