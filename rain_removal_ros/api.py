@@ -131,4 +131,4 @@ class Derainer:
 
     def __repr__(self) -> str:
         info = self._stream.engine.info
-        return f"<Derainer {info.network} on {info.device}, {info.precision}>"
+        return f"<Derainer {info.name} on {info.device}, {info.precision}>"

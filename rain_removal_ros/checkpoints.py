@@ -221,6 +221,12 @@ def chosen_file(settings: NetworkSettings) -> Path:
     return path
 
 
+def chosen_name(settings: NetworkSettings) -> str:
+    """The weights that the settings select, as the user named them."""
+    name = settings.weights or settings.name
+    return resolve(name).stem if name == "auto" else name
+
+
 def choose(settings: NetworkSettings) -> tuple[Path, Checkpoint]:
     """The weights that the settings select, which must belong to the network they name, and their
     file.

@@ -132,7 +132,7 @@ def record(plan: DemoPlan, tell: Tell) -> tuple[list[DemoFrame], str]:
             tell(f"{len(moments)} of {count} frames, {1e3 * took_s / len(moments):.0f} ms each")
             told = time.monotonic()
     speed = f"{1e3 * took_s / len(moments):.0f} ms a frame on {engine.info.device}"
-    return moments, f"{engine.info.network}, without ROS: {speed}"
+    return moments, f"{engine.info.name}, without ROS: {speed}"
 
 
 # --- Pictures --------------------------------------------------------------------------------

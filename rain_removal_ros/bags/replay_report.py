@@ -26,10 +26,11 @@ def payload(
     """All figures of a replay."""
     from rain_removal_ros.settings import flatten
 
-    cautions = engine.info.cautions.lines(engine.info.network)
+    name = engine.info.name
+    cautions = engine.info.cautions.lines(name)
     result: dict[str, Any] = {
         "manifest": manifest(),
-        "engine": {**asdict(engine.info), "cautions": "; ".join(cautions)},
+        "engine": {**asdict(engine.info), "model": name, "cautions": "; ".join(cautions)},
         "settings": flatten(settings),
         **asdict(done),
         "frames": done.frames,
@@ -52,7 +53,7 @@ def write_report(path: Path, result: dict[str, Any], scorer: FrameScorer) -> Non
 
     page = Page(
         f"Replay of {Path(result['source']).name}",
-        f"{result['frames']} frames derained by {result['engine']['network']} "
+        f"{result['frames']} frames derained by {result['engine']['model']} "
         f"on {result['engine']['device']}.",
     )
     for topic, scores in scorer.scores().items():

@@ -27,7 +27,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def say_cautions(command: str, engine: Engine) -> None:
     """Print the cautions of the weights in use."""
-    for line in engine.info.cautions.lines(engine.info.network):
+    for line in engine.info.cautions.lines(engine.info.name):
         print(f"rain-removal {command}: {line}", file=sys.stderr)
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "create",
     "load",
     "load_somehow",
+    "named",
 ]
 
 NAMES = ("torch", "onnxruntime", "openvino")
@@ -126,8 +127,16 @@ def load(network: NetworkSettings, engine: EngineSettings) -> LoadedEngine:
         from rain_removal_ros.engines import bare_graphs
 
         compute_with(engine.threads)
-        return bare_graphs.load(network, engine)
+        return named(bare_graphs.load(network, engine), network)
     from rain_removal_ros import checkpoints
 
     _, checkpoint = checkpoints.choose(network)
-    return create(checkpoint.network, engine)
+    return named(create(checkpoint.network, engine), network)
+
+
+def named(engine: LoadedEngine, network: NetworkSettings) -> LoadedEngine:
+    """The engine, which from now on goes by the name that ``network`` has for its weights."""
+    from rain_removal_ros import checkpoints
+
+    engine.info = dataclasses.replace(engine.info, model=checkpoints.chosen_name(network))
+    return engine

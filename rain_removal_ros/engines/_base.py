@@ -45,6 +45,13 @@ class EngineInfo:
     """Whether other numbers of stages cost nothing; if not, a graph must be built for each."""
     cautions: Cautions = Cautions()
     """What measurements found against the weights."""
+    model: str = ""
+    """The name or file that the user chose; empty if the network was not chosen by either."""
+
+    @property
+    def name(self) -> str:
+        """What to call it, to users."""
+        return self.model or self.network
 
 
 class Engine(Protocol):
@@ -74,6 +81,7 @@ class Engine(Protocol):
 class LoadedEngine(Engine, Protocol):
     """A network, loaded and ready on a device."""
 
+    info: EngineInfo
     note: str
     """What differs from the request, and why, in one line; empty if nothing does."""
     pixel_bytes: float

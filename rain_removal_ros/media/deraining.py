@@ -129,11 +129,11 @@ def _loaded(network: NetworkSettings, engine: EngineSettings) -> tuple[LoadedEng
         path = checkpoints.chosen_file(network)
         found = bare_graphs.find(path)
         needs = Needs(found[0].working_bytes, found[0].state_bytes)
-        return bare_graphs.start(path, found, network, engine), needs
+        return engines.named(bare_graphs.start(path, found, network, engine), network), needs
     _, checkpoint = checkpoints.choose(network)
     # Computed now, because the engine may not keep a network that can be analysed.
     needs = Needs.of(checkpoint.network)
-    return engines.create(checkpoint.network, engine), needs
+    return engines.named(engines.create(checkpoint.network, engine), network), needs
 
 
 class FileDerainer:

@@ -62,10 +62,11 @@ def test_a_recording_is_derained_scored_and_reported(
     assert "/camera/image_raw -> /camera/image_derained: 6 frames" in said
     result = json.loads(figures.read_text())
     assert (result["frames"], result["engine"]["network"]) == (6, "rainstream")
-    assert result["settings"]["network.weights"] == str(weights)
+    assert result["settings"]["network.weights"] == result["engine"]["model"] == str(weights)
     assert len(result["each_frame"]["/camera/image_raw"]) == 6
     content = page.read_text()
     assert "/camera/image_raw" in content
+    assert f"derained by {weights} on" in content
     assert "http" not in content.replace("http://www.w3.org", "")
     with open_recording(out) as recording:
         assert recording.counts.total() == 18 + 4 * 6

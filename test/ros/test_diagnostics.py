@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rcl_interfaces.msg import Log
 from ros.desk import Desk, Faulty, Inbox, message, picture, until
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
@@ -79,8 +80,9 @@ def test_all_that_is_asked_of_diagnostics_is_in_them(desk: Desk, faulty: Faulty)
     assert (values["resets: start"], values["last reset"]) == ("1", "start")
     assert float(values["state age [s]"]) >= 0
     assert {"rate in [Hz]", "rate out [Hz]", "rain level"} <= set(values)
-    status, values = reports.wait(": network", network="faulty")
+    status, values = reports.wait(": network", message=f"{faulty.weights} on cpu")
     assert status.level == DiagnosticStatus.OK
+    assert values["network"] == str(faulty.weights)
     assert (values["device"], values["precision"]) == ("cpu", "float32")
     assert values["degradation level"] == "full"
     assert float(values["memory [MiB]"]) > 10
@@ -107,6 +109,24 @@ def test_a_network_that_cannot_be_loaded_is_an_error_that_says_why(desk: Desk) -
     assert status.level == DiagnosticStatus.ERROR
 
 
+@pytest.mark.parametrize(
+    ("parameters", "name"),
+    [
+        ({}, "rainstream"),
+        ({"network.name": "rainstream_s"}, "rainstream_s"),
+        ({"network.weights": "rainstream_s"}, "rainstream_s"),
+    ],
+)
+def test_the_network_goes_by_the_name_that_its_user_gave_it(
+    desk: Desk, parameters: dict[str, str], name: str
+) -> None:
+    said = desk.inbox("/rosout", Log)
+    desk.derainer({**parameters, **EXACT, **OFTEN})
+    said.wait(lambda log: log.msg.startswith(f"ready: {name} runs on "))
+    _, values = Reports(desk).wait(": network", message=f"{name} on ")
+    assert values["network"] == name
+
+
 def test_an_engine_that_is_not_there_is_replaced_and_the_reason_reported(
     desk: Desk, faulty: Faulty, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,9 +134,9 @@ def test_an_engine_that_is_not_there_is_replaced_and_the_reason_reported(
     weights = {"network.weights": str(faulty.weights), "engine.name": "openvino"}
     node = desk.derainer({**weights, **EXACT, **OFTEN})
     until(lambda: node.engine, "a loaded network")
-    status, values = Reports(desk).wait(": network", network="faulty")
+    status, values = Reports(desk).wait(": network", network=str(faulty.weights))
     assert status.level == DiagnosticStatus.WARN
-    assert status.message == f"faulty on cpu: {values['note']}"
+    assert status.message == f"{faulty.weights} on cpu: {values['note']}"
     assert values["engine"] == "torch"
     assert values["note"].startswith("running in torch on cpu instead: openvino is not installed")
 

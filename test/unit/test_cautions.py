@@ -108,7 +108,7 @@ def test_the_image_command_prints_the_cautions_of_its_weights(
     cv2.imwrite(str(source), np.zeros((16, 16, 3), np.uint8))
     main(["image", str(source), "--model", str(weights), "--output", str(tmp_path / "out.png")])
     said = capsys.readouterr().err
-    assert "prenet makes some pictures worse: -0.24 dB on roadscene" in said
+    assert f"{weights} makes some pictures worse: -0.24 dB on roadscene" in said
 
 
 def test_cautions_follow_from_the_figures_of_an_evaluation() -> None:

@@ -347,11 +347,11 @@ class DerainNode(LifecycleNode):
             self._worker.order(lambda pipeline: pipeline.use(engine))
         info = engine.info
         self.get_logger().info(
-            f"ready: {info.network} runs on {info.device} in {info.precision} ({info.engine})"
+            f"ready: {info.name} runs on {info.device} in {info.precision} ({info.engine})"
         )
         if engine.note:
             self.get_logger().warning(engine.note)
-        for line in info.cautions.lines(info.network):
+        for line in info.cautions.lines(info.name):
             self.get_logger().warning(line)
 
     def _note_failure(self, job: LoadRequest, error: Exception, retry_in_s: float) -> None:

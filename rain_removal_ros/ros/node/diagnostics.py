@@ -55,12 +55,12 @@ def network_status(node: str, state: NetworkState) -> DiagnosticStatus:
     engine = state.engine
     info = engine.info if engine else None
     values = {
-        "network": info.network if info else "none",
+        "network": info.name if info else "none",
         "engine": info.engine if info else "none",
         "device": info.device if info else "none",
         "precision": info.precision if info else "none",
         "note": engine.note if engine else "",
-        "cautions": "; ".join(info.cautions.lines(info.network)) if info else "",
+        "cautions": "; ".join(info.cautions.lines(info.name)) if info else "",
         "stages": state.stages,
         "degradation level": state.rung,
         "loading": state.loading,
@@ -114,7 +114,7 @@ def _judge_network(state: NetworkState) -> tuple[bytes, str]:
         return DiagnosticStatus.OK, "disabled: frames pass through unchanged"
     if state.rung != "full":
         return DiagnosticStatus.WARN, f"over its time budget: {state.rung}"
-    running = f"{state.engine.info.network} on {state.engine.info.device}"
+    running = f"{state.engine.info.name} on {state.engine.info.device}"
     if state.engine.note:
         return DiagnosticStatus.WARN, f"{running}: {state.engine.note}"
     if state.loading:
