@@ -137,31 +137,47 @@ def sources(tmp_path: Path) -> list[Path]:
     names = ("one", "two", "three")
     good = [recordings.write(tmp_path / name, recordings.entries(3)) for name in names]
     (tmp_path / "broken.mcap").write_text("nothing of the kind")
-    return [good[0], tmp_path / "broken.mcap", *good[1:]]
+    return [*good, tmp_path / "broken.mcap"]
 
 
-def call_when(condition: Callable[[], object], then: Callable[[], object]) -> threading.Thread:
-    """Call ``then`` in a thread as soon as ``condition`` holds."""
+class Second(threading.Thread):
+    """Does something as soon as the second node is at work.
 
-    def wait() -> None:
+    That node takes seconds to begin. Meanwhile the head would do all there is, so its worker waits.
+    """
+
+    def __init__(self, cluster: Cluster, then: Callable[[], object] = lambda: None) -> None:
+        super().__init__()
+        self._head, self._node = (node.pid for node in cluster.nodes)
+        self._then = then
+        self.worked = False
+        self.start()
+
+    def run(self) -> None:
+        waiting = self._first_worker(self._head)
+        os.kill(waiting, signal.SIGSTOP)
+        try:
+            self._first_worker(self._node)
+            self.worked = True
+            self._then()
+        finally:
+            os.kill(waiting, signal.SIGCONT)
+
+    def _first_worker(self, node: int) -> int:
         deadline = time.monotonic() + PATIENCE_S
-        while not condition() and time.monotonic() < deadline:
+        while not (found := workers(node)):
+            assert time.monotonic() < deadline, "no worker"
             time.sleep(0.005)
-        then()
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    return thread
+        return found[0]
 
 
-def workers(cluster: Cluster) -> list[int]:
-    """The worker processes of this cluster that are deraining now."""
-    sessions = {node.pid for node in cluster.nodes}
+def workers(node: int) -> list[int]:
+    """The processes of a node that derain something at the moment."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         process = int(path.parent.name)
         with suppress(OSError):
-            if b"_do_there" in path.read_bytes() and os.getsid(process) in sessions:
+            if b"_do_there" in path.read_bytes() and os.getsid(process) == node:
                 found.append(process)
     return found
 
@@ -177,12 +193,11 @@ def test_two_nodes_derain_every_recording_although_a_worker_is_killed(
     cluster: Cluster, run: Fleet
 ) -> None:
     cluster.node()
-    killer = call_when(
-        lambda: run.begun() and workers(cluster),
-        lambda: os.kill(workers(cluster)[0], signal.SIGKILL),
-    )
+    node = cluster.nodes[1].pid
+    second = Second(cluster, lambda: [os.kill(each, signal.SIGKILL) for each in workers(node)])
     done = run.replay()
-    killer.join()
+    second.join()
+    assert second.worked
     assert frames(done) == ALL
     assert list(done["failures"]) == ["broken"]
     assert "is no MCAP file" in done["failures"]["broken"]
@@ -192,9 +207,10 @@ def test_two_nodes_derain_every_recording_although_a_worker_is_killed(
 
 def test_another_node_derains_the_recording_of_a_lost_node(cluster: Cluster, run: Fleet) -> None:
     cluster.node()
-    killer = call_when(lambda: len(run.begun()) == 2, lambda: cluster.kill_node(1))
+    second = Second(cluster, lambda: cluster.kill_node(1))
     done = run.replay()
-    killer.join()
+    second.join()
+    assert second.worked
     assert frames(done) == ALL
     assert list(done["failures"]) == ["broken"]
 
@@ -202,26 +218,24 @@ def test_another_node_derains_the_recording_of_a_lost_node(cluster: Cluster, run
 def test_the_error_for_a_full_disk_names_the_machine_and_the_same_command_continues(
     cluster: Cluster, sources: list[Path], tmp_path: Path, weights: Path
 ) -> None:
-    # The other node takes seconds to start, and there must still be work for it then.
-    names = [f"long{number}" for number in range(8)]
-    long = [recordings.write(tmp_path / name, recordings.entries(40)) for name in names]
-    run = Fleet(cluster, [*sources, *long], tmp_path, weights)
+    run = Fleet(cluster, [path for path in sources if path.name in ALL], tmp_path, weights)
     run.out.mkdir()
     full = f'mount -t tmpfs -o size=4k full {run.out} && exec "$@"'
     namespace = ("unshare", "--map-root-user", "--mount", "sh", "-c", full, "sh")
     if subprocess.run([*namespace, "true"], check=False, capture_output=True).returncode:
         pytest.skip("no file system can be mounted here")
     cluster.node(*namespace)
+    second = Second(cluster)
     done = run.replay()
-    failures = {name: text for name, text in done["failures"].items() if name != "broken"}
-    if not failures:
-        pytest.skip("all was done before the other node had begun")
-    for text in failures.values():
+    second.join()
+    assert second.worked
+    assert done["failures"]
+    for text in done["failures"].values():
         assert "No space left on device" in text
         assert f"(on {os.uname().nodename})" in text
     cluster.kill_node(1)
     again = run.replay()
-    assert frames(again) == ALL | dict.fromkeys(names, 40)
+    assert frames(again) == ALL
     assert set(again["before"]) == set(frames(done))
 
 
