@@ -444,6 +444,9 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
         return content
     merged: dict[str, Any] = {}
     for parameters in nodes:
+        if not isinstance(parameters, dict | None):
+            kind = type(parameters).__name__
+            raise SettingsError(f"{path}: ros__parameters must hold names and values, not a {kind}")
         merged.update(_flat(parameters or {}))
     # ROS's own parameters are in the same file.
     ours = ("use_sim_time", "qos_overrides")

@@ -154,6 +154,7 @@ def test_an_empty_file_gives_the_defaults(tmp_path: Path) -> None:
     [
         ("a: [1", "is not YAML"),
         ("- 1\n- 2\n", "must hold names and values, not a list"),
+        ("/**: {ros__parameters: word}\n", "ros__parameters must hold names and values, not a str"),
         ("stream: " + "[" * 2000, "is not YAML: it is nested too deeply"),
         ("stream: {strength: " + "9" * 5000 + "}", "is not YAML: Exceeds the limit"),
         ("stream: {strength: " + "9" * 400 + "}", "stream.strength is number, not"),
