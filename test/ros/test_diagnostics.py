@@ -1,4 +1,4 @@
-"""What the node says about itself: enough to see why there are no images, or not clean ones."""
+"""Diagnostics show why there are no images, or why they are not derained."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ OFTEN = {"node.diagnostics_s": 0.1}
 
 
 class Reports:
-    """The newest diagnostics of one kind, as a dictionary beside its level and message."""
+    """The node's diagnostics: statuses, and their values as dictionaries."""
 
     def __init__(self, desk: Desk) -> None:
         self._inbox: Inbox = desk.inbox("/diagnostics", DiagnosticArray)
 
     def wait(self, name: str, **expected: str) -> tuple[DiagnosticStatus, dict[str, str]]:
-        """The first report on ``name`` with values that begin as expected, spaces as ``_``."""
+        """The first report on ``name`` with the expected text in its values; ``_`` is a space."""
 
         def matching(array: DiagnosticArray) -> Any:
             for status in array.status:
@@ -61,16 +61,16 @@ class Reports:
         return matching(self._inbox.wait(lambda array: matching(array) is not None))
 
 
-def test_all_that_is_asked_of_diagnostics_is_in_them(desk: Desk, faulty: Faulty) -> None:
+def test_diagnostics_describe_the_camera_and_the_network(desk: Desk, faulty: Faulty) -> None:
     node = desk.derainer({"network.weights": str(faulty.weights), **EXACT, **OFTEN})
     reports = Reports(desk)
-    camera, clean = desk.publisher(), desk.inbox()
+    camera, derained = desk.publisher(), desk.inbox()
     desk.listened(camera)
     until(lambda: node.engine, "a loaded network")
     for _ in range(5):
-        clean.clear()
+        derained.clear()
         camera.publish(message(picture()))
-        clean.wait()
+        derained.wait()
     status, values = reports.wait(": camera", published="5")
     assert status.hardware_id == "/image"
     assert values["size"] == "64x48"
@@ -89,21 +89,21 @@ def test_all_that_is_asked_of_diagnostics_is_in_them(desk: Desk, faulty: Faulty)
     assert values["loading"] == "false"
 
 
-def test_faults_and_what_they_were_are_reported(desk: Desk, faulty: Faulty) -> None:
+def test_faults_are_counted_and_the_last_one_is_described(desk: Desk, faulty: Faulty) -> None:
     node = desk.derainer({"network.weights": str(faulty.weights), **EXACT, **OFTEN})
     reports = Reports(desk)
-    camera, clean = desk.publisher(), desk.inbox()
+    camera, derained = desk.publisher(), desk.inbox()
     desk.listened(camera)
     until(lambda: node.engine, "a loaded network")
     faulty.order("raise")
     camera.publish(message(picture()))
-    clean.wait()
+    derained.wait()
     _, values = reports.wait(": camera", **{"faults:_network": "1"})
     assert "told to fail" in values["last fault"]
     assert values["passed: fault"] == "1"
 
 
-def test_a_network_that_cannot_be_loaded_is_an_error_that_says_why(desk: Desk) -> None:
+def test_a_network_that_cannot_be_loaded_is_an_error_with_the_reason(desk: Desk) -> None:
     desk.derainer({"network.weights": "/nowhere/at/all.safetensors", **OFTEN})
     status, _ = Reports(desk).wait(": network", message="/nowhere/at/all.safetensors")
     assert status.level == DiagnosticStatus.ERROR
@@ -117,7 +117,7 @@ def test_a_network_that_cannot_be_loaded_is_an_error_that_says_why(desk: Desk) -
         ({"network.weights": "rainstream_s"}, "rainstream_s"),
     ],
 )
-def test_the_network_goes_by_the_name_that_its_user_gave_it(
+def test_the_network_is_reported_by_the_name_that_the_user_gave(
     desk: Desk, parameters: dict[str, str], name: str
 ) -> None:
     said = desk.inbox("/rosout", Log)
@@ -127,7 +127,7 @@ def test_the_network_goes_by_the_name_that_its_user_gave_it(
     assert values["network"] == name
 
 
-def test_an_engine_that_is_not_there_is_replaced_and_the_reason_reported(
+def test_a_missing_engine_is_replaced_and_the_reason_is_reported(
     desk: Desk, faulty: Faulty, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
@@ -141,7 +141,7 @@ def test_an_engine_that_is_not_there_is_replaced_and_the_reason_reported(
     assert values["note"].startswith("running in torch on cpu instead: openvino is not installed")
 
 
-def test_it_is_said_that_nobody_subscribes_nobody_publishes_or_nothing_arrives(desk: Desk) -> None:
+def test_missing_subscribers_publishers_and_images_are_reported(desk: Desk) -> None:
     desk.derainer({"bypass.mode": "always", **OFTEN})
     reports = Reports(desk)
     status, _ = reports.wait(": camera", message="nobody subscribes")
@@ -153,7 +153,7 @@ def test_it_is_said_that_nobody_subscribes_nobody_publishes_or_nothing_arrives(d
     reports.wait(": camera", message="no image arrives")
 
 
-def test_publishers_and_subscribers_that_cannot_be_served_are_named(desk: Desk) -> None:
+def test_a_publisher_with_incompatible_qos_is_reported(desk: Desk) -> None:
     desk.derainer(
         {
             "bypass.mode": "always",
@@ -168,26 +168,26 @@ def test_publishers_and_subscribers_that_cannot_be_served_are_named(desk: Desk) 
     assert status.level == DiagnosticStatus.WARN
 
 
-def test_text_from_the_network_cannot_break_lines(desk: Desk, faulty: Faulty) -> None:
+def test_text_from_messages_cannot_break_lines(desk: Desk, faulty: Faulty) -> None:
     node = desk.derainer({"network.weights": str(faulty.weights), **EXACT, **OFTEN})
-    camera, clean = desk.publisher(), desk.inbox()
+    camera, derained = desk.publisher(), desk.inbox()
     desk.listened(camera)
     until(lambda: node.engine, "a loaded network")
     nasty = message(picture(), frame="../../etc\n\x1b[31m%s{}" + "x" * 10_000)
     camera.publish(nasty)
-    assert clean.wait().header == nasty.header
+    assert derained.wait().header == nasty.header
     odd = Image(header=nasty.header, encoding="\n\x1b[31mrgb8", width=4, height=4, step=12)
     camera.publish(odd)
-    clean.wait(lambda one: one.encoding == odd.encoding)
+    derained.wait(lambda one: one.encoding == odd.encoding)
     _, values = Reports(desk).wait(": camera", **{"faults:_unreadable": "1"})
     assert values["last fault"].isprintable()
 
 
-def test_another_type_on_the_topic_is_named(desk: Desk) -> None:
+def test_another_type_on_the_topic_is_reported(desk: Desk) -> None:
     desk.derainer({"bypass.mode": "always", **OFTEN})
     desk.inbox()
     reports = Reports(desk)
-    elsewhere = Desk(desk.domain)  # within one participant, it could not even be created
+    elsewhere = Desk(desk.domain)  # one participant cannot create both types
     elsewhere.publisher("image", String)
     status, _ = reports.wait(": camera", message="std_msgs/msg/String")
     assert status.level == DiagnosticStatus.WARN
@@ -195,7 +195,7 @@ def test_another_type_on_the_topic_is_named(desk: Desk) -> None:
 
 
 def test_images_lost_in_transport_are_counted(desk: Desk) -> None:
-    """Without the profile that ships, Fast DDS loses most large images sent with best effort."""
+    """Without the shipped profile, Fast DDS loses most large images sent with best effort."""
     without = {f"{name}_DEFAULT_PROFILES_FILE": "" for name in ("FASTDDS", "FASTRTPS")}
     inbox = desk.inbox("/diagnostics", DiagnosticArray)
     desk.inbox()
@@ -212,10 +212,10 @@ def test_images_lost_in_transport_are_counted(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(("engine", "told"), [("torch", "7"), ("onnxruntime", None)])
-def test_memory_of_a_gpu_is_told_of_torch_alone(
+def test_gpu_memory_is_reported_for_torch_only(
     monkeypatch: pytest.MonkeyPatch, engine: str, told: str | None
 ) -> None:
-    """Torch knows nothing of what others allocate, and would say next to nothing."""
+    """Torch does not see what other engines allocate, and would report next to nothing."""
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 7 * 2**20)
     info = EngineInfo("prenet", engine, "cuda", "float32")
     running: Any = SimpleNamespace(info=info, note="")

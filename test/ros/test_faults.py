@@ -1,4 +1,4 @@
-"""Whatever the network does, frames go on: through untouched, or dropped, as was set."""
+"""Whatever the network does, frames pass through, or are dropped if so set."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ QUICK = {**EXACT, "safety.retry_s": 0.02}
 
 
 class Scene:
-    """A node with a network that fails on command, a camera in front, a subscriber behind."""
+    """A node whose network fails on command, with a camera and a subscriber."""
 
     def __init__(self, desk: Desk, faulty: Faulty, parameters: Mapping[str, Any]) -> None:
         self.node = desk.derainer({"network.weights": str(faulty.weights), **QUICK, **parameters})
@@ -39,25 +39,25 @@ class Scene:
         self.camera.publish(sent)
         return sent
 
-    def through(self) -> Any:
-        """What comes out for one more frame."""
+    def send_and_receive(self) -> Any:
+        """Send one more frame, and return what comes out for it."""
         sent = self.send()
         return self.inbox.wait(lambda one: one.header == sent.header)
 
-    def until_clean(self) -> None:
-        until(lambda: is_clean(self.through()), "a clean frame")
+    def until_derained(self) -> None:
+        until(lambda: is_derained(self.send_and_receive()), "a derained frame")
 
     @property
     def summary(self) -> Any:
         return self.node.statistics[0].summary()
 
 
-def is_clean(received: Any) -> bool:
+def is_derained(received: Any) -> bool:
     return bool(pixels(received).mean() < 0.6 * picture().mean())
 
 
 def packed(*, stamp_ns: int) -> CompressedImage:
-    """A camera's picture as PNG."""
+    """The test picture as a compressed message."""
     built = CompressedImage()
     header = message(picture(), stamp_ns=stamp_ns).header
     write_compressed(built, picture(), format="png", quality=90, header=header)
@@ -73,58 +73,54 @@ def is_untouched(received: Any) -> bool:
 
 
 @pytest.mark.parametrize("order", ["raise", "nan", "memory"])
-def test_a_frame_goes_through_when_the_network_fails_and_the_network_comes_back(
+def test_frames_pass_through_while_the_network_fails(
     desk: Desk, faulty: Faulty, order: str
 ) -> None:
     scene = Scene(desk, faulty, {})
-    scene.until_clean()
+    scene.until_derained()
     faulty.order(order)
     for _ in range(5):
-        assert is_untouched(scene.through())
+        assert is_untouched(scene.send_and_receive())
     assert scene.summary.faults["network"] >= 1
     faulty.order("")
-    scene.until_clean()
+    scene.until_derained()
 
 
-def test_a_frame_is_dropped_when_the_network_fails_and_that_is_wanted(
-    desk: Desk, faulty: Faulty
-) -> None:
+def test_frames_are_dropped_while_the_network_fails_if_so_set(desk: Desk, faulty: Faulty) -> None:
     scene = Scene(desk, faulty, {"safety.on_fault": "drop"})
     until(lambda: scene.node.engine, "a loaded network")
-    assert is_clean(scene.through())
+    assert is_derained(scene.send_and_receive())
     faulty.order("raise")
     scene.send()
     until(lambda: scene.summary.dropped["fault"], "a dropped frame")
-    assert all(map(is_clean, scene.inbox.messages))
+    assert all(map(is_derained, scene.inbox.messages))
     assert accounted(scene.summary)
 
 
-def test_after_a_fault_the_state_starts_afresh(desk: Desk, faulty: Faulty) -> None:
+def test_the_state_starts_afresh_after_a_fault(desk: Desk, faulty: Faulty) -> None:
     scene = Scene(desk, faulty, {})
-    scene.until_clean()
-    scene.through()
+    scene.until_derained()
+    scene.send_and_receive()
     faulty.order("raise")
-    scene.through()
+    scene.send_and_receive()
     faulty.order("")
-    scene.until_clean()
+    scene.until_derained()
     assert scene.summary.last_reset in ("fault", "start")
     assert scene.summary.resets.total() == 2
 
 
-def test_frames_go_on_while_the_network_hangs_and_after_it_comes_back(
-    desk: Desk, faulty: Faulty
-) -> None:
+def test_frames_pass_through_while_the_network_hangs(desk: Desk, faulty: Faulty) -> None:
     scene = Scene(desk, faulty, {"safety.watchdog_s": 1.0})
-    scene.until_clean()
+    scene.until_derained()
     faulty.order("hang")
     hung = scene.send()
     until(lambda: scene.summary.faults["hung"], "the watchdog")
     for _ in range(5):
-        assert is_untouched(scene.through())
+        assert is_untouched(scene.send_and_receive())
     assert not any(one.header == hung.header for one in scene.inbox.messages)
     faulty.order("")
-    scene.until_clean()
-    # What hung has come back by now, and nothing of it was published.
+    scene.until_derained()
+    # The hung frame has come back by now, and was not published.
     stamps = [stamp_ns(one.header) for one in scene.inbox.messages]
     assert stamps == sorted(stamps)
     until(lambda: accounted(scene.summary), "an account of every frame")
@@ -140,7 +136,7 @@ def test_frames_are_derained_while_one_is_still_being_decoded(desk: Desk, faulty
             "limits.jpeg_scans": 10_000,
         }
     )
-    camera, clean = desk.publisher("image/compressed", CompressedImage), desk.inbox()
+    camera, derained = desk.publisher("image/compressed", CompressedImage), desk.inbox()
     desk.listened(camera)
     until(lambda: node.engine, "a loaded network")
     engine = node.engine
@@ -149,51 +145,54 @@ def test_frames_are_derained_while_one_is_still_being_decoded(desk: Desk, faulty
     until(lambda: node.statistics[0].summary().faults["hung"], "the watchdog")
     whole = packed(stamp_ns=10**9)
     camera.publish(whole)
-    assert is_clean(clean.wait(lambda one: one.header == whole.header))
+    assert is_derained(derained.wait(lambda one: one.header == whole.header))
     assert node.engine is engine
-    assert not any(one.header == slow.header for one in clean.messages)
+    assert not any(one.header == slow.header for one in derained.messages)
     assert node.statistics[0].summary().dropped["hung"] == 1
     until(lambda: accounted(node.statistics[0].summary()), "an account of every frame")
 
 
-def test_beyond_a_limit_of_memory_frames_go_through_untouched(desk: Desk, faulty: Faulty) -> None:
+def test_frames_pass_through_beyond_the_memory_limit(desk: Desk, faulty: Faulty) -> None:
     scene = Scene(desk, faulty, {"safety.memory_mb": 1, "safety.on_fault": "drop"})
     until(lambda: scene.node.engine, "a loaded network")
-    until(lambda: is_untouched(scene.through()) and scene.summary.passed["over memory"], "a frame")
+    until(
+        lambda: is_untouched(scene.send_and_receive()) and scene.summary.passed["over memory"],
+        "a frame",
+    )
     assert not scene.summary.faults
 
 
-def test_frames_go_through_until_missing_weights_appear(
+def test_frames_pass_through_until_missing_weights_appear(
     desk: Desk, faulty: Faulty, tmp_path: Path
 ) -> None:
     missing = tmp_path / "later.safetensors"
     scene = Scene(desk, faulty, {"network.weights": str(missing)})
-    assert is_untouched(scene.through())
+    assert is_untouched(scene.send_and_receive())
     missing.write_bytes(faulty.weights.read_bytes()[:100])
-    assert is_untouched(scene.through())
+    assert is_untouched(scene.send_and_receive())
     draft = tmp_path / "draft"
     shutil.copy(faulty.weights, draft)
     draft.replace(missing)
-    scene.until_clean()
+    scene.until_derained()
 
 
 @pytest.mark.parametrize("kind", [Image, CompressedImage])
-def test_a_network_is_tried_at_the_size_of_the_frames_that_came_while_it_was_loading(
+def test_a_loading_network_is_tried_at_the_size_of_arriving_frames(
     desk: Desk, faulty: Faulty, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Any
 ) -> None:
     tried: list[tuple[int, ...]] = []
     step = TorchEngine.step
 
-    def noted(self: TorchEngine, images: Any, *others: Any, **more: Any) -> Any:
+    def recorded_call(self: TorchEngine, images: Any, *others: Any, **more: Any) -> Any:
         if threading.current_thread().name == "load":
             tried.extend(image.shape[:2] for image in images)
         return step(self, images, *others, **more)
 
-    monkeypatch.setattr(TorchEngine, "step", noted)
+    monkeypatch.setattr(TorchEngine, "step", recorded_call)
     later = tmp_path / "later.safetensors"
     node = desk.derainer({"network.weights": str(later), **QUICK})
     topic = "image" if kind is Image else "image/compressed"
-    camera, through = desk.publisher(topic, kind), desk.inbox()
+    camera, inbox = desk.publisher(topic, kind), desk.inbox()
     desk.listened(camera)
     sent = message(picture())
     if kind is CompressedImage:
@@ -202,15 +201,13 @@ def test_a_network_is_tried_at_the_size_of_the_frames_that_came_while_it_was_loa
         camera.publish(packed)
     else:
         camera.publish(sent)
-    through.wait()
+    inbox.wait()
     faulty.weights.replace(later)
     until(lambda: node.engine, "a loaded network")
     assert tried == [(48, 64)]
 
 
-def test_a_network_that_takes_too_long_is_asked_for_less_and_later_for_more_again(
-    desk: Desk, faulty: Faulty
-) -> None:
+def test_a_slow_network_is_degraded_and_a_fast_one_restored(desk: Desk, faulty: Faulty) -> None:
     slow = faulty.saved(stages=2)
     parameters = {
         "network.weights": str(slow),
@@ -219,24 +216,24 @@ def test_a_network_that_takes_too_long_is_asked_for_less_and_later_for_more_agai
     }
     said = desk.inbox("/rosout", Log)
     scene = Scene(desk, faulty, parameters)
-    scene.until_clean()
+    scene.until_derained()
 
-    def sinks_or_rises_to(rung: str) -> None:
-        until(lambda: scene.through() and scene.node.rung.name == rung, rung)
+    def wait_for_rung(rung: str) -> None:
+        until(lambda: scene.send_and_receive() and scene.node.rung.name == rung, rung)
 
-    sinks_or_rises_to("full")
+    wait_for_rung("full")
     faulty.order("slow 0.03")
-    sinks_or_rises_to("1 stage")
+    wait_for_rung("1 stage")
     line = said.wait(lambda log: "now at" in log.msg).msg
     took_ms, rung = line.removeprefix("frames take ").split(" ms of 40: now at ")
     assert (int(took_ms) > 40, rung) == (True, "1 stage"), line
-    assert is_clean(scene.through())
+    assert is_derained(scene.send_and_receive())
     faulty.order("slow 0.1")
-    sinks_or_rises_to("half size")
-    assert is_clean(scene.through())
+    wait_for_rung("half size")
+    assert is_derained(scene.send_and_receive())
     faulty.order("slow 2")
-    sinks_or_rises_to("passthrough")
-    assert is_untouched(scene.through())
+    wait_for_rung("passthrough")
+    assert is_untouched(scene.send_and_receive())
     faulty.order("")
-    sinks_or_rises_to("quarter size")
-    assert is_clean(scene.through())
+    wait_for_rung("quarter size")
+    assert is_derained(scene.send_and_receive())
