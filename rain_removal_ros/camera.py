@@ -287,9 +287,15 @@ class Cameras:
         budget_s = self._settings.safety.budget_ms / 1e3
         after = self._budget.update(seconds, self._clock(), budget_s)
         if after != before:
-            usual_ms, budget_ms = 1e3 * self._budget.usual_s, 1e3 * budget_s
-            why = f"frames take {usual_ms:.0f} ms of {budget_ms:.0f}" if budget_s else "no budget"
-            self._log(f"{why}: now at {after.name}")
+            self._log(f"{self._why_adapted(before, budget_s)}: now at {after.name}")
+
+    def _why_adapted(self, before: Rung, budget_s: float) -> str:
+        if not budget_s:
+            return "there is no time budget any more"
+        rungs = self._budget.rungs
+        down = rungs.index(self._budget.rung) > rungs.index(before)
+        usual_ms, budget_ms = 1e3 * self._budget.usual_s, 1e3 * budget_s
+        return f"frames take {usual_ms:.0f} ms, {'more' if down else 'less'} than {budget_ms:.0f}"
 
     # --- First stage: decode, and decide whether to derain -------------------------------------
 

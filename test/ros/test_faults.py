@@ -225,7 +225,7 @@ def test_a_slow_network_is_degraded_and_a_fast_one_restored(desk: Desk, faulty: 
     faulty.order("slow 0.03")
     wait_for_rung("1 stage")
     line = said.wait(lambda log: "now at" in log.msg).msg
-    took_ms, rung = line.removeprefix("frames take ").split(" ms of 40: now at ")
+    took_ms, rung = line.removeprefix("frames take ").split(" ms, more than 40: now at ")
     assert (int(took_ms) > 40, rung) == (True, "1 stage"), line
     assert is_derained(scene.send_and_receive())
     faulty.order("slow 0.1")

@@ -140,8 +140,8 @@ def _judge_camera(state: CameraState) -> tuple[bytes, str]:
     if not summary.rate_in:
         return (
             DiagnosticStatus.WARN,
-            f"{state.topic} has a publisher, but no image arrives: large ones need the "
-            "shared-memory profile in both processes (config/fastdds.xml)",
+            f"{state.topic} has a publisher, but no image arrives: it may not send any; "
+            "large ones need the shared-memory profile in both processes (config/fastdds.xml)",
         )
     if summary.losing:
         return (
