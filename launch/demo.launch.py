@@ -13,6 +13,8 @@ from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
+from rain_removal_ros.runtime.launch_arguments import parameter_files
+
 SHARE = FindPackageShare("rain_removal_ros")
 
 
@@ -42,7 +44,7 @@ def _camera(context: LaunchContext) -> list:
             package="rain_removal_ros",
             executable="sim_camera",
             namespace=LaunchConfiguration("namespace"),
-            parameters=[given] if given else [],
+            parameters=parameter_files(given),
             output="screen",
         )
     ]

@@ -29,6 +29,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 from rain_removal_ros.runtime import dds
+from rain_removal_ros.runtime.launch_arguments import misspelt, parameter_files
 
 PACKAGE = "rain_removal_ros"
 ARGUMENTS = [
@@ -99,8 +100,19 @@ CANNOT_WORK = 2
 
 def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
-        [*ARGUMENTS, OpaqueFunction(function=_profile), OpaqueFunction(function=_node)]
+        [
+            *ARGUMENTS,
+            OpaqueFunction(function=_misspelt),
+            OpaqueFunction(function=_profile),
+            OpaqueFunction(function=_node),
+        ]
     )
+
+
+def _misspelt(context: LaunchContext) -> list:
+    """Launch itself ignores arguments that it does not know."""
+    known = [argument.name for argument in ARGUMENTS]
+    return [LogInfo(msg=line) for line in misspelt(context.launch_configurations, known)]
 
 
 def _profile(context: LaunchContext) -> list:
@@ -115,7 +127,7 @@ def _node(context: LaunchContext) -> list:
     def given(name: str) -> str:
         return LaunchConfiguration(name).perform(context)
 
-    parameters: list = [given("params_file")] if given("params_file") else []
+    parameters: list = parameter_files(given("params_file"))
     for name, (parameter, kind) in PARAMETERS.items():
         if given(name):
             parameters.append(

@@ -23,7 +23,7 @@ from rclpy.parameter import Parameter
 
 from rain_removal_ros import networks
 from rain_removal_ros import settings as tree
-from rain_removal_ros.errors import SettingsError
+from rain_removal_ros.errors import SettingsError, near
 from rain_removal_ros.runtime.devices import check_device
 from rain_removal_ros.settings import Described, Entry, Settings
 
@@ -47,7 +47,14 @@ class Parameters:
         node.add_pre_set_parameters_callback(self._whole_numbers_as_floats)
         node.add_on_set_parameters_callback(self._validate)
         node.add_post_set_parameters_callback(self._store)
-        _answer_always(node)
+        _answer_always(node, self._unknown)
+
+    def _unknown(self, name: str) -> str:
+        """Why a parameter is refused that does not exist. rclpy's own reason does not name it."""
+        if self._node.has_parameter(name):
+            return ""
+        known = [entry.name for entry in tree.entries(Settings)]
+        return f"unknown setting {name!r}; near: {near(name, known)}"
 
     def _whole_numbers_as_floats(self, wanted: list[Parameter[Any]]) -> list[Parameter[Any]]:
         """Convert integers to floats where a setting needs that: ``ros2 param set`` reads 2 as an
@@ -93,43 +100,49 @@ class Parameters:
                 )
 
 
-def _answer_always(node: Node) -> None:
+def _answer_always(node: Node, unknown: Callable[[str], str]) -> None:
     """Refuse requests for which rclpy raises and leaves the caller waiting, such as a value of no
-    known type. The other parameters in the request are still set.
+    known type, and say which name is unknown. The other parameters in the request are still set.
     """
     for service in node.services:
         if service.srv_type is SetParameters:
-            service.callback = _one_by_one(service.callback)
+            service.callback = _one_by_one(service.callback, unknown)
         elif service.srv_type is SetParametersAtomically:
-            service.callback = _or_refused(service.callback)
+            service.callback = _or_refused(service.callback, unknown)
 
 
-def _refusal(error: Exception) -> SetParametersResult:
-    return SetParametersResult(successful=False, reason=f"{type(error).__name__}: {error}")
+def _refusal(reason: str) -> SetParametersResult:
+    return SetParametersResult(successful=False, reason=reason)
 
 
-def _or_refused(callback: Any) -> Any:
+def _or_refused(callback: Any, unknown: Callable[[str], str]) -> Any:
     def answer(request: Any, response: Any) -> Any:
+        for parameter in request.parameters:
+            if reason := unknown(parameter.name):
+                response.result = _refusal(reason)
+                return response
         try:
             return callback(request, response)
         except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits
-            response.result = _refusal(error)
+            response.result = _refusal(f"{type(error).__name__}: {error}")
             return response
 
     return answer
 
 
-def _one_by_one(callback: Any) -> Any:
+def _one_by_one(callback: Any, unknown: Callable[[str], str]) -> Any:
+    def result(parameter: Any) -> SetParametersResult:
+        if reason := unknown(parameter.name):
+            return _refusal(reason)
+        request = SetParameters.Request(parameters=[parameter])
+        try:
+            (set_or_not,) = callback(request, SetParameters.Response()).results
+        except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits
+            return _refusal(f"{type(error).__name__}: {error}")
+        return set_or_not
+
     def answer(request: Any, response: Any) -> Any:
-        for parameter in request.parameters:
-            try:
-                answered = callback(
-                    SetParameters.Request(parameters=[parameter]), SetParameters.Response()
-                )
-                (result,) = answered.results
-            except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits
-                result = _refusal(error)
-            response.results.append(result)
+        response.results = [result(parameter) for parameter in request.parameters]
         return response
 
     return answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 
 from rain_removal_ros.errors import SettingsError
 
@@ -20,12 +21,16 @@ def cuda_devices() -> int:
 
 
 def check_device(device: str) -> None:
-    """Refuse a CUDA device that does not exist."""
+    """Refuse a device that has no such name, or a CUDA device that does not exist."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise SettingsError(
+            f"engine.device: no device is called {device!r}; use auto, cpu, cuda or cuda:N"
+        )
     if not device.startswith("cuda"):
         return
     there = cuda_devices()
     _, _, number = device.partition(":")
     if not there:
         raise SettingsError(f"engine.device: {device}, but no CUDA device is found here; use auto")
-    if number.isdigit() and int(number) >= there:
+    if number and int(number) >= there:
         raise SettingsError(f"engine.device: {device}, but there are {there} CUDA devices here")

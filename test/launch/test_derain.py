@@ -228,6 +228,30 @@ def test_a_node_that_cannot_work_is_not_respawned(desk: Desk, launcher: Launcher
     assert "cannot work as it is set up" in said
 
 
+@pytest.mark.parametrize(
+    ("file", "argument"),
+    [
+        ("derain.launch.py", "params_file:=/nowhere.yaml"),
+        ("demo.launch.py", "camera_params_file:=/nowhere.yaml"),
+    ],
+)
+def test_without_its_parameter_file_nothing_is_started(
+    desk: Desk, launcher: Launcher, file: str, argument: str
+) -> None:
+    assert launcher.start(file, argument, "respawn:=false").wait(60) == 1
+    assert "there is no parameter file /nowhere.yaml" in launcher.said()
+
+
+def test_a_misspelt_argument_is_answered_with_a_near_one(
+    desk: Desk, launcher: Launcher, bypassing: str
+) -> None:
+    launcher.start("derain.launch.py", "imgae:=image_raw", f"params_file:={bypassing}", "mine:=1")
+    until(lambda: " reads /image " in launcher.said(), "a node that works")
+    assert launcher.interrupt() == 0
+    assert launcher.said().count("there is no launch argument imgae; near: image") == 1
+    assert launcher.said().count("there is no launch argument") == 1
+
+
 def test_the_shared_memory_profile_is_set_unless_another_is(
     desk: Desk, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:

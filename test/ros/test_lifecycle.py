@@ -212,6 +212,7 @@ def test_wrong_arguments_end_the_process_with_one_line_that_names_them(
         (["network.weights:=/nowhere.safetensors"], "/nowhere.safetensors"),
         (["network.name:=rainstrem"], "rainstrem"),
         (["engine.device:=cuda"], "no CUDA device"),
+        (["engine.device:=gpu"], "no device is called 'gpu'; use auto, cpu, cuda or cuda:N"),
         (["output.namespace:=a-b"], "output.namespace"),
     ],
 )

@@ -47,6 +47,15 @@ def snake(name: str) -> str:
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)[1:]
 
 
+@pytest.mark.parametrize("kind", [SetParameters, SetParametersAtomically])
+def test_a_name_that_does_not_exist_is_answered_with_near_ones(desk: Desk, kind: Any) -> None:
+    node = desk.derainer(IDLE)
+    *_, result = set_over_ros(desk, kind=kind, stream__strength=0.5, safety__budget=50.0)
+    assert not result.successful
+    assert result.reason.startswith("unknown setting 'safety.budget'; near: safety.budget_ms")
+    assert node.settings.stream.strength == (0.5 if kind is SetParameters else 1.0)
+
+
 def test_every_setting_is_a_parameter_with_its_description_unit_range_and_default(
     desk: Desk,
 ) -> None:
