@@ -22,7 +22,7 @@ from pathlib import Path
 
 from fuzz.effort import Effort, Figures
 
-ATTACKS = ("messages", "storm", "signals", "kills", "disk", "files", "steady")
+ATTACKS = ("messages", "storm", "signals", "kills", "disk", "files", "respawn", "steady")
 
 
 def main() -> int:
