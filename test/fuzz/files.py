@@ -16,6 +16,7 @@ import recordings
 from fuzz.commands import run_function
 from fuzz.effort import Effort, Figures, slowness
 from fuzz.pictures import jpeg_of_many_scans
+from fuzz.writes import writes_outside
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
 from rain_removal_ros import checkpoints, networks, settings
@@ -98,6 +99,7 @@ def _read_many(
     """Spoil files and read them, in this process. Failures are reported, and their files kept."""
     choice = random.Random(seed)
     folder.mkdir(exist_ok=True)
+    outside = writes_outside(folder)
     found: dict[str, Any] = {"read": 0, "refused": 0, "failures": [], "slowest [s]": 0.0}
     for index in range(count):
         name = choice.choice(list(seeds))
@@ -115,6 +117,7 @@ def _read_many(
             found["failures"].append(f"{name} of {seed}, {index}:\n{traceback.format_exc()}")
             path.rename(path.with_name(f"failure-{seed}-{index}-{name}"))
         found["slowest [s]"] = max(found["slowest [s]"], round(time.monotonic() - began, 2))
+    found["failures"] += [f"after seed {seed}: {what}" for what in outside]
     found["memory [MB]"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000
     report.write_text(json.dumps(found))
     return 0
