@@ -60,6 +60,9 @@ class Reports:
 
         return matching(self._inbox.wait(lambda array: matching(array) is not None))
 
+    def clear(self) -> None:
+        self._inbox.clear()
+
 
 def test_diagnostics_describe_the_camera_and_the_network(desk: Desk, faulty: Faulty) -> None:
     node = desk.derainer({"network.weights": str(faulty.weights), **EXACT, **OFTEN})
@@ -181,6 +184,25 @@ def test_text_from_messages_cannot_break_lines(desk: Desk, faulty: Faulty) -> No
     derained.wait(lambda one: one.encoding == odd.encoding)
     _, values = Reports(desk).wait(": camera", **{"faults:_unreadable": "1"})
     assert values["last fault"].isprintable()
+
+
+def test_a_camera_that_nobody_can_read_is_a_warning_until_it_is_over(desk: Desk) -> None:
+    node = desk.derainer({"node.diagnostics_s": 0.5})
+    reports = Reports(desk)
+    camera, derained = desk.publisher(), desk.inbox()
+    desk.listened(camera)
+    until(lambda: node.engine, "a loaded network")
+    odd = Image(encoding="foo8", width=4, height=4, step=12, data=bytes(48))
+    camera.publish(odd)
+    status, values = reports.wait(": camera", message="faults just now: 1, the encoding 'foo8'")
+    assert status.level == DiagnosticStatus.WARN
+    assert values["passed: unreadable"] == "1"
+    derained.clear()
+    reports.clear()
+    camera.publish(message(picture()))
+    derained.wait()
+    status, _ = reports.wait(": camera", message="Hz")
+    assert status.level == DiagnosticStatus.OK
 
 
 def test_another_type_on_the_topic_is_reported(desk: Desk) -> None:

@@ -150,6 +150,8 @@ def _judge_camera(state: CameraState) -> tuple[bytes, str]:
             "large ones need the shared-memory profile in both processes (config/fastdds.xml), "
             "and a reliable camera input.reliability auto or reliable",
         )
+    if summary.failing:
+        return DiagnosticStatus.WARN, f"faults just now: {summary.failing}, {summary.last_fault}"
     if summary.rate_in and not summary.rate_out:
         return DiagnosticStatus.WARN, "images arrive, but none is published: see the reasons below"
     return DiagnosticStatus.OK, f"{summary.rate_out:.1f} Hz"

@@ -29,6 +29,8 @@ class StatisticsSummary:
     """How many of the published frames passed through unchanged, by reason."""
     dropped: Counter[str]
     faults: Counter[str]
+    failing: int
+    """How many faults there were since the last summary."""
     resets: Counter[str]
     last_reset: str
     last_fault: str
@@ -63,8 +65,8 @@ class Statistics:
     _rain_level: float | None = None
     size: tuple[int, int] | None = None
     """Height and width of the last frame."""
-    _reported: tuple[float, int, int, int] = field(
-        default_factory=lambda: (time.monotonic(), 0, 0, 0)
+    _reported: tuple[float, int, int, int, int] = field(
+        default_factory=lambda: (time.monotonic(), 0, 0, 0, 0)
     )
 
     def received(self, missing: int = 0) -> None:
@@ -114,12 +116,13 @@ class Statistics:
         """The counts so far, and the rates since the last call."""
         with self._lock:
             now = time.monotonic()
-            then, received, published, lost = self._reported
+            then, received, published, lost, faults = self._reported
             passed_s = max(now - then, 1e-3)
             # The middleware reports its losses, but not what it replaced by a newer one.
             replaced = max(0, self._missing - self._lost)
             total = self._received + replaced
-            self._reported = (now, total, self._published, self._lost)
+            failed = self._faults.total()
+            self._reported = (now, total, self._published, self._lost, failed)
             return StatisticsSummary(
                 received=total,
                 lost=self._lost,
@@ -128,6 +131,7 @@ class Statistics:
                 passed=Counter(self._passed),
                 dropped=self._dropped + Counter({NEWER: replaced}),
                 faults=Counter(self._faults),
+                failing=failed - faults,
                 resets=Counter(self._resets),
                 last_reset=self._last_reset,
                 last_fault=self._last_fault,
