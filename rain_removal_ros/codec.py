@@ -351,7 +351,7 @@ def _checked_size(encoded: bytes, format: str, limits: LimitSettings) -> tuple[i
         _check_scans(encoded, scan, limits.jpeg_scans)
     elif encoded.startswith(png.SIGNATURE) and len(encoded) >= 24:
         width, height = struct.unpack_from(">II", encoded, 16)
-        whole = png.is_whole(encoded)
+        whole = True
     elif encoded:
         raise FrameError(f"the compressed image ({format[:40]!r}) is neither JPEG nor PNG")
     else:
@@ -367,6 +367,8 @@ def _checked_size(encoded: bytes, format: str, limits: LimitSettings) -> tuple[i
             f"the compressed image of {width}x{height} pixels is cut short "
             f"after {len(encoded)} bytes"
         )
+    if kind == "png" and (flaw := png.flaw(encoded)):
+        raise FrameError(f"the compressed image of {width}x{height} pixels {flaw}")
     return width, height
 
 

@@ -93,8 +93,8 @@ def encoded(path: Path, most_pixels: int = MOST_PIXELS) -> bytes:
     # OpenCV fills the missing part of a truncated JPEG with grey and reports success.
     if data.startswith(_JPEG_START) and _JPEG_END not in data[-_JPEG_TRAILER:]:
         raise DataError(f"{path} is a JPEG that ends too early")
-    if data.startswith(png.SIGNATURE) and not png.is_whole(data):
-        raise DataError(f"{path} is a PNG that ends too early")
+    if data.startswith(png.SIGNATURE) and (flaw := png.flaw(data)):
+        raise DataError(f"{path} is a PNG that {flaw}")
     return data
 
 

@@ -494,6 +494,20 @@ class TestCompressedImages:
         with pytest.raises(FrameError, match=line):
             codec.decode(make.compressed("jpeg", data))
 
+    def with_packed_texts(self, count: int) -> bytes:
+        data = encoded(".png", self.BGR)
+        body = b"iTXtkey\0\1\0\0\0" + zlib.compress(bytes(1000))
+        text = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+        return data[:33] + count * text + data[33:]
+
+    def test_a_png_with_some_packed_texts_is_decoded(self) -> None:
+        decoded = codec.decode(rosbags_compressed("png", self.with_packed_texts(8)))
+        assert decoded.image.shape == self.BGR.shape
+
+    def test_a_png_with_many_packed_texts_is_refused(self) -> None:
+        with pytest.raises(FrameError, match="11x9 pixels has 9 packed texts"):
+            codec.decode(rosbags_compressed("png", self.with_packed_texts(9)))
+
     def test_a_png_whose_chunk_announces_a_gigabyte_is_not_decoded(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -89,7 +89,7 @@ def test_a_png_whose_chunk_announces_a_gigabyte_is_refused(
     at = FORMS["png"].index(b"IDAT")
     path.write_bytes(FORMS["png"][: at - 4] + struct.pack(">I", 2**30) + FORMS["png"][at:])
     monkeypatch.setattr(cv2, "imdecode", None)
-    with pytest.raises(DataError, match="is a PNG that ends too early"):
+    with pytest.raises(DataError, match="is a PNG that is cut short"):
         pictures.read(path)
 
 
