@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from rain_removal_ros.errors import RainRemovalError, SettingsError
 from rain_removal_ros.runtime.allocator import keep_freed_memory
+from rain_removal_ros.runtime.dds import remove_dead_segments
 
 if TYPE_CHECKING:
     from rclpy.context import Context
@@ -64,6 +65,7 @@ def _run(create: Callable[[], Runnable], about: str, args: list[str]) -> int:
     from rclpy.signals import SignalHandlerOptions
 
     _parse(about, _without_ros_arguments(args))
+    remove_dead_segments()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = create()

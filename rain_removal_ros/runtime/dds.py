@@ -1,4 +1,4 @@
-"""The Fast DDS profile for large images: its place, and the variable that names it.
+"""Fast DDS: the profile for large images and the variable that names it, and its shared memory.
 
 Releases of ROS up to Jazzy read the older variable. Kilted still does, with a warning; Lyrical's
 Fast DDS reads the newer one only.
@@ -6,12 +6,20 @@ Fast DDS reads the newer one only.
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 _OLDER = frozenset({"humble", "iron", "jazzy"})
+_SEGMENT = re.compile("fast(dds|rtps)_[0-9a-f]{16}")
+_LOCK = "_el"
+_YOUNG_S = 60.0
+"""A process locks its segment after it has created it."""
+
 _VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 
 
@@ -41,3 +49,30 @@ def _profiles() -> Iterator[Path]:
     yield package.parent / "config" / "fastdds.xml"
     for prefix in (*map(Path, overlays), Path(sys.prefix), *package.parents[2:5]):
         yield prefix / "share" / "rain_removal_ros" / "config" / "fastdds.xml"
+
+
+def remove_dead_segments(folder: Path = Path("/dev/shm")) -> None:
+    """Remove the shared memory that this user's killed processes left behind.
+
+    With the profile it is 70 MB each, and nobody else removes it: a node that crashes and is
+    restarted would fill the memory in the end. The lock of a segment is held as long as its process
+    lives; ``fastdds shm clean`` goes by it too.
+    """
+    for lock in folder.glob(f"fast*{_LOCK}"):
+        if _SEGMENT.fullmatch(name := lock.name.removesuffix(_LOCK)):
+            try:
+                _remove_if_dead(folder / name, lock)
+            except OSError:
+                continue  # it is in use or another user's, or was removed meanwhile
+
+
+def _remove_if_dead(segment: Path, lock: Path) -> None:
+    file = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        facts = os.fstat(file)
+        if facts.st_uid == os.geteuid() and time.time() - facts.st_ctime > _YOUNG_S:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            segment.unlink(missing_ok=True)
+            lock.unlink()
+    finally:
+        os.close(file)
