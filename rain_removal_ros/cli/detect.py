@@ -160,11 +160,13 @@ def run(args: argparse.Namespace) -> None:
     watching = [detectors.create(name, provider=args.provider) for name in args.detector or ["hog"]]
     _refuse_twins("detectors", [each.name for each in watching])
     source = _source(args)
+    classes = [name.strip() for name in args.classes.split(",") if name.strip()]
+    for each in watching:
+        analysis.check_classes(source, each, classes)
     compared, models = _candidates(args, source)
     if not args.detector:
         print(f"rain-removal detect: {detectors.BUILT_IN}", file=sys.stderr)
     seen = harness.run(source, compared, watching, cache=args.cache or cache_folder("detect"))
-    classes = [name.strip() for name in args.classes.split(",") if name.strip()]
     results = [
         analysis.conclude(seen, each, models, classes=classes, rounds=args.rounds)
         for each in watching

@@ -29,6 +29,7 @@ from rain_removal_ros.detection.candidates import INPUT, REFERENCE
 from rain_removal_ros.detection.detectors import Detector
 from rain_removal_ros.detection.harness import DetectionResults
 from rain_removal_ros.detection.scoring import Matches
+from rain_removal_ros.detection.sources import FrameSource
 from rain_removal_ros.errors import DataError
 
 __all__ = ["FALSE_PER_PICTURE", "Analysis", "Gate", "Row", "Share", "conclude", "gated", "late"]
@@ -134,6 +135,13 @@ def late(candidate: str, frames: int) -> str:
     return f"{candidate}, {frames} frame{'s' * (frames > 1)} late"
 
 
+def check_classes(source: FrameSource, detector: Detector, classes: Sequence[str]) -> None:
+    """Refuse labels that share no class with the detector, before any work is done."""
+    truths = [item.truth for item in source.items]
+    if any(truths):
+        _common(_labels(truths), detector, classes)
+
+
 def conclude(
     run: DetectionResults,
     detector: Detector,
@@ -230,7 +238,7 @@ def _begun(run: DetectionResults, detector: Detector, classes: Sequence[str]) ->
             "Pseudo ground truth: nobody labelled these pictures. What this detector finds on "
             f"the reference with a score of {detector.sure:g} or more counts as there."
         )
-    known = {label for each in truths if each is not None for label in each.labels}
+    known = _labels(truths)
     labels = _common(known, detector, classes)
     left_out = sorted(known - set(labels))
     if left_out and not classes:
@@ -239,6 +247,10 @@ def _begun(run: DetectionResults, detector: Detector, classes: Sequence[str]) ->
         detector.name, labels, [each or _nothing() for each in truths], is_pseudo, detector.sure,
         notes=notes,
     )  # fmt: skip
+
+
+def _labels(truths: Sequence[Truths | None]) -> set[str]:
+    return {label for each in truths if each is not None for label in each.labels}
 
 
 def _common(known: set[str], detector: Detector, classes: Sequence[str]) -> tuple[str, ...]:

@@ -102,6 +102,16 @@ def test_a_wrong_argument_gives_a_one_line_error(
     assert error.count("\n") == 1
 
 
+def test_labels_of_other_classes_are_refused_before_any_work(
+    street: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rain_removal_ros.detection.harness.run", None)
+    for label in (street / "labels").iterdir():
+        label.write_text(label.read_text().replace("pedestrian", "train"))
+    assert detect(street, "--truth", str(street / "labels")) == 2
+    assert "hog finds person, the ground truth holds train" in capsys.readouterr().err
+
+
 def test_pseudo_ground_truth_without_any_detection_is_refused(
     street: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
