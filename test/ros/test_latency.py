@@ -6,8 +6,9 @@ import threading
 import time
 from typing import Any
 
+import pytest
 from rclpy.duration import Duration
-from ros.desk import PATIENCE_S, Desk, Faulty, message, picture, until
+from ros.desk import JAZZY, PATIENCE_S, Desk, Faulty, message, picture, until
 from rosgraph_msgs.msg import Clock
 
 from rain_removal_ros.codec import set_stamp, stamp_ns
@@ -40,6 +41,7 @@ def test_a_slow_network_drops_old_frames_and_counts_them(desk: Desk, faulty: Fau
     assert summary.published < 20
 
 
+@pytest.mark.skipif(JAZZY, reason="its rclpy does not say whose message it is")
 def test_frames_replaced_before_a_busy_node_fetched_them_are_counted(desk: Desk) -> None:
     node = desk.derainer({"bypass.mode": "always"})
     camera, derained = desk.publisher(), desk.inbox()
