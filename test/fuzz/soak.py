@@ -4,7 +4,7 @@
     make soak SOAK="messages storm --seed 7 --scale 0.1"
 
 The attacks are those of the fast tests, with larger numbers. At scale 1 all of them together take
-some three hours. The exit code is 1 if one of them succeeded.
+some two hours. The exit code is 1 if one of them succeeded.
 """
 
 from __future__ import annotations
