@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 import recordings
+from rcl_interfaces.msg import Log
 from ros.desk import PATIENCE_S, Desk, Inbox, until
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool
 
 from rain_removal_ros import cli, codec
@@ -207,3 +208,26 @@ def test_missing_weights_are_reported_before_anything_starts(
 def test_the_player_does_not_wait_for_a_subscriber_for_ever(desk: Desk, bag: Path) -> None:
     played = play(desk, bag, rate=20.0, subscribers=("/camera/image_raw",), patience_s=0.2)
     assert played.messages > 0
+
+
+def test_a_topic_to_wait_for_that_is_not_recorded_is_pointed_out(desk: Desk, bag: Path) -> None:
+    said = desk.inbox("/rosout", Log)
+    assert play(desk, bag, rate=20.0, subscribers=("/camera/image",)).messages > 0
+    line = said.wait(lambda log: "has no topic" in log.msg).msg
+    assert line == f"{bag} has no topic /camera/image; images are on /camera/image_raw"
+
+
+def test_a_subscriber_of_the_compressed_images_will_do(desk: Desk, tmp_path: Path) -> None:
+    raw, packed = "/camera/image_raw", "/camera/image_raw/compressed"
+    pixels = recordings.picture(0)
+    content = [
+        recordings.Entry(raw, recordings.stamp(0), recordings.image(pixels, recordings.stamp(0))),
+        recordings.Entry(
+            packed, recordings.stamp(1), recordings.compressed(pixels, recordings.stamp(1))
+        ),
+    ]
+    images = desk.inbox(packed, CompressedImage)
+    assert (
+        play(desk, recordings.write(tmp_path / "both", content), subscribers=(raw,)).messages == 2
+    )
+    images.wait()

@@ -27,7 +27,7 @@ from rosgraph_msgs.msg import Clock
 from std_srvs.srv import SetBool
 
 from rain_removal_ros.bags import Channel, Message, Recording, open_recording
-from rain_removal_ros.bags.messages import IMAGE, store
+from rain_removal_ros.bags.messages import COMPRESSED, IMAGE, store
 from rain_removal_ros.errors import BagError
 from rain_removal_ros.ros.process import Spinner
 from rain_removal_ros.runtime.files import write_json
@@ -245,15 +245,32 @@ class Player:
             self._stamped[channel] = has_header(channel.msgtype)
 
     def _await_subscribers(self) -> None:
-        topics = set(self._options.subscribers)
         deadline = time.monotonic() + self._options.patience_s
-        publishers = [p for c, p in self._publishers.items() if c.topic in topics]
-        while missing := [p.topic_name for p in publishers if not p.get_subscription_count()]:
+        awaited = self._awaited()
+        while missing := [
+            topic
+            for topic, publishers in awaited.items()
+            if not any(each.get_subscription_count() for each in publishers)
+        ]:
             if time.monotonic() > deadline:
                 self.node.get_logger().warning(f"nothing subscribes to {', '.join(missing)}")
                 return
             if self._stopping.wait(0.02):
                 return
+
+    def _awaited(self) -> dict[str, list[Publisher[Any]]]:
+        """The publishers of each topic that needs a subscriber; compressed images will do."""
+        awaited: dict[str, list[Publisher[Any]]] = {}
+        for topic in self._options.subscribers:
+            names = (topic, f"{topic}/compressed")
+            awaited[topic] = [p for c, p in self._publishers.items() if c.topic in names]
+            if not awaited[topic]:
+                images = [c.topic for c in self._publishers if c.msgtype in (IMAGE, COMPRESSED)]
+                there = f"images are on {', '.join(images)}" if images else "there are no images"
+                self.node.get_logger().warning(
+                    f"{self._recording.path} has no topic {topic}; {there}"
+                )
+        return {topic: publishers for topic, publishers in awaited.items() if publishers}
 
     def _warm_up(self) -> None:
         """Send the first image until it is answered, so that no start-up is measured."""
