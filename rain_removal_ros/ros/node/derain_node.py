@@ -24,7 +24,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from rain_removal_ros.degradation import FULL, Backoff, Rung
 from rain_removal_ros.engines import builds_stages
-from rain_removal_ros.errors import CheckpointError, SettingsError
+from rain_removal_ros.errors import CheckpointError, RainRemovalError, SettingsError
 from rain_removal_ros.ros.node import diagnostics
 from rain_removal_ros.ros.node.loader import Loader, LoadRequest
 from rain_removal_ros.ros.node.mailbox import Mailbox
@@ -70,7 +70,8 @@ def _told(transition: _Transition) -> _Transition:
             return transition(self, state)
         except Exception as error:
             name = transition.__name__.removeprefix("on_")
-            self.get_logger().error(f"cannot {name}: {type(error).__name__}: {error}")
+            kind = "" if isinstance(error, RainRemovalError) else f"{type(error).__name__}: "
+            self.get_logger().error(f"cannot {name}: {kind}{error}")
             raise
 
     return wrapped
