@@ -15,7 +15,9 @@ import launch_pytest
 import recordings
 from launch import LaunchDescription
 from launching import Launcher, Started
+from rcl_interfaces.srv import GetParameters
 from ros.desk import Desk, until
+from rosgraph_msgs.msg import Clock
 
 
 @pytest.fixture
@@ -37,6 +39,17 @@ def test_a_recording_is_played_and_derained(desk: Desk, started: Started) -> Ite
     until(lambda: len(started.exits) == 3, "the end of waiter, player and node")
     yield
     assert started.ended_well(), started.exits
+
+
+@pytest.mark.launch(fixture=playing)
+def test_the_time_is_the_recordings(desk: Desk, started: Started) -> None:
+    clock, derained = desk.inbox("/clock", Clock), desk.inbox("/camera/image_derained")
+    wanted = GetParameters.Request(names=["use_sim_time"])
+    (value,) = desk.call(GetParameters, "/camera/derain/get_parameters", wanted).values
+    assert value.bool_value
+    derained.wait()
+    first, last = (recordings.stamp(index) // 1_000_000_000 for index in (0, 5))
+    assert first <= clock.wait().clock.sec <= last + 1
 
 
 @launch_pytest.fixture
