@@ -32,8 +32,6 @@ Pixels = NDArray[np.uint8]
 _DRAWS = 20
 _LABELLED, _UNLABELLED, _PLAN = 0, 1, 2
 _AHEAD = 4
-_STRENGTH = (0.6, 1.2)
-_PAIRED = ("pairs", "added_rain")
 _CAN_FORK = sys.platform == "linux"
 
 
@@ -47,10 +45,9 @@ class SourceSettings:
     )
     kind: str = setting(
         "pairs",
-        "pairs; clean: dry scenes, over which rain is drawn; added_rain: pairs in which rain is "
-        "light that was added, which is added to the dry scenes instead; still_camera: folders of "
-        "frames of real rain, whose neighbours in time give the reference; unlabelled: real rain",
-        choices=("pairs", "clean", "added_rain", "still_camera", "unlabelled"),
+        "pairs; clean: dry scenes, over which rain is drawn; still_camera: folders of frames of "
+        "real rain, whose neighbours in time give the reference; unlabelled: real rain",
+        choices=("pairs", "clean", "still_camera", "unlabelled"),
     )
     clips: bool = setting(False, "the pictures of a folder are the frames of a clip")
     weight: float = setting(1.0, "how often it is drawn from, relative to the others", low=0.0)
@@ -255,7 +252,7 @@ class Source:
 
 def cache_of(source: Source, settings: DataSettings, memory: MemoryCache) -> Cache:
     """The cache for the pictures of a source."""
-    listed = source.settings.kind in _PAIRED and source.path.is_file()
+    listed = source.settings.kind == "pairs" and source.path.is_file()
     if not settings.decoded or listed:  # a change of files that are only listed is not noticed
         return memory
     return FolderCache(Path(settings.decoded).expanduser(), source.path)
@@ -263,7 +260,7 @@ def cache_of(source: Source, settings: DataSettings, memory: MemoryCache) -> Cac
 
 def _find(settings: SourceSettings, root: Path) -> list[Clip]:
     path = root / settings.path
-    if settings.kind in _PAIRED:
+    if settings.kind == "pairs":
         found = pairs.find_pairs(*pairs.split_layout(str(path)))
         return clips.pair_clips(found) if settings.clips else clips.pair_stills(found)
     if settings.kind == "still_camera":
@@ -303,12 +300,9 @@ class Mix(Dataset[Samples]):
         sources = [Source(source, settings.folder) for source in settings.sources]
         self.labelled = [source for source in sources if source.settings.kind != "unlabelled"]
         self.unlabelled = [source for source in sources if source.settings.kind == "unlabelled"]
-        self.moving = [source for source in self.labelled if source.settings.kind not in _PAIRED]
-        self.dry = [source for source in self.labelled if source.settings.kind == "clean"]
+        self.moving = [source for source in self.labelled if source.settings.kind != "pairs"]
         if settings.still_share and not self.moving:
             raise SettingsError("data.still_share needs a source of kind clean, to make clips of")
-        if not self.dry and any(source.settings.kind == "added_rain" for source in sources):
-            raise SettingsError("a source of kind added_rain needs one of kind clean to add it to")
         if not self.labelled:
             raise SettingsError(
                 "data.sources has nothing of kind pairs, clean or still_camera to train on"
@@ -365,12 +359,13 @@ class Mix(Dataset[Samples]):
     def _stack(
         self, sources: Sequence[Source], window: Window, step: int, count: int, *, stream: int
     ) -> tuple[Pixels, Pixels]:
+        weights = np.array([source.settings.weight for source in sources])
         rainy, reference = [], []
         taken: set[str] | None = set() if self.settings.distinct_scenes else None
         for place in range(count):
             number = (step * self.processes + self.rank) * count + place
             rng = np.random.default_rng((self.seed, stream, number))
-            source = _chosen(sources, rng)
+            source = sources[int(rng.choice(len(sources), p=weights / weights.sum()))]
             longer, kept = self._with_drops(window, rng)
             first, last = self._sample(source, longer, rng, taken)
             rainy.append(clips.shrink(first[kept], self.scale))
@@ -400,27 +395,7 @@ class Mix(Dataset[Samples]):
             (last,) = clips.turn((last,), rng, how)
             return self.rain.pair(last, rng)
         first, last = clips.turn((first, last), rng, self.settings.augment)
-        if source.settings.kind == "added_rain":
-            _, scene = _chosen(self.dry, rng).draw(window, rng, taken)
-            (scene,) = clips.turn((scene,), rng, self.settings.augment)
-            return _with_rain_of(first, last, scene, rng), scene
         return first, last
-
-
-def _chosen(sources: Sequence[Source], rng: np.random.Generator) -> Source:
-    weights = np.array([source.settings.weight for source in sources])
-    return sources[int(rng.choice(len(sources), p=weights / weights.sum()))]
-
-
-def _with_rain_of(
-    rainy: Pixels, reference: Pixels, scene: Pixels, rng: np.random.Generator
-) -> Pixels:
-    """A scene in the rain of a pair, slightly weaker or stronger."""
-    added = rainy.astype(np.float32) - reference
-    # Rain adds the same to all colours, but a bright colour cannot become brighter than white.
-    added = np.take_along_axis(added, reference.argmin(-1, keepdims=True), -1)
-    rained = scene + np.float32(rng.uniform(*_STRENGTH)) * added
-    return np.asarray(np.rint(rained).clip(0, 255), np.uint8)
 
 
 def _leave_signals(_: int) -> None:

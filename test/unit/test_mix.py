@@ -63,30 +63,6 @@ def equal(first: Tensor | None, second: Tensor | None) -> bool:
     return first is second or (first is not None and second is not None and first.equal(second))
 
 
-def test_the_rain_of_pairs_can_be_added_to_dry_scenes(data: DataSettings, tmp_path: Path) -> None:
-    white = np.full((60, 80, 3), (200, 255, 255), np.uint8)  # rain is visible only in blue
-    rained = np.full((60, 80, 3), (220, 255, 255), np.uint8)
-    for folder, picture in (("input", rained), ("target", white)):
-        (tmp_path / "white" / folder).mkdir(parents=True)
-        cv2.imwrite(str(tmp_path / "white" / folder / "0.png"), picture)
-    dry = SourceSettings("clean", "clean", weight=1e-9)
-    for path, light in (("pairs", 10), ("white", 20)):
-        sources = (SourceSettings(path, "added_rain"), dry)
-        mix = Mix(replace(data, sources=sources, frames=2, still_share=0.5), seed=0)
-        singles = [mix[number] for number in range(20)]
-        singles = [batch for batch in singles if batch.rainy.shape[1] == 1]
-        added = torch.stack([batch.rainy.int() - batch.reference.int() for batch in singles])
-        typical = added.flatten(2).median(-1).values
-        # The rain is uniform over a picture and its colours, except where the scene is white.
-        assert (added.flatten(2) == typical[..., None]).float().mean() > 0.95
-        assert typical.min() < 0.9 * light
-        assert typical.max() > 1.05 * light
-        means = [picture.float().mean() for batch in singles for picture in batch.reference]
-        assert torch.stack(means).std() > 5  # the three scenes of the dry source differ
-    with pytest.raises(SettingsError, match="kind clean to add it to"):
-        Mix(only(data, "pairs", "added_rain"), seed=0)
-
-
 def test_a_batch_is_a_function_of_seed_and_number(data: DataSettings) -> None:
     first, again, other = Mix(data, seed=1), Mix(data, seed=1), Mix(data, seed=2)
     again[0]  # earlier draws do not matter

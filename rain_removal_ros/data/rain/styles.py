@@ -131,6 +131,8 @@ def _widened(style: Style) -> Style:
 
 TRAINING_STYLES: dict[str, Style] = {
     **{name: _widened(style) for name, style in STYLES.items()},
+    # More of the thin rain that robots mostly meet.
+    "sparse": replace(_widened(STYLES["sparse"]), weight=0.35),
     # Light rain: from a single streak on.
     "single": Style(
         weight=0.3, layers=(0, 0), slant=LARGEST_SLANT, fan=0.0, spread=(0.0, 0.12), length=(1, 1),
