@@ -115,7 +115,7 @@ def figures(run: Path, before: campaign.Progress, recipe: dict[str, Any]) -> dic
         raise SystemExit(f"no step was logged: {campaign.last_line(run / 'output.log')}")
     data = recipe["data"]
     pixels = data["crop"] ** 2 * data["frames"] * data["batch"]
-    losses = [line["l1"] for line in logged(run) if "l1" in line]
+    losses = [line["log_l1"] for line in logged(run) if "log_l1" in line]
     found = {
         "steps": steps,
         "steps in all": after.step,

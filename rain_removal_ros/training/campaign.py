@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -263,6 +263,10 @@ class _Lane:
 
 def _lowest_priority() -> None:
     os.nice(_LOWEST_PRIORITY)
+    # With autogroups, Linux shares time equally among sessions, and the priority of a process only
+    # counts within its own. The session itself has one too.
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(_LOWEST_PRIORITY))
 
 
 def _put_aside(state: Path) -> None:
@@ -342,7 +346,7 @@ def table(campaign: Campaign) -> str:
 
 
 def _tells(name: str) -> bool:
-    return name in ("l1", "loss") or name.endswith("/psnr")
+    return name in ("l1", "log_l1", "loss") or name.endswith("/psnr")
 
 
 def _lock_file(runs: Path) -> IO[Any]:

@@ -92,6 +92,22 @@ def test_every_leg_of_the_shipped_campaign_can_begin(repository: Path, tmp_path:
         assert all(name in begun or checkpoints.find(name) for name in leg.settings.begin_with)
 
 
+@pytest.mark.skipif(
+    not Path("/proc/self/autogroup").exists(), reason="this kernel has no autogroups"
+)
+def test_a_leg_and_its_session_have_the_lowest_priority() -> None:
+    code = "import os; print(os.nice(0), open('/proc/self/autogroup').read().split()[-1])"
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        start_new_session=True,
+        preexec_fn=campaigns._lowest_priority,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.split() == ["19", "19"]
+
+
 def test_a_leg_ends_after_its_hours_of_processor_time(folder: Path) -> None:
     legs = "[[{recipe: short.yaml, hours: 1}]]"
     (folder / "campaign.yaml").write_text(f"lanes: {legs}\n")

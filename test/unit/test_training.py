@@ -275,7 +275,7 @@ def test_bfloat16_trains_about_as_float32_does(recipe: Recipe) -> None:
     for precision in ("float32", "bfloat16"):
         each = replace(recipe, run=f"{recipe.run}_{precision}", precision=precision, log_every=1)
         train(each)
-        losses[precision] = [line["l1"] for line in log(each)]
+        losses[precision] = [line["log_l1"] for line in log(each)]
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.06)
     assert losses["bfloat16"] != losses["float32"]
 
@@ -283,7 +283,7 @@ def test_bfloat16_trains_about_as_float32_does(recipe: Recipe) -> None:
 def test_training_carries_state_through_clips(recipe: Recipe) -> None:
     recipe = replace(recipe, data=replace(recipe.data, frames=3), log_every=1)
     train(recipe)
-    assert all(math.isfinite(line["l1"]) for line in log(recipe))
+    assert all(math.isfinite(line["log_l1"]) for line in log(recipe))
     # The state is used, so the weights that act on it have changed.
     fresh = train(replace(recipe, steps=1, run=f"{recipe.run}_fresh"))
     gate = "gate.candidate.weight"
@@ -297,7 +297,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_the_batch(
     sound = objective.frame_losses
 
     def not_finite(*args: Any) -> dict[str, torch.Tensor]:
-        return {**sound(*args), "l1": torch.tensor(math.nan, requires_grad=True)}
+        return {**sound(*args), "log_l1": torch.tensor(math.nan, requires_grad=True)}
 
     monkeypatch.setattr(objective, "frame_losses", not_finite)
     with pytest.raises(TrainingError, match=r"not finite .* the batch is in .*not_finite_0\.pt"):
@@ -362,7 +362,7 @@ def test_half_precision_learns_on_a_gpu(recipe: Recipe, precision: str) -> None:
     recipe = replace(recipe, device="cuda", precision=precision, steps=20, log_every=1)
     train(replace(recipe, steps=10))
     assert train(recipe).finished
-    assert all(math.isfinite(line["l1"]) for line in log(recipe))
+    assert all(math.isfinite(line["log_l1"]) for line in log(recipe))
 
 
 def test_a_damaged_state_is_refused(recipe: Recipe) -> None:
@@ -390,7 +390,7 @@ def test_a_network_learns_from_a_teacher(recipe: Recipe, tmp_path: Path) -> None
         recipe, teacher=str(Path(recipe.run) / "last.safetensors"), run=str(tmp_path / "taught")
     )
     train(taught)
-    assert all(line["taught"] >= 0 for line in log(taught) if "l1" in line)
+    assert all(line["taught"] >= 0 for line in log(taught) if "log_l1" in line)
     assert any(line.get("taught", 0) > 0 for line in log(taught))
     with pytest.raises(SettingsError, match="imitates nobody"):
         train(replace(taught, network=dict(GAME), run=str(tmp_path / "other")))
