@@ -29,12 +29,19 @@ def generate_launch_description() -> LaunchDescription:
                 default_value="",
                 description="parameter file of the simulated camera",
             ),
+            OpaqueFunction(function=_checked),
             # First, because it also sets the transport for everything started after it.
             IncludeLaunchDescription(PathJoinSubstitution([SHARE, "launch", "derain.launch.py"])),
             OpaqueFunction(function=_camera),
             OpaqueFunction(function=_viewer),
         ]
     )
+
+
+def _checked(context: LaunchContext) -> list:
+    """Nothing starts without the parameter file: an error after the node's start would leave it."""
+    parameter_files(LaunchConfiguration("camera_params_file").perform(context))
+    return []
 
 
 def _camera(context: LaunchContext) -> list:

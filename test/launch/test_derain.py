@@ -238,8 +238,9 @@ def test_a_node_that_cannot_work_is_not_respawned(desk: Desk, launcher: Launcher
 def test_without_its_parameter_file_nothing_is_started(
     desk: Desk, launcher: Launcher, file: str, argument: str
 ) -> None:
-    assert launcher.start(file, argument, "respawn:=false").wait(60) == 1
+    assert launcher.start(file, argument).wait(60) == 1
     assert "there is no parameter file /nowhere.yaml" in launcher.said()
+    assert "process started" not in launcher.said()
 
 
 def test_a_misspelt_argument_is_answered_with_a_near_one(
