@@ -92,10 +92,16 @@ def load(path: Path | str) -> Checkpoint:
 
 
 def read(path: Path | str) -> StoredWeights:
-    """As ``load``, without creating a network."""
+    """As ``load``, without creating a network. float16, as weights that ship are stored, is widened
+    to float32, in which networks compute.
+    """
     path = Path(path)
     header, arrays = _read(path, "np")
     _check(path, header, arrays)
+    arrays = {
+        key: array.astype(np.float32) if array.dtype == np.float16 else array
+        for key, array in arrays.items()
+    }
     config, facts = (_table(path, header, key) for key in ("config", "facts"))
     cautions = Cautions.from_facts(facts)
     return StoredWeights(

@@ -262,7 +262,7 @@ class _Lane:
 
 
 def _lowest_priority() -> None:
-    os.nice(_LOWEST_PRIORITY)
+    os.setpriority(os.PRIO_PROCESS, 0, _LOWEST_PRIORITY)
     # With autogroups, Linux shares time equally among sessions, and the priority of a process only
     # counts within its own. The session itself has one too.
     with suppress(OSError):

@@ -266,7 +266,8 @@ def bad_files(folder: Path) -> dict[str, str]:
     (folder / "whole.mp4").unlink()
     return {
         **dict.fromkeys(("moving.png", "moving.gif", "moving.webp", "pages.tif"), "holds 3"),
-        **dict.fromkeys(("cut.png", "text.png"), "is not a picture that can be decoded"),
+        "cut.png": "is a PNG that is cut short",
+        "text.png": "is not a picture that can be decoded",
         "cut.jpg": "is a JPEG that ends too early",
         **dict.fromkeys(("empty.png", "empty.mp4"), "is empty"),
         **dict.fromkeys(

@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -245,3 +246,15 @@ def test_published_weights_with_huge_shapes_are_refused(tmp_path: Path) -> None:
     torch.save(weights, tmp_path / "giant.pth")
     with pytest.raises(CheckpointError, match="does not have weights of prenet"):
         checkpoints.import_published(tmp_path / "giant.pth", "prenet")
+
+
+def test_weights_stored_as_float16_are_float32_again(tmp_path: Path) -> None:
+    network = networks.create("prenet", channels=4, blocks=1, stages=1)
+    path = tmp_path / "half.safetensors"
+    checkpoints.save(path, network.half(), {})
+    loaded, stored = checkpoints.load(path).network.state_dict(), checkpoints.read(path).arrays
+    for name, weight in network.state_dict().items():
+        assert loaded[name].dtype == torch.float32
+        assert loaded[name].equal(weight.float())
+        assert stored[name].dtype == np.float32
+        assert np.array_equal(stored[name], weight.float().numpy())
