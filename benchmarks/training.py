@@ -121,7 +121,7 @@ def figures(run: Path, before: campaign.Progress, recipe: dict[str, Any]) -> dic
         "steps in all": after.step,
         "steps a second": round(steps / seconds, 2),
         "megapixels a second": round(pixels * steps / seconds / 1e6, 2),
-        "l1, at first and at last": [losses[0], losses[-1]],
+        "log_l1, at first and at last": [losses[0], losses[-1]],
     }
     for key, value in after.values.items():
         if key in ("held_out/psnr", "held_out/gain"):

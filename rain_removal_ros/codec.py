@@ -344,14 +344,15 @@ def _checked_size(encoded: bytes, format: str, limits: LimitSettings) -> tuple[i
     are refused here because older OpenCV makes up the rest.
     """
     kind = "png"
+    cut_short = f"is cut short after {len(encoded)} bytes"
     if encoded.startswith(b"\xff\xd8"):
         kind = "jpeg"
         width, height, scan = _jpeg_header(encoded)
-        whole = encoded.rfind(b"\xff\xd9") > scan
+        flaw = "" if encoded.rfind(b"\xff\xd9") > scan else cut_short
         _check_scans(encoded, scan, limits.jpeg_scans)
     elif encoded.startswith(png.SIGNATURE) and len(encoded) >= 24:
         width, height = struct.unpack_from(">II", encoded, 16)
-        whole = True
+        flaw = png.flaw(encoded)
     elif encoded:
         raise FrameError(f"the compressed image ({format[:40]!r}) is neither JPEG nor PNG")
     else:
@@ -362,12 +363,9 @@ def _checked_size(encoded: bytes, format: str, limits: LimitSettings) -> tuple[i
             f"the compressed image says it is {width}x{height} pixels; "
             f"from 1 to {most} can be decoded (limits.frame_mp)"
         )
-    if not whole or width * height > _PIXELS_A_BYTE[kind] * len(encoded):
-        raise FrameError(
-            f"the compressed image of {width}x{height} pixels is cut short "
-            f"after {len(encoded)} bytes"
-        )
-    if kind == "png" and (flaw := png.flaw(encoded)):
+    if width * height > _PIXELS_A_BYTE[kind] * len(encoded):
+        flaw = cut_short
+    if flaw:
         raise FrameError(f"the compressed image of {width}x{height} pixels {flaw}")
     return width, height
 

@@ -10,6 +10,8 @@ import re
 import struct
 from collections.abc import Callable
 
+from rain_removal_ros import png
+
 __all__ = ["announced_size"]
 
 Size = tuple[int, int]
@@ -140,7 +142,7 @@ def _exr(data: bytes) -> Size | None:
 
 
 _READERS: tuple[tuple[bytes, Callable[[bytes], Size | None]], ...] = (
-    (b"\x89PNG\r\n\x1a\n", _png),
+    (png.SIGNATURE, _png),
     (b"\xff\xd8", _jpeg),
     (b"BM", _bmp),
     (b"GIF8", _gif),

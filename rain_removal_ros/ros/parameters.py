@@ -115,6 +115,10 @@ def _refusal(reason: str) -> SetParametersResult:
     return SetParametersResult(successful=False, reason=reason)
 
 
+def _raised(error: Exception) -> SetParametersResult:
+    return _refusal(f"{type(error).__name__}: {error}")
+
+
 def _or_refused(callback: Any, unknown: Callable[[str], str]) -> Any:
     def answer(request: Any, response: Any) -> Any:
         for parameter in request.parameters:
@@ -124,7 +128,7 @@ def _or_refused(callback: Any, unknown: Callable[[str], str]) -> Any:
         try:
             return callback(request, response)
         except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits
-            response.result = _refusal(f"{type(error).__name__}: {error}")
+            response.result = _raised(error)
             return response
 
     return answer
@@ -138,7 +142,7 @@ def _one_by_one(callback: Any, unknown: Callable[[str], str]) -> Any:
         try:
             (set_or_not,) = callback(request, SetParameters.Response()).results
         except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits
-            return _refusal(f"{type(error).__name__}: {error}")
+            return _raised(error)
         return set_or_not
 
     def answer(request: Any, response: Any) -> Any:
