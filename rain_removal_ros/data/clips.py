@@ -144,6 +144,14 @@ def pair_stills(found: Iterable[Pair]) -> list[Clip]:
     return [_still_pair(pair) for pair in found]
 
 
+def references(found: Iterable[Pair]) -> list[Clip]:
+    """The reference of each pair, once if several pairs share it."""
+    stills: dict[Path, Still] = {}
+    for pair in found:
+        stills.setdefault(pair.reference, _reference(pair))
+    return list(stills.values())
+
+
 def pair_clips(found: Iterable[Pair]) -> list[Clip]:
     """The pairs whose rainy pictures share a folder are the frames of one clip."""
     folders: dict[Path, list[Still]] = {}
@@ -190,6 +198,11 @@ def _still(path: Path) -> Still:
 def _still_pair(pair: Pair) -> Still:
     # Names are the cache's keys, and another source may use the picture by itself.
     return Still(f"pair {pair.rainy}", pair.load, scene=str(pair.reference))
+
+
+def _reference(pair: Pair) -> Still:
+    # The name is the cache's key, and a file may hold both halves of a pair.
+    return Still(f"reference {pair.reference}", lambda: pair.load()[1:])
 
 
 def scene(clip: Clip) -> str:

@@ -45,9 +45,10 @@ class SourceSettings:
     )
     kind: str = setting(
         "pairs",
-        "pairs; clean: dry scenes, over which rain is drawn; still_camera: folders of frames of "
-        "real rain, whose neighbours in time give the reference; unlabelled: real rain",
-        choices=("pairs", "clean", "still_camera", "unlabelled"),
+        "pairs; clean: dry scenes, over which rain is drawn; references: those of pairs as dry "
+        "scenes; still_camera: folders of frames of real rain, whose neighbours in time give the "
+        "reference; unlabelled: real rain",
+        choices=("pairs", "clean", "references", "still_camera", "unlabelled"),
     )
     clips: bool = setting(False, "the pictures of a folder are the frames of a clip")
     weight: float = setting(1.0, "how often it is drawn from, relative to the others", low=0.0)
@@ -191,6 +192,11 @@ class Source:
         self.clips: list[Clip] = found
         self.cache: Cache = MemoryCache(0)
 
+    @property
+    def dry(self) -> bool:
+        """Whether rain is drawn over its pictures."""
+        return self.settings.kind in ("clean", "references")
+
     def preload(self, cache: Cache, window: Window, broken_share: float) -> None:
         """Decode what the cache has room for, and draw from it afterwards.
 
@@ -226,7 +232,7 @@ class Source:
 
         If possible, its scene is none of those ``taken``; it is added to them.
         """
-        with_lines = self.settings.kind == "clean" and rng.random() < scenery.STRUCTURE_SHARE
+        with_lines = self.dry and rng.random() < scenery.STRUCTURE_SHARE
         retouch = partial(scenery.with_structures, rng=rng) if with_lines else None
         for _ in range(_DRAWS):
             clip = self._pick(rng, taken)
@@ -252,7 +258,7 @@ class Source:
 
 def cache_of(source: Source, settings: DataSettings, memory: MemoryCache) -> Cache:
     """The cache for the pictures of a source."""
-    listed = source.settings.kind == "pairs" and source.path.is_file()
+    listed = source.settings.kind in ("pairs", "references") and source.path.is_file()
     if not settings.decoded or listed:  # a change of files that are only listed is not noticed
         return memory
     return FolderCache(Path(settings.decoded).expanduser(), source.path)
@@ -260,8 +266,10 @@ def cache_of(source: Source, settings: DataSettings, memory: MemoryCache) -> Cac
 
 def _find(settings: SourceSettings, root: Path) -> list[Clip]:
     path = root / settings.path
-    if settings.kind == "pairs":
+    if settings.kind in ("pairs", "references"):
         found = pairs.find_pairs(*pairs.split_layout(str(path)))
+        if settings.kind == "references":
+            return clips.references(found)
         return clips.pair_clips(found) if settings.clips else clips.pair_stills(found)
     if settings.kind == "still_camera":
         return clips.find_still_cameras(path)
@@ -389,7 +397,7 @@ class Mix(Dataset[Samples]):
         taken: set[str] | None,
     ) -> tuple[Pixels, Pixels]:
         first, last = source.draw(window, rng, taken)
-        if source.settings.kind == "clean":
+        if source.dry:
             # Rain falls and the sky is above, so these scenes are only ever mirrored.
             how = "none" if self.settings.augment == "none" else "mirror"
             (last,) = clips.turn((last,), rng, how)

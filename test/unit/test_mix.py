@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rain_removal_ros.data import clips
+from rain_removal_ros.data import clips, pairs
 from rain_removal_ros.data.cache import FolderCache, MemoryCache
 from rain_removal_ros.data.clips import Window
 from rain_removal_ros.data.mix import DataSettings, Mix, SourceSettings
@@ -131,6 +131,24 @@ def test_rain_is_rendered_over_dry_scenes(data: DataSettings) -> None:
     change = torch.stack([(batch.rainy.int() - batch.reference.int()).abs() for batch in batches])
     assert change.float().mean() > 1
     assert change.float().mean() < 128
+
+
+def test_rain_is_rendered_over_the_references_of_pairs_too(data: DataSettings) -> None:
+    settings = replace(only(data, "pairs", "references"), crop=60, crop_width=80, augment="none")
+    batch = Mix(settings, seed=0)[0]
+    there = {pixels.sum().item() for pixels in batch.reference.int()}
+    paired = Mix(replace(settings, sources=(SourceSettings("pairs"),)), seed=0)[0]
+    plain = {pixels.sum().item() for pixels in paired.reference.int()}
+    assert there & plain  # some are made pale
+    assert (batch.rainy.int() - batch.reference.int()).abs().max() > 10
+
+
+def test_a_reference_that_pairs_share_is_one_scene(tmp_path: Path) -> None:
+    for folder, names in (("norain", ("1",)), ("rain", ("1_1", "1_2"))):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            cv2.imwrite(str(tmp_path / folder / f"{name}.png"), scene(1))
+    assert len(clips.references(pairs.find_pairs(tmp_path))) == 1
 
 
 def test_unlabelled_pictures_are_drawn_only_on_request(data: DataSettings) -> None:
