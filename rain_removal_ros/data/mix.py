@@ -6,6 +6,7 @@ without saved state, and any number of processes can share one sequence.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -407,9 +408,11 @@ class Mix(Dataset[Samples]):
 
 
 def _leave_signals(_: int) -> None:
-    """Ignore signals: a worker ends with the training process, which handles them."""
+    """Get no signals that are meant for the training process, with which a worker ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
 
 
 def _channels_first(batch: Pixels) -> Tensor:

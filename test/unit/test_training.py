@@ -10,6 +10,8 @@ import resource
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -221,19 +223,23 @@ def test_a_killed_run_loses_no_more_than_a_checkpoint_interval(
     assert steps == sorted(set(steps))
 
 
+@pytest.mark.parametrize("kill", [os.kill, os.killpg])
 def test_sigterm_saves_the_state_and_ends_the_run_without_error(
-    recipe: Recipe, tmp_path: Path
+    recipe: Recipe, tmp_path: Path, kill: Callable[[int, int], None]
 ) -> None:
-    recipe = replace(recipe, steps=100_000)
+    recipe = replace(recipe, steps=100_000, data=replace(recipe.data, workers=1))
     with subprocess.Popen(
         [sys.executable, "-m", "rain_removal_ros", "train", "--config",
          str(as_yaml(recipe, tmp_path))],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     ) as process:  # fmt: skip
         assert process.stderr is not None
         while "rainstream from step 0" not in process.stderr.readline():
             assert process.poll() is None
-        process.send_signal(signal.SIGTERM)
+        while not (Path(recipe.run) / "state.pt").exists():  # its worker has made samples
+            assert process.poll() is None
+            time.sleep(0.05)
+        kill(process.pid, signal.SIGTERM)
         out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "the same command continues" in out
