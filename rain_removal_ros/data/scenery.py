@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rain_removal_ros.frames import Image
 
-STRUCTURE_SHARE = 0.4
+STRUCTURE_SHARE = 0.2
 """The share of scenes into which lines are drawn."""
 PALE_SHARE = 0.2
 """The share of scenes without a veil that are made pale."""
@@ -147,6 +147,6 @@ def _windows(mask: _Mask, rng: np.random.Generator) -> None:
 
 
 _KINDS: tuple[Callable[[_Mask, np.random.Generator], None], ...] = (
-    _wires, _poles, _lanes, _lanes, _fence, _windows,
+    _wires, _poles, _lanes, _lanes, _lanes, _fence, _windows,
 )  # fmt: skip
 """Lane lines twice: a car must not lose them."""

@@ -35,9 +35,12 @@ from rain_removal_ros.networks._ops import (
 )
 
 _MOST_GAIN = 3.0  # as a logarithm: beyond it, an untrained network diverges
-_ERROR, _FINEST = 0.025, 0.005  # weight of the logarithm of the error, and the error it ends at
-_RAINY = 0.1  # weight of the error where it rains
+_ERROR, _FINEST = 0.025, 0.01  # weight of the logarithm of the error, and the error it ends at
+_RAINY = 0.2  # weight of the error where it rains
 _KEPT = 0.1  # weight of the error where it does not, and the network acts as if it did
+_NOISE, _CERTAIN = 0.02, 0.1  # changes that are hardly and certainly rain
+_LEAST_MASK = 1e-6  # what the mask's logarithm ends at
+_FOUND, _SPARED = 0.01, 0.1  # weights of the mask's logarithms where it rains, and where not
 _FEWEST_PIXELS = 20.0  # of rain in a picture; what the noise of a camera changes counts for less
 
 
@@ -283,25 +286,38 @@ class Objective(_base.Objective):
     def frame_losses(self, output: Output, rainy: Tensor, reference: Tensor) -> dict[str, Tensor]:
         change = (rainy - reference).abs().amax(1, keepdim=True)
         # Saturating targets: a change of a tenth of the range is certainly rain, and a mean change
-        # of that size is the hardest rain.
-        rainy_area = (change * 10).clamp_max(1)
+        # of that size is the hardest rain. Noise changes every pixel a little: counted as rain, it
+        # would outweigh a few streaks.
+        rainy_area = ((change - _NOISE) / (_CERTAIN - _NOISE)).clamp(0, 1)
         level = 1 - torch.exp(-change.mean((1, 2, 3)) * 10)
         assert output.rain_level is not None
         error = (output.derained - reference).abs()
         made = (output.derained.detach() - rainy).abs().amax(1, keepdim=True)
-        mistaken = (made * 10).clamp_max(1) * (1 - rainy_area)
+        mistaken = (made / _CERTAIN).clamp_max(1) * (1 - rainy_area)
         return {
             "log_l1": _ERROR * torch.log1p(error.mean((1, 2, 3)) / _FINEST).mean(),
             "rainy": _RAINY * _mean_over(rainy_area, error),
             "kept": _KEPT * _mean_over(mistaken, error),
             "ssim": 0.2 * (1 - ssim(output.derained, reference)),
-            "mask": 0.01 * F.l1_loss(output.attention, rainy_area),
+            "mask": _mask_loss(output.attention, rainy_area),
             "level": 0.01 * F.mse_loss(output.rain_level, level),
         }
 
 
-def _mean_over(attention: Tensor, error: Tensor) -> Tensor:
+def _mask_loss(attention: Tensor, area: Tensor) -> Tensor:
+    """Cross-entropy of the mask, in which the rain of each picture has equal weight.
+
+    Where the mask is zero, the picture has no gradient: rain is subtracted in proportion to it.
+    The logarithm has one, so that rain of a new kind can be learnt.
+    """
+    attention = attention.clamp(_LEAST_MASK, 1 - _LEAST_MASK)
+    found = _mean_over(area, -attention.log())
+    spared = ((1 - area) * -(1 - attention).log()).mean()
+    return _FOUND * found + _SPARED * spared
+
+
+def _mean_over(area: Tensor, error: Tensor) -> Tensor:
     """The mean error under the mask of each picture, with equal weight for each; 0 for dry ones."""
-    covered = attention.sum((1, 2, 3))
-    error_of_each = (attention * error.mean(1, keepdim=True)).sum((1, 2, 3))
+    covered = area.sum((1, 2, 3))
+    error_of_each = (area * error.mean(1, keepdim=True)).sum((1, 2, 3))
     return (error_of_each / covered.clamp_min(_FEWEST_PIXELS)).mean()

@@ -130,3 +130,16 @@ def test_bfloat16_derains_a_clip_as_float32_does() -> None:
     assert (difference > 8).mean(axis=(1, 2, 3)).max() <= 0.01
     assert difference.mean(axis=(1, 2, 3)).max() <= 1
     assert np.median(difference) == 0
+
+
+def test_rain_is_learnt_where_the_mask_is_zero() -> None:
+    network = rainstream.Network(rainstream.Config(channels=8, blocks=1))
+    of_mask = slice(3 * _ops.FOLD**2, 4 * _ops.FOLD**2)
+    with torch.no_grad():
+        network.leave.bias[of_mask] = -12.0
+    dry = torch.full((1, 3, 64, 64), 0.4)
+    rainy = dry.clone()
+    rainy[..., 10:40, 30:32] = 0.9
+    losses = rainstream.Objective(network).frame_losses(network(rainy), rainy, dry)
+    sum(losses.values()).backward()
+    assert network.leave.bias.grad[of_mask].sum() < -0.001

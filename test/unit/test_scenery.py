@@ -45,6 +45,7 @@ def test_reference_and_rainy_picture_have_the_same_structures(
     tmp_path: Path, dry: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scenery, "PALE_SHARE", 0.0)
+    monkeypatch.setattr(scenery, "STRUCTURE_SHARE", 0.4)
     mix = _mix(tmp_path)
     batches = [mix[step] for step in range(20)]
     assert all(batch.rainy.equal(batch.reference) for batch in batches)

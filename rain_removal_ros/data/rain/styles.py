@@ -132,18 +132,18 @@ def _widened(style: Style) -> Style:
 TRAINING_STYLES: dict[str, Style] = {
     **{name: _widened(style) for name, style in STYLES.items()},
     # More of the thin rain that robots mostly meet.
-    "sparse": replace(_widened(STYLES["sparse"]), weight=0.35),
+    "sparse": replace(_widened(STYLES["sparse"]), weight=0.6),
     # Light rain: from a single streak on.
     "single": Style(
-        weight=0.3, layers=(0, 0), slant=LARGEST_SLANT, fan=0.0, spread=(0.0, 0.12), length=(1, 1),
+        weight=0.8, layers=(0, 0), slant=LARGEST_SLANT, fan=0.0, spread=(0.0, 0.12), length=(1, 1),
         width=(1, 1), opacity=(1, 1), density=(1, 1), absorption=(0.0, 1.0), brightness=(0.75, 1.0),
-        strokes=(_SINGLE,), steep_share=0.8, scales=(0.5, 2.0), tint=0.04, region_share=0.25,
+        strokes=(_SINGLE,), steep_share=0.5, scales=(0.5, 2.0), tint=0.04, region_share=0.25,
     ),
     # Drops close to the camera: broad, opaque or out of focus, mostly in front of others.
     "near": Style(
-        weight=0.1, layers=(0, 2), slant=LARGEST_SLANT, fan=0.05, spread=(0.0, 0.12),
+        weight=0.4, layers=(0, 2), slant=LARGEST_SLANT, fan=0.05, spread=(0.0, 0.12),
         length=(6, 60), width=(0.3, 1.2), opacity=(0.25, 0.9), density=(1, 20),
-        absorption=(0.3, 1.0), brightness=(0.7, 1.0), strokes=(_NEAR,), steep_share=0.8,
+        absorption=(0.3, 1.0), brightness=(0.7, 1.0), strokes=(_NEAR,), steep_share=0.5,
         scales=(0.5, 2.0), tint=0.05, region_share=0.2, veil=(0.0, 0.2),
     ),
     # So dense that it lifts the brightness of the whole picture.
