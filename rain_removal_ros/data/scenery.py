@@ -149,4 +149,4 @@ def _windows(mask: _Mask, rng: np.random.Generator) -> None:
 _KINDS: tuple[Callable[[_Mask, np.random.Generator], None], ...] = (
     _wires, _poles, _lanes, _lanes, _lanes, _fence, _windows,
 )  # fmt: skip
-"""Lane lines twice: a car must not lose them."""
+"""Lane lines three times: a car must not lose them."""

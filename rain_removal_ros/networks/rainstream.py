@@ -41,7 +41,7 @@ _KEPT = 0.1  # weight of the error where it does not, and the network acts as if
 _NOISE, _CERTAIN = 0.02, 0.1  # changes that are hardly and certainly rain
 _LEAST_MASK = 1e-6  # what the mask's logarithm ends at
 _FOUND, _SPARED = 0.01, 0.1  # weights of the mask's logarithms where it rains, and where not
-_FEWEST_PIXELS = 20.0  # of rain in a picture; what the noise of a camera changes counts for less
+_FEWEST_PIXELS = 20.0  # of rain in a picture; less rain counts for less
 
 
 @dataclass(frozen=True)
