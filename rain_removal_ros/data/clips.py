@@ -234,7 +234,7 @@ def cut(
     """
     if clip.frames < window.frames:
         moment = clip.frame(int(rng.integers(clip.frames)), cache)
-        return _pan(tuple(map(retouch, moment)) if retouch else moment, window, rng)
+        return pan(tuple(map(retouch, moment)) if retouch else moment, window, rng)
     start = int(rng.integers(clip.frames - window.frames + 1))
     moments = [clip.frame(start + offset, cache) for offset in range(window.frames)]
     check_size(moments[0][0], window, clip.name)
@@ -287,7 +287,9 @@ _STILL_SHARE = 0.2
 """The share of clips in which the camera does not move."""
 
 
-def _pan(moment: Views, window: Window, rng: np.random.Generator) -> Views:
+def pan(
+    moment: Views, window: Window, rng: np.random.Generator, fast_share: float = _FAST_SHARE
+) -> Views:
     """A clip of a camera that moves smoothly over a still, or not at all: path, sway and zoom."""
     height, width = moment[0].shape[:2]
     time = np.arange(window.frames, dtype=np.float64)
@@ -296,7 +298,7 @@ def _pan(moment: Views, window: Window, rng: np.random.Generator) -> Views:
     zoom_rate = _SLOW_ZOOM
     # Squared, because slow motion is more common on the road.
     speed = _SLOW_PIXELS * rng.uniform(-1, 1, 2) * rng.uniform(0, 1, 2)
-    if rng.random() < _FAST_SHARE:
+    if rng.random() < fast_share:
         zoom_rate = _FAST_ZOOM
         pixels = math.exp(rng.uniform(math.log(_SLOW_PIXELS), math.log(_FASTEST_PIXELS)))
         direction = rng.uniform(0, 2 * math.pi)
@@ -308,7 +310,7 @@ def _pan(moment: Views, window: Window, rng: np.random.Generator) -> Views:
     picture, seen = np.array([width, height]), np.array([window.width, window.height])
     tracks = []
     for view in moment:
-        frames = np.empty((window.frames, window.height, window.width, 3), np.uint8)
+        frames = np.empty((window.frames, window.height, window.width, *view.shape[2:]), np.uint8)
         for index in range(window.frames):
             scale = zoom[index]
             offset = path[:, index] + (seen - 1) / 2 * (1 - scale)

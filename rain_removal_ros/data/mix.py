@@ -399,6 +399,8 @@ class Mix(Dataset[Samples]):
     ) -> tuple[Pixels, Pixels]:
         first, last = source.draw(window, rng, taken)
         if source.dry:
+            if window.frames > 1 and rng.random() < scenery.PASSING_SHARE:
+                last = scenery.with_passing(last, rng)
             # Rain falls and the sky is above, so these scenes are only ever mirrored.
             how = "none" if self.settings.augment == "none" else "mirror"
             (last,) = clips.turn((last,), rng, how)

@@ -12,10 +12,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rain_removal_ros.data import clips
+from rain_removal_ros.data.clips import Window
 from rain_removal_ros.frames import Image
 
-STRUCTURE_SHARE = 0.2
+STRUCTURE_SHARE = 0.25
 """The share of scenes into which lines are drawn."""
+PASSING_SHARE = 0.3
+"""The share of clips in which something passes that is nearer than the scene."""
 PALE_SHARE = 0.2
 """The share of scenes without a veil that are made pale."""
 
@@ -25,18 +29,35 @@ _SHIFT = 4
 
 
 def with_structures(picture: Image, rng: np.random.Generator) -> Image:
-    """A copy of H x W x 3 with wires, poles, lane lines, a fence or window frames in it."""
+    """A copy of H x W x 3 with one or two kinds of lines in it, such as wires or a fence."""
     drawn = picture
     for _ in range(1 + int(rng.random() < 0.4)):
         mask = np.zeros(picture.shape[:2], np.uint8)
         _KINDS[int(rng.integers(len(_KINDS)))](mask, rng)
         if rng.random() < 0.5:
             mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.4, 1.0)), np.uint8)
-        # Bright ones are more common, because they are more easily taken for rain.
-        grey = rng.uniform(150, 255) if rng.random() < 0.65 else rng.uniform(5, 90)
-        colour = np.clip(grey + rng.normal(0, 12, 3), 0, 255)
-        drawn = _painted(drawn, mask, colour, rng.uniform(0.5, 1.0))
+        drawn = _painted(drawn, mask, _colour(rng), rng.uniform(0.5, 1.0))
     return drawn
+
+
+def with_passing(clip: Image, rng: np.random.Generator) -> Image:
+    """A clip T x H x W x 3 through which posts, dashes, reflectors or wires pass.
+
+    They move faster than the scene, like all that is near a road. The past that is aligned with the
+    scene does not show them where they are, just as it does not show rain.
+    """
+    frames, height, width = clip.shape[:3]
+    larger = rng.uniform(1.2, 2.5)
+    mask = np.zeros((round(larger * height), round(larger * width)), np.uint8)
+    for _ in range(1 + int(rng.random() < 0.4)):
+        _PASSING[int(rng.integers(len(_PASSING)))](mask, rng)
+    if rng.random() < 0.5:
+        mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.4, 1.0)), np.uint8)
+    (masks,) = clips.pan((mask,), Window(height, width, frames), rng, _PASSING_FAST)
+    colour, opacity = _colour(rng), rng.uniform(0.5, 1.0)
+    return np.stack(
+        [_painted(frame, seen, colour, opacity) for frame, seen in zip(clip, masks, strict=True)]
+    )
 
 
 def paled(clip: Image, rng: np.random.Generator) -> Image:
@@ -50,6 +71,12 @@ def paled(clip: Image, rng: np.random.Generator) -> Image:
     mixed = (1 - grey) * np.eye(3) + grey / 3
     levels = np.rint(255 * table).astype(np.uint8)[None]
     return np.stack([cv2.LUT(cv2.transform(frame, mixed), levels) for frame in clip])
+
+
+def _colour(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Nearly grey; bright more often than dark, because that is more easily taken for rain."""
+    grey = rng.uniform(150, 255) if rng.random() < 0.65 else rng.uniform(5, 90)
+    return np.clip(grey + rng.normal(0, 12, 3), 0, 255)
 
 
 def _painted(picture: Image, mask: _Mask, colour: NDArray[np.float64], opacity: float) -> Image:
@@ -126,6 +153,89 @@ def _fence(mask: _Mask, rng: np.random.Generator) -> None:
         _line(mask, np.array([[left + shift, y], [right + shift, y]]), bar)
 
 
+def _bricks(mask: _Mask, rng: np.random.Generator) -> None:
+    """The joints of a wall of bricks or tiles, whose upright ones are as short as rain."""
+    height, width = mask.shape
+    tall = math.exp(rng.uniform(math.log(5), math.log(30)))
+    long, joint = tall * rng.uniform(1, 4), rng.uniform(1, 1 + 0.2 * tall)
+    turn = rng.normal(0, 0.06)
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    along = math.cos(turn) * x + math.sin(turn) * y
+    down = math.cos(turn) * y - math.sin(turn) * x
+    # Bricks are shifted by half from row to row; tiles are not.
+    shift = 0.5 * long * (down // tall % 2) if rng.random() < 0.7 else 0
+    joints = np.maximum(joint - down % tall, joint - (along + shift) % long).clip(0, 1)
+    left, right = np.sort(rng.uniform(-0.3, 1.3, 2)) * width
+    top, bottom = np.sort(rng.uniform(-0.3, 1.3, 2)) * height
+    inside = (x > left) & (x < right) & (y > top) & (y < bottom)
+    np.maximum(mask, np.rint(255 * joints * inside).astype(np.uint8), out=mask)
+
+
+def _wheels(mask: _Mask, rng: np.random.Generator) -> None:
+    """Rims with spokes, seen at an angle."""
+    height, width = mask.shape
+    for _ in range(int(rng.integers(1, 4))):
+        centre = rng.uniform(0, 1, 2) * (width, height)
+        radius = math.exp(rng.uniform(math.log(8), math.log(0.25 * width + 9)))
+        radii = radius * np.array([rng.uniform(0.4, 1.0), 1.0])
+        angles = np.linspace(0, 2 * math.pi, 49)
+        rim = centre + radii * np.stack([np.cos(angles), np.sin(angles)], 1)
+        _line(mask, rim, rng.uniform(1, 1 + 0.12 * radius))
+        for point in rim[:: int(rng.integers(1, 9))] if rng.random() < 0.7 else ():
+            _line(mask, np.stack([centre, point]), rng.uniform(1, 1.6))
+
+
+def _twigs(mask: _Mask, rng: np.random.Generator) -> None:
+    """Thin curved things that grow upwards: grass, stems, twigs, hair."""
+    height, width = mask.shape
+    across = np.linspace(0, 1, 8)[:, None]
+    centre = rng.uniform(0, 1, 2) * (width, height)
+    apart = rng.uniform(0.02, 0.4) * width
+    length = math.exp(rng.uniform(math.log(8), math.log(0.4 * height + 9)))
+    for _ in range(int(math.exp(rng.uniform(0, math.log(40))))):
+        foot = centre + rng.normal(0, apart, 2)
+        tip = np.array([rng.normal(0, 0.35), -1.0]) * length * rng.uniform(0.5, 1.0)
+        bend = np.array([rng.normal(0, 0.3) * length, 0.0])
+        _line(mask, foot + across * tip + 4 * across * (1 - across) * bend, rng.uniform(1, 2.2))
+
+
+def _posts(mask: _Mask, rng: np.random.Generator) -> None:
+    """A row of upright posts along a road: even distances in space, so ever closer and shorter."""
+    height, width = mask.shape
+    foot = np.array([rng.uniform(-0.3, 1.3) * width, rng.uniform(0.5, 1.1) * height])
+    goal = np.array([rng.uniform(0.1, 0.9) * width, rng.uniform(0.2, 0.6) * height])
+    tall, bar = rng.uniform(0.08, 0.5) * height, math.exp(rng.uniform(0, math.log(8)))
+    apart = rng.uniform(0.1, 0.6)
+    for number in range(int(rng.integers(2, 16))):
+        share = 1 / (1 + apart * number)
+        x, y = goal + share * (foot - goal)
+        _line(mask, np.array([[x, y - share * tall], [x, y]]), share * bar)
+
+
+def _dots(mask: _Mask, rng: np.random.Generator) -> None:
+    """Small things here and there: reflectors, lamps, number plates, leaves, birds."""
+    height, width = mask.shape
+    for _ in range(int(math.exp(rng.uniform(0, math.log(40))))):
+        centre = rng.uniform(0, 1, 2) * (width, height)
+        size = np.exp(rng.uniform(math.log(0.8), math.log(7), 2))  # half of each side
+        if rng.random() < 0.5:
+            box = (tuple(map(float, centre)), tuple(map(float, 2 * size)), rng.normal(0, 15))
+            cv2.fillConvexPoly(
+                mask,
+                np.rint(cv2.boxPoints(box) * (1 << _SHIFT)).astype(np.int32),
+                255,
+                cv2.LINE_AA,
+                _SHIFT,
+            )
+        else:
+            cv2.ellipse(
+                mask,
+                np.rint(centre * (1 << _SHIFT)).astype(int).tolist(),
+                np.rint(size * (1 << _SHIFT)).astype(int).tolist(),
+                rng.uniform(0, 180), 0, 360, 255, -1, cv2.LINE_AA, _SHIFT,
+            )  # fmt: skip
+
+
 def _windows(mask: _Mask, rng: np.random.Generator) -> None:
     """A front with the frames of its windows, in a slight perspective."""
     height, width = mask.shape
@@ -147,6 +257,9 @@ def _windows(mask: _Mask, rng: np.random.Generator) -> None:
 
 
 _KINDS: tuple[Callable[[_Mask, np.random.Generator], None], ...] = (
-    _wires, _poles, _lanes, _lanes, _lanes, _fence, _windows,
+    _wires, _poles, _lanes, _lanes, _lanes, _fence, _windows, _bricks, _wheels, _twigs,
 )  # fmt: skip
 """Lane lines three times: a car must not lose them."""
+_PASSING = (_posts, _posts, _dots, _dots, _lanes, _poles, _wires)
+_PASSING_FAST = 0.7
+"""The share of passing things that move faster than most scenes do."""
