@@ -16,7 +16,7 @@ from rain_removal_ros.data import clips
 from rain_removal_ros.data.clips import Window
 from rain_removal_ros.frames import Image
 
-STRUCTURE_SHARE = 0.25
+STRUCTURE_SHARE = 0.2
 """The share of scenes into which lines are drawn."""
 PASSING_SHARE = 0.3
 """The share of clips in which something passes that is nearer than the scene."""
@@ -185,20 +185,6 @@ def _wheels(mask: _Mask, rng: np.random.Generator) -> None:
             _line(mask, np.stack([centre, point]), rng.uniform(1, 1.6))
 
 
-def _twigs(mask: _Mask, rng: np.random.Generator) -> None:
-    """Thin curved things that grow upwards: grass, stems, twigs, hair."""
-    height, width = mask.shape
-    across = np.linspace(0, 1, 8)[:, None]
-    centre = rng.uniform(0, 1, 2) * (width, height)
-    apart = rng.uniform(0.02, 0.4) * width
-    length = math.exp(rng.uniform(math.log(8), math.log(0.4 * height + 9)))
-    for _ in range(int(math.exp(rng.uniform(0, math.log(40))))):
-        foot = centre + rng.normal(0, apart, 2)
-        tip = np.array([rng.normal(0, 0.35), -1.0]) * length * rng.uniform(0.5, 1.0)
-        bend = np.array([rng.normal(0, 0.3) * length, 0.0])
-        _line(mask, foot + across * tip + 4 * across * (1 - across) * bend, rng.uniform(1, 2.2))
-
-
 def _posts(mask: _Mask, rng: np.random.Generator) -> None:
     """A row of upright posts along a road: even distances in space, so ever closer and shorter."""
     height, width = mask.shape
@@ -257,7 +243,7 @@ def _windows(mask: _Mask, rng: np.random.Generator) -> None:
 
 
 _KINDS: tuple[Callable[[_Mask, np.random.Generator], None], ...] = (
-    _wires, _poles, _lanes, _lanes, _lanes, _fence, _windows, _bricks, _wheels, _twigs,
+    _wires, _poles, _lanes, _lanes, _lanes, _fence, _windows, _bricks, _wheels,
 )  # fmt: skip
 """Lane lines three times: a car must not lose them."""
 _PASSING = (_posts, _posts, _dots, _dots, _lanes, _poles, _wires)

@@ -36,8 +36,8 @@ from rain_removal_ros.networks._ops import (
 
 _MOST_GAIN = 3.0  # as a logarithm: beyond it, an untrained network diverges
 _ERROR, _FINEST = 0.025, 0.01  # weight of the logarithm of the error, and the error it ends at
-_RAINY = 0.2  # weight of the error where it rains
-_KEPT = 0.1  # weight of the error where it does not, and the network acts as if it did
+_RAINY = 0.25  # weight of the error where it rains
+_KEPT = 0.2  # weight of the error where it does not, and the network acts as if it did
 _NOISE, _CERTAIN = 0.02, 0.1  # changes that are hardly and certainly rain
 _LEAST_MASK = 1e-6  # what the mask's logarithm ends at
 _FOUND, _SPARED = 0.01, 0.1  # weights of the mask's logarithms where it rains, and where not
