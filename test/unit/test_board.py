@@ -96,6 +96,25 @@ def test_a_model_that_halves_the_strokes_leaves_half_their_light() -> None:
     assert 200 < mask.sum() < 3 * 140
 
 
+def test_what_a_model_only_removes_with_state_is_seen_in_the_stream() -> None:
+    grey = np.full((120, 160, 3), 90, np.uint8)
+
+    class Late(Model):
+        """Sees strokes from the second frame on."""
+
+        def derain(self, image: Image, state: Any = None, *, attention: bool = False) -> Derained:
+            made = image if state is None else np.minimum(image, 90)
+            return Derained(made, None, None, made)
+
+    late = cast(Runner, Late(lambda image: image))
+    three = strokes.FIELDS["count_3"]
+    left, light = strokes._left_in_stream(late, grey, three, "a wall")
+    assert light > 0
+    assert left == pytest.approx(0, abs=1e-9)
+    alone, _ = strokes._left(late, grey, three, "a wall")
+    assert alone > 0
+
+
 def test_a_change_of_dry_pictures_counts_as_invented(dry: Path) -> None:
     def smeared(image: Image) -> Image:
         made = image.copy()

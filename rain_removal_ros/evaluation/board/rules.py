@@ -113,6 +113,7 @@ SECTIONS: dict[str, tuple[Rule, ...]] = {
     ),
     "Strokes: light left standing": (
         _strokes("count_3", "3 strokes", 25.0),
+        _strokes("stream_3", "3 strokes in a stream, state carried"),
         _strokes("count_8", "8 strokes"),
         _strokes("count_20", "20 strokes"),
         _strokes("count_120", "120 strokes"),

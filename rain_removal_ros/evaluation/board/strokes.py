@@ -27,6 +27,8 @@ _LIT = 0.02
 """The share of the way to white from which a pixel counts as under a stroke."""
 _INVENTED = 5.0
 """A dry pixel changed by more grey levels than this counts as invented rain."""
+_STREAM_FRAMES, _PAN = 8, 3
+"""Length of a stream, and how far its camera moves from frame to frame, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,10 @@ def strokes_part(model: Runner, setup: Setup) -> Iterator[Mark]:
         strokes = FIELDS[name]
         left = {item: _left(model, image, strokes, item) for item, image in dry.items()}
         yield marks.share(f"strokes/{name}", left)
+    few = {
+        item: _left_in_stream(model, image, FIELDS["count_3"], item) for item, image in dry.items()
+    }
+    yield marks.share("strokes/stream_3", few)
     yield marks.mean("strokes/invented", {n: _invented(model, image) for n, image in dry.items()})
 
 
@@ -80,14 +86,16 @@ def backgrounds(data: Path) -> list[Path]:
     ]
 
 
-def drawn(dry: Image, strokes: Strokes, name: str) -> tuple[Image, NDArray[np.bool_]]:
-    """A picture with strokes, always the same for its name, and where they are."""
+def drawn(
+    dry: Image, strokes: Strokes, name: str, frame: int = 0
+) -> tuple[Image, NDArray[np.bool_]]:
+    """A picture with strokes, always the same for its name and frame, and where they are."""
     seed = zlib.crc32(name.encode())
     # Slanted to either side, like rain.
     angle = strokes.angle if seed % 2 else -strokes.angle
     rainy, mask = draw_strokes(
         dry, strokes.count, width=strokes.width, length=strokes.length, angle=angle,
-        opacity=strokes.opacity, profile=strokes.profile, seed=seed,
+        opacity=strokes.opacity, profile=strokes.profile, seed=seed + frame,
     )  # fmt: skip
     return rainy, mask > _LIT
 
@@ -95,9 +103,26 @@ def drawn(dry: Image, strokes: Strokes, name: str) -> tuple[Image, NDArray[np.bo
 def _left(model: Runner, dry: Image, strokes: Strokes, name: str) -> tuple[float, float]:
     """The light under the strokes in the output, and in the input."""
     rainy, mask = drawn(dry, strokes, name)
+    return _light(model.derain(rainy).image, rainy, dry, mask)
+
+
+def _left_in_stream(model: Runner, dry: Image, strokes: Strokes, name: str) -> tuple[float, float]:
+    """The same in the last of several frames of a camera that pans, with new strokes in each."""
+    state = None
+    width = dry.shape[1] - _PAN * (_STREAM_FRAMES - 1)
+    for frame in range(_STREAM_FRAMES):
+        seen = np.ascontiguousarray(dry[:, _PAN * frame :][:, :width])
+        rainy, mask = drawn(seen, strokes, name, frame)
+        result = model.derain(rainy, state)
+        state = result.state
+    return _light(result.image, rainy, seen, mask)
+
+
+def _light(
+    derained: Image, rainy: Image, dry: Image, mask: NDArray[np.bool_]
+) -> tuple[float, float]:
     before = luma(dry)
-    made = luma(model.derain(rainy).image)
-    return float((made - before)[mask].sum()), float((luma(rainy) - before)[mask].sum())
+    return float((luma(derained) - before)[mask].sum()), float((luma(rainy) - before)[mask].sum())
 
 
 def _invented(model: Runner, dry: Image) -> float:
