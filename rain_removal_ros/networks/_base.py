@@ -73,6 +73,11 @@ class Network(nn.Module):
         """Why this network cannot become an ONNX graph; empty if it can."""
         return ""
 
+    def rectified(self) -> dict[nn.Conv2d, nn.Conv2d | None]:
+        """The convolutions whose output is rectified, each with the one that alone reads it, if
+        there is one. Training can start their dead units anew."""
+        return {}
+
     def forward(self, frame: Tensor, state: State = ()) -> Output:
         raise NotImplementedError
 

@@ -145,6 +145,11 @@ class Network(_base.Network):
             nn.init.normal_(self.affine.weight, std=1e-3)
             nn.init.zeros_(self.affine.bias)  # type: ignore[arg-type]
 
+    def rectified(self) -> dict[nn.Conv2d, nn.Conv2d | None]:
+        blocks = [module for module in self.modules() if isinstance(module, _Block)]
+        several = (self.enter, self.to_middle, self.to_coarse, self.join_middle)
+        return {**dict.fromkeys(several), **{block.first: block.second for block in blocks}}
+
     def forward(self, frame: Tensor, state: State = ()) -> Output:
         frame = frame.contiguous()  # arithmetic on whole planes is fastest on this layout
         past: Tensor | None = None

@@ -95,6 +95,12 @@ class Recipe:
         low=0.0,
         high=0.99999,
     )
+    revive_every: int = setting(
+        0,
+        "steps between two looks for hidden units that have died, which then start anew; none in "
+        "the last third of the run. 0 for never",
+        low=0,
+    )
     seed: int = setting(0, "seed of weights, samples and noise", low=0)
     device: str = setting("auto", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"))
     threads: int = setting(0, "CPU threads; 0 for torch's default", low=0)

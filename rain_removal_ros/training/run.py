@@ -29,6 +29,7 @@ from rain_removal_ros.training.optimisation import (
     update_mean,
 )
 from rain_removal_ros.training.recipe import Recipe
+from rain_removal_ros.training.revival import copy_changes, revive
 from rain_removal_ros.training.state import (
     Interrupt,
     read_state,
@@ -39,6 +40,10 @@ from rain_removal_ros.training.state import (
 from rain_removal_ros.training.validation import Validation, prepare
 
 _PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+_REVIVED_UNTIL = 2 / 3
+"""The share of a run after which no units start anew: they need time to become useful."""
+_LOOKED_AT = 40
+"""Batches on which a unit must be dead."""
 
 
 def train(recipe: Recipe) -> TrainingRun:
@@ -88,6 +93,8 @@ class TrainingRun:
             player: torch.amp.GradScaler(self.device.type, enabled=half)
             for player in self.optimisers
         }
+        if recipe.revive_every and not self.network.rectified():
+            raise SettingsError(f"{self.name} cannot start units anew; revive_every must be 0")
         self._check_crop()
         self.mix = Mix(
             recipe.data,
@@ -138,6 +145,7 @@ class TrainingRun:
                 for samples in self.mix.batches(self.step, self.recipe.steps):
                     losses = self._one_step(samples)
                     self.step += 1
+                    self._revive()
                     elapsed_s = time.monotonic() - started
                     self.trained_s = before_s + elapsed_s
                     self.core_s = core_before_s + time.process_time() - core_started
@@ -184,6 +192,21 @@ class TrainingRun:
         if self.mean is not None:
             update_mean(self.mean, self.network, keep=self.recipe.ema, step=self.step)
         return shown
+
+    def _revive(self) -> None:
+        every, last = self.recipe.revive_every, _REVIVED_UNTIL * self.recipe.steps
+        if not every or self.step % every or self.step > last:
+            return
+        numbers = range(max(0, self.step - _LOOKED_AT), self.step)
+        clips = [_on_device(self.mix[number], self.device).rainy for number in numbers]
+        with self._precision():
+            # A seed of its own: loaders draw from torch's generator too, whenever a run resumes.
+            changes = revive(self.network, clips, seed=self.recipe.seed + self.step)
+        if self.processes > 1:
+            for parameter in self.network.parameters():
+                dist.broadcast(parameter.data, 0)
+        if self.mean is not None:
+            copy_changes(changes, self.network, self.mean)
 
     def _losses(self, batch: Batch, player: str) -> dict[str, Tensor]:
         with self._precision():

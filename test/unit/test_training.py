@@ -189,6 +189,22 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
         assert_equal(states[0][name], states[1][name])
 
 
+def test_a_resumed_run_starts_the_same_units_anew(recipe: Recipe) -> None:
+    recipe = replace(recipe, revive_every=1, steps=4)
+    untouched = replace(recipe, run=f"{recipe.run}_untouched", revive_every=0)
+    uncut = replace(recipe, run=f"{recipe.run}_uncut")
+    for run in (untouched, uncut, replace(recipe, max_minutes=1e-9), recipe):
+        train(run)
+    assert_equal(weights(uncut), weights(recipe))
+    before, after = weights(untouched), weights(recipe)
+    assert any(not value.equal(after[name]) for name, value in before.items())
+
+
+def test_units_of_a_network_that_does_not_name_them_cannot_start_anew(recipe: Recipe) -> None:
+    with pytest.raises(SettingsError, match="revive_every"):
+        train(replace(recipe, network={"name": "prenet"}, revive_every=1))
+
+
 def test_a_run_stops_when_its_processor_time_is_spent_and_logs_it(recipe: Recipe) -> None:
     short = replace(recipe, core_hours=1e-9)
     assert train(short).step == 1
