@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rain_removal_ros.data import clips, pairs
+from rain_removal_ros.data import clips, pairs, scenery
 from rain_removal_ros.data.cache import FolderCache, MemoryCache
 from rain_removal_ros.data.clips import Window
 from rain_removal_ros.data.mix import DataSettings, Mix, SourceSettings
@@ -185,7 +185,10 @@ def test_a_still_becomes_a_clip_with_smooth_camera_motion(data: DataSettings) ->
     assert torch.cat(moved).mean() > 0.3
 
 
-def test_a_clip_of_a_video_has_consecutive_frames(data: DataSettings) -> None:
+def test_a_clip_of_a_video_has_consecutive_frames(
+    data: DataSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scenery, "PASSING_SHARE", 0.0)
     mix = Mix(replace(only(data, "drive.mp4"), frames=3), seed=0)
     for number in range(3):
         light = mix[number].reference.float().mean((2, 3, 4)).diff(dim=1)

@@ -76,7 +76,7 @@ def test_structures_move_with_the_scene_of_a_clip(
     monkeypatch.setattr(scenery, "PASSING_SHARE", 0.0)
     scores = []
     mix = _mix(tmp_path, frames=4)
-    for step in range(4):
+    for step in range(10):
         for clip in mix[step].reference.numpy():
             first, last = (frame[0].astype(np.float32) for frame in clip[[0, -1]])
             part = last[20:-20, 20:-20]
