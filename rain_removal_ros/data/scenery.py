@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from rain_removal_ros.data import clips
 from rain_removal_ros.data.clips import Window
@@ -34,9 +34,7 @@ def with_structures(picture: Image, rng: np.random.Generator) -> Image:
     for _ in range(1 + int(rng.random() < 0.4)):
         mask = np.zeros(picture.shape[:2], np.uint8)
         _KINDS[int(rng.integers(len(_KINDS)))](mask, rng)
-        if rng.random() < 0.5:
-            mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.4, 1.0)), np.uint8)
-        drawn = _painted(drawn, mask, _colour(rng), rng.uniform(0.5, 1.0))
+        drawn = _painted(drawn, _softened(mask, rng), _colour(rng), rng.uniform(0.5, 1.0))
     return drawn
 
 
@@ -51,9 +49,7 @@ def with_passing(clip: Image, rng: np.random.Generator) -> Image:
     mask = np.zeros((round(larger * height), round(larger * width)), np.uint8)
     for _ in range(1 + int(rng.random() < 0.4)):
         _PASSING[int(rng.integers(len(_PASSING)))](mask, rng)
-    if rng.random() < 0.5:
-        mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.4, 1.0)), np.uint8)
-    (masks,) = clips.pan((mask,), Window(height, width, frames), rng, _PASSING_FAST)
+    (masks,) = clips.pan((_softened(mask, rng),), Window(height, width, frames), rng, _PASSING_FAST)
     colour, opacity = _colour(rng), rng.uniform(0.5, 1.0)
     return np.stack(
         [_painted(frame, seen, colour, opacity) for frame, seen in zip(clip, masks, strict=True)]
@@ -73,6 +69,13 @@ def paled(clip: Image, rng: np.random.Generator) -> Image:
     return np.stack([cv2.LUT(cv2.transform(frame, mixed), levels) for frame in clip])
 
 
+def _softened(mask: _Mask, rng: np.random.Generator) -> _Mask:
+    """Half of the time slightly out of focus."""
+    if rng.random() < 0.5:
+        return np.asarray(cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.4, 1.0)), np.uint8)
+    return mask
+
+
 def _colour(rng: np.random.Generator) -> NDArray[np.float64]:
     """Nearly grey; bright more often than dark, because that is more easily taken for rain."""
     grey = rng.uniform(150, 255) if rng.random() < 0.65 else rng.uniform(5, 90)
@@ -88,9 +91,15 @@ def _painted(picture: Image, mask: _Mask, colour: NDArray[np.float64], opacity: 
     return result
 
 
+def _fixed(points: ArrayLike) -> NDArray[np.int32]:
+    """In OpenCV's fixed point."""
+    return np.rint(np.multiply(points, 1 << _SHIFT)).astype(np.int32)
+
+
 def _line(mask: _Mask, points: NDArray[np.float64], width: float, strength: int = 255) -> None:
-    fixed = np.rint(points * (1 << _SHIFT)).astype(np.int32)
-    cv2.polylines(mask, [fixed], False, strength, max(1, round(width)), cv2.LINE_AA, _SHIFT)
+    cv2.polylines(
+        mask, [_fixed(points)], False, strength, max(1, round(width)), cv2.LINE_AA, _SHIFT
+    )
 
 
 def _wires(mask: _Mask, rng: np.random.Generator) -> None:
@@ -131,8 +140,7 @@ def _lanes(mask: _Mask, rng: np.random.Generator) -> None:
                 goal + share * (foot - goal) + [side * share * nearest, 0]
                 for share, side in ((near, -0.5), (near, 0.5), (far, 0.5), (far, -0.5))
             ]
-            fixed = np.rint(np.array(quad) * (1 << _SHIFT)).astype(np.int32)
-            cv2.fillConvexPoly(mask, fixed, 255, cv2.LINE_AA, _SHIFT)
+            cv2.fillConvexPoly(mask, _fixed(quad), 255, cv2.LINE_AA, _SHIFT)
 
 
 def _fence(mask: _Mask, rng: np.random.Generator) -> None:
@@ -206,20 +214,11 @@ def _dots(mask: _Mask, rng: np.random.Generator) -> None:
         size = np.exp(rng.uniform(math.log(0.8), math.log(7), 2))  # half of each side
         if rng.random() < 0.5:
             box = (tuple(map(float, centre)), tuple(map(float, 2 * size)), rng.normal(0, 15))
-            cv2.fillConvexPoly(
-                mask,
-                np.rint(cv2.boxPoints(box) * (1 << _SHIFT)).astype(np.int32),
-                255,
-                cv2.LINE_AA,
-                _SHIFT,
-            )
+            cv2.fillConvexPoly(mask, _fixed(cv2.boxPoints(box)), 255, cv2.LINE_AA, _SHIFT)
         else:
-            cv2.ellipse(
-                mask,
-                np.rint(centre * (1 << _SHIFT)).astype(int).tolist(),
-                np.rint(size * (1 << _SHIFT)).astype(int).tolist(),
-                rng.uniform(0, 180), 0, 360, 255, -1, cv2.LINE_AA, _SHIFT,
-            )  # fmt: skip
+            middle, radii = _fixed(centre).tolist(), _fixed(size).tolist()
+            turn = rng.uniform(0, 180)
+            cv2.ellipse(mask, middle, radii, turn, 0, 360, 255, -1, cv2.LINE_AA, _SHIFT)
 
 
 def _windows(mask: _Mask, rng: np.random.Generator) -> None:

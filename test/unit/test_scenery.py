@@ -74,18 +74,19 @@ def test_structures_move_with_the_scene_of_a_clip(
     monkeypatch.setattr(scenery, "PALE_SHARE", 0.0)
     monkeypatch.setattr(scenery, "STRUCTURE_SHARE", 1.0)
     monkeypatch.setattr(scenery, "PASSING_SHARE", 0.0)
-    scores = []
+    moved = 0
     mix = _mix(tmp_path, frames=4)
     for step in range(10):
         for clip in mix[step].reference.numpy():
-            first, last = (frame[0].astype(np.float32) for frame in clip[[0, -1]])
-            part = last[20:-20, 20:-20]
-            if first.std() < 3 or part.std() < 3 or np.array_equal(first, last):
+            first, second = (frame[0].astype(np.float32) for frame in clip[:2])
+            part = second[20:-20, 20:-20]
+            if first.std() < 3 or part.std() < 3 or np.array_equal(first, second):
                 continue
-            scores.append(cv2.matchTemplate(first, part, cv2.TM_CCOEFF_NORMED).max())
-    assert len(scores) > 4
-    # A structure drawn anew in each frame would not be found in the next. One may enter the view.
-    assert np.median(scores) > 0.8
+            # A structure drawn anew in each frame would not be found in the next.
+            score = cv2.matchTemplate(first, part, cv2.TM_CCOEFF_NORMED).max()
+            assert score > 0.8
+            moved += 1
+    assert moved > 4
 
 
 def test_things_that_pass_cover_a_small_part_and_move_by_themselves() -> None:
